@@ -1,0 +1,247 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Request is one question to the policy.
+type Request struct {
+	// EntryPoint is the rule that decides, a protobuf message name such as CreateContainerRequest.
+	EntryPoint string
+	// Key is the SHA-256 of the request's deterministic encoding. The zero Key keeps the decision out of the cache.
+	Key [sha256.Size]byte
+	// Input builds the input document for the policy that is going to decide: it may leave out what that policy does not reach.
+	// It is not called on a cache hit, and again if another policy was activated meanwhile. Nil means no input.
+	Input func(*Policy) (ast.Value, error)
+}
+
+// Judge decides one request. Undefined, ill-formed and failing decisions deny. An error means that the request could not be
+// decided, which callers treat as a denial: ErrDeadline, ErrEvaluation, ErrPanic, ErrClosed, ErrNoPolicy, the error of Input
+// or that of ctx. If the verdict holds the state, exactly one of its Commit, Discard and Doubt must be called.
+func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
+	w := e.world.Load()
+	if w.policy == nil {
+		return nil, ErrNoPolicy
+	}
+	key := cacheKey{entryPoint: r.EntryPoint, request: r.Key, policy: w.generation, stateTick: w.tick}
+	cacheable := r.Key != [sha256.Size]byte{}
+	if cacheable {
+		if v := e.cache.get(key); v != nil {
+			return v, nil
+		}
+	}
+	v, err := e.decide(ctx, w, question{Request: r, parse: parseDecision})
+	if err == nil && cacheable && !v.Holds() && v.Generation == w.generation && !w.policy.ReadsState(r.EntryPoint) {
+		hit := *v
+		hit.Cached = true
+		e.cache.put(key, &hit)
+	}
+	return v, err
+}
+
+// Observe tells the policy what the agent has answered, under an entry point such as WaitProcessResponse. Its decision is
+// undefined, when there is nothing to do, or {"ops": [...]} and nothing else. The verdict is Allowed, and holds the state if
+// there are ops, or says in Reason why the ops cannot be carried out. Errors are those of [Engine.Judge].
+func (e *Engine) Observe(ctx context.Context, r Request) (*Verdict, error) {
+	w := e.world.Load()
+	if w.policy == nil {
+		return nil, ErrNoPolicy
+	}
+	return e.decide(ctx, w, question{Request: r, parse: parseObservation})
+}
+
+// question is a request with the way to read its answer.
+type question struct {
+	Request
+	parse func(ast.Value) decision
+}
+
+// evaluation is what one evaluation needs.
+type evaluation struct {
+	name  string
+	entry *entry
+	data  *snapshot
+	input ast.Value
+}
+
+// judgement is the answer to a question in every possible state of a world.
+type judgement struct {
+	world  *world
+	denied bool
+	reason string
+	after  []document // nil if there are no ops
+}
+
+// decide judges in the current world, without a lock. Only if there are ops it becomes the holder, and judges again in case
+// the world has changed meanwhile.
+func (e *Engine) decide(ctx context.Context, w *world, q question) (*Verdict, error) {
+	j, err := e.judge(ctx, w, q)
+	if err != nil || j.after == nil {
+		return j.verdict(), err
+	}
+	if err := e.hold(ctx); err != nil {
+		return nil, err
+	}
+	if now := e.world.Load(); now != w {
+		if j, err = e.judge(ctx, now, q); err != nil || j.after == nil {
+			e.release()
+			return j.verdict(), err
+		}
+	}
+	v := j.verdict()
+	v.hold = &hold{engine: e, now: j.world, after: j.after, either: distinct(j.world.states, j.after)}
+	return v, nil
+}
+
+// verdict is the judgement without its hold; nil for none.
+func (j *judgement) verdict() *Verdict {
+	if j == nil {
+		return nil
+	}
+	waived := j.denied && j.world.policy.waives
+	return &Verdict{
+		Allowed:    !j.denied || waived,
+		Waived:     waived,
+		Reason:     j.reason,
+		Policy:     j.world.policy,
+		Generation: j.world.generation,
+	}
+}
+
+func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, error) {
+	en := w.policy.program.entries[q.EntryPoint]
+	if en == nil {
+		return w.deny("the policy has no rule " + q.EntryPoint), nil
+	}
+	return run(ctx, e.workers, func(ctx context.Context) (*judgement, error) {
+		in := evaluation{name: q.EntryPoint, entry: en}
+		if q.Input != nil {
+			var err error
+			if in.input, err = q.Input(w.policy); err != nil {
+				return nil, fmt.Errorf("build input: %w", err)
+			}
+		}
+		j, err := w.judge(ctx, in, q.parse)
+		if w.policy.waives && errors.Is(err, ErrEvaluation) {
+			return w.deny(err.Error()), nil
+		}
+		return j, err
+	})
+}
+
+func (w *world) deny(reason string) *judgement {
+	return &judgement{world: w, denied: true, reason: OneLine(reason, MaxReason)}
+}
+
+// judge allows what is allowed in every possible state, each with the ops that it gives there.
+func (w *world) judge(ctx context.Context, in evaluation, parse func(ast.Value) decision) (*judgement, error) {
+	q, err := in.entry.query()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrEvaluation, OneLine(err.Error(), 200))
+	}
+	var after []document
+	changed := false
+	for i, state := range w.states {
+		in.data = w.data[i]
+		v, err := q.eval(ctx, in.data, in.input, nil)
+		if err != nil {
+			return nil, err
+		}
+		d := parse(v)
+		if !d.allowed {
+			return w.deny(w.policy.whyDenied(ctx, in, d)), nil
+		}
+		if d.ops != nil {
+			if state, err = state.patched(d.ops); err != nil {
+				return w.deny("the policy's ops do not apply: " + err.Error()), nil
+			}
+			changed = true
+		}
+		after = distinct(after, []document{state})
+	}
+	if !changed {
+		return &judgement{world: w}, nil
+	}
+	if err := checkStates(distinct(w.states, after)); err != nil {
+		return w.deny(err.Error()), nil
+	}
+	return &judgement{world: w, after: after}, nil
+}
+
+func (p *Policy) whyDenied(ctx context.Context, in evaluation, d decision) string {
+	if d.malformed != "" {
+		return d.malformed
+	}
+	if why := p.reason(ctx, in); why != "" {
+		return why
+	}
+	return "no rule of the policy allows it"
+}
+
+// decision is the value of an entry point.
+type decision struct {
+	allowed   bool
+	ops       *ast.Array // nil for none
+	malformed string     // what is wrong with the value
+}
+
+// parseDecision reads the answer to a request: a boolean, or {"allowed": bool, "ops": array}.
+func parseDecision(v ast.Value) decision {
+	switch v := v.(type) {
+	case nil:
+		return decision{}
+	case ast.Boolean:
+		return decision{allowed: bool(v)}
+	case ast.Object:
+		d := parseObject(v)
+		if d.malformed == "" && v.Get(ast.StringTerm("allowed")) == nil {
+			return decision{malformed: "the policy's decision lacks allowed"}
+		}
+		return d
+	}
+	return decision{malformed: "the policy's decision is of type " + ast.ValueName(v)}
+}
+
+// parseObservation reads the answer to an observation: undefined, or {"ops": array}.
+func parseObservation(v ast.Value) decision {
+	if v == nil {
+		return decision{allowed: true}
+	}
+	if obj, ok := v.(ast.Object); ok && obj.Len() == 1 && obj.Get(ast.StringTerm("ops")) != nil {
+		d := parseObject(obj)
+		d.allowed = d.malformed == ""
+		return d
+	}
+	return decision{malformed: "the policy's observation is not an object of ops alone"}
+}
+
+func parseObject(obj ast.Object) decision {
+	var d decision
+	obj.Foreach(func(k, v *ast.Term) {
+		allowed, isBool := v.Value.(ast.Boolean)
+		ops, isArray := v.Value.(*ast.Array)
+		switch name, _ := k.Value.(ast.String); {
+		case name == "allowed" && isBool:
+			d.allowed = bool(allowed)
+		case name == "ops" && isArray:
+			if ops.Len() > 0 {
+				d.ops = ops
+			}
+		case name == "allowed":
+			d.malformed = "the policy's allowed is not a boolean"
+		case name == "ops":
+			d.malformed = "the policy's ops is not an array"
+		default:
+			d.malformed = "the policy's decision has a member besides allowed and ops"
+		}
+	})
+	if d.malformed != "" {
+		return decision{malformed: d.malformed}
+	}
+	return d
+}

@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/topdown"
+	"github.com/open-policy-agent/opa/v1/topdown/print"
+)
+
+// reasonsRule is the rule by which a policy explains its denials.
+const reasonsRule = "reasons"
+
+// program is compiled rules without their data, so that several policies can share it.
+type program struct {
+	module   *ast.Module
+	caps     *ast.Capabilities
+	prints   bool // whether any rule calls print
+	compiler *ast.Compiler
+	entries  map[string]*entry
+
+	reasons  func() *query // data.agent_policy.reasons; nil if there is no such rule
+	printing func() *program
+}
+
+// entry is one rule name of the package with what is prepared and known of it.
+type entry struct {
+	query     func() (*query, error) // data.agent_policy.<name>
+	reason    func() *query          // data.agent_policy.reasons.<name>; nil if it does not compile
+	footprint func() *footprint
+}
+
+// compile fills in everything but the identity of the program. Prints are erased.
+func (p *program) compile() error {
+	compiler, err := p.compileModule(false)
+	if err != nil {
+		return err
+	}
+	p.compiler = compiler
+	p.entries = map[string]*entry{}
+	for _, rule := range compiler.Modules[moduleName].Rules {
+		name := ruleName(rule)
+		if name == "" || len(rule.Head.Args) > 0 || p.entries[name] != nil {
+			continue
+		}
+		p.entries[name] = &entry{
+			query:     sync.OnceValues(func() (*query, error) { return prepare(compiler, name) }),
+			reason:    sync.OnceValue(func() *query { return p.explain(name) }),
+			footprint: sync.OnceValue(func() *footprint { return footprintOf(compiler, name, reasonsRule) }),
+		}
+	}
+	p.reasons = sync.OnceValue(func() *query { return p.explain() })
+	p.printing = sync.OnceValue(p.withPrints)
+	return nil
+}
+
+const moduleName = "policy.rego"
+
+func (p *program) compileModule(prints bool) (*ast.Compiler, error) {
+	c := ast.NewCompiler().WithCapabilities(p.caps).WithEnablePrintStatements(prints)
+	c.Compile(map[string]*ast.Module{moduleName: p.module})
+	if c.Failed() {
+		return nil, c.Errors
+	}
+	return c, nil
+}
+
+// withPrints is the same program with prints left in, or nil.
+func (p *program) withPrints() *program {
+	compiler, err := p.compileModule(true)
+	if err != nil {
+		return nil
+	}
+	out := &program{entries: map[string]*entry{}}
+	for name := range p.entries {
+		out.entries[name] = &entry{query: sync.OnceValues(func() (*query, error) { return prepare(compiler, name) })}
+	}
+	return out
+}
+
+// explain prepares the reasons rule, whole or below the given keys. It is nil when the policy has none.
+func (p *program) explain(keys ...string) *query {
+	if p.entries[reasonsRule] == nil {
+		return nil
+	}
+	q, err := prepare(p.compiler, append([]string{reasonsRule}, keys...)...)
+	if err != nil {
+		return nil
+	}
+	return q
+}
+
+// ruleName is the first element of what a rule defines: "reasons" for reasons[x] := y.
+func ruleName(rule *ast.Rule) string {
+	name, _ := rule.Head.Ref()[0].Value.(ast.Var)
+	return string(name)
+}
+
+// callsPrint says whether any rule of the parsed module calls print.
+func callsPrint(module *ast.Module) bool {
+	found := false
+	ast.WalkExprs(module, func(e *ast.Expr) bool {
+		if e.IsCall() && e.Operator().Equal(ast.Print.Ref()) {
+			found = true
+		}
+		return found
+	})
+	return found
+}
+
+// query is one prepared reference into the policy.
+type query struct{ prepared rego.PreparedEvalQuery }
+
+func prepare(compiler *ast.Compiler, path ...string) (*query, error) {
+	ref := policyPackage.Copy()
+	for _, key := range path {
+		ref = ref.Append(ast.StringTerm(key))
+	}
+	r := rego.New(
+		rego.Compiler(compiler),
+		rego.Store(snapshots{}),
+		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))),
+		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
+	)
+	prepared, err := r.PrepareForEval(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("prepare %v: %w", path, err)
+	}
+	return &query{prepared}, nil
+}
+
+// eval gives the value of the query, nil when it is undefined. It stops soon after ctx ends, except inside a single builtin.
+// Errors of builtins make their expression undefined, as everywhere in OPA.
+func (q *query) eval(ctx context.Context, data *snapshot, input ast.Value, hook print.Hook) (ast.Value, error) {
+	cancel := topdown.NewCancel()
+	defer context.AfterFunc(ctx, cancel.Cancel)()
+	rs, err := q.prepared.Eval(ctx,
+		rego.EvalParsedInput(input),
+		rego.EvalTransaction(data),
+		rego.EvalExternalCancel(cancel),
+		rego.EvalMetrics(metrics.NoOp()),
+		rego.EvalPrintHook(hook),
+	)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrEvaluation, OneLine(err.Error(), 200))
+	}
+	if len(rs) != 1 || len(rs[0].Expressions) != 1 {
+		return nil, nil
+	}
+	v, _ := rs[0].Expressions[0].Value.(ast.Value)
+	return v, nil
+}
