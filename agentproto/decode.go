@@ -1,0 +1,224 @@
+package agentproto
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// ErrUnknownField is wrapped by every [UnknownFieldError].
+var ErrUnknownField = errors.New("unknown field")
+
+// UnknownFieldError names a field that the API does not have, or one that came
+// with another wire type than it has there.
+type UnknownFieldError struct {
+	Message string           // full name of the message that holds the field
+	Path    string           // where that message is in the request, such as "OCI.Mounts[3]"; empty for the request
+	Number  protowire.Number // of the field
+}
+
+func (e *UnknownFieldError) Error() string {
+	where := e.Message
+	if e.Path != "" {
+		where = e.Path + " (" + e.Message + ")"
+	}
+	return fmt.Sprintf("%v %d in %s", ErrUnknownField, e.Number, where)
+}
+
+// Unwrap returns [ErrUnknownField].
+func (e *UnknownFieldError) Unwrap() error { return ErrUnknownField }
+
+// under moves the error one level up: the message it names is in field name.
+func (e *UnknownFieldError) under(name protoreflect.Name, suffix string) *UnknownFieldError {
+	path := string(name) + suffix
+	if e.Path != "" {
+		path += "." + e.Path
+	}
+	return &UnknownFieldError{Message: e.Message, Path: path, Number: e.Number}
+}
+
+// Decode reads a message of type mt from its encoding. A field that mt does not
+// know, at any depth and also in the entries of a map, is an
+// [*UnknownFieldError], found before anything is allocated. The cost of that
+// check follows the number of fields, not the length of wire.
+//
+// The message does not share memory with wire.
+func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
+	name := mt.Descriptor().FullName()
+	p, err := planOf(mt.Descriptor())
+	if err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	unknown, err := p.scan(wire)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", name, err)
+	}
+	if unknown != nil {
+		return nil, fmt.Errorf("decode %s: %w", name, unknown)
+	}
+	m := mt.New().Interface()
+	if err := proto.Unmarshal(wire, m); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", name, err)
+	}
+	return m, nil
+}
+
+// Encode returns the deterministic encoding of m: equal messages give equal bytes.
+func Encode(m proto.Message) ([]byte, error) {
+	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	}
+	return wire, nil
+}
+
+// CheckUnknown refuses a decoded message that holds unknown fields at any depth,
+// with an [*UnknownFieldError]. It cannot see unknown fields in the entries of a
+// map, which the decoder has dropped: [Decode] does.
+func CheckUnknown(m proto.Message) error {
+	p, err := planOf(m.ProtoReflect().Descriptor())
+	if err != nil {
+		return fmt.Errorf("check for unknown fields: %w", err)
+	}
+	if unknown := p.unknown(m.ProtoReflect()); unknown != nil {
+		return fmt.Errorf("%s: %w", p.name, unknown)
+	}
+	return nil
+}
+
+// planOf finds the plan of a message of the API.
+func planOf(desc protoreflect.MessageDescriptor) (*plan, error) {
+	p, ok := schema.plans[desc]
+	if !ok {
+		return nil, fmt.Errorf("%s is no message of the agent's API", desc.FullName())
+	}
+	return p, nil
+}
+
+// scan walks the encoding of a message without decoding it. It is at least as
+// strict as the decoder about what is a known field: whatever the decoder would
+// keep as unknown, or drop, is reported here.
+func (p *plan) scan(wire []byte) (*UnknownFieldError, error) {
+	var indexes []int // per field number: elements seen, for the path
+	for len(wire) > 0 {
+		number, wireType, n := protowire.ConsumeTag(wire)
+		if n < 0 {
+			return nil, fmt.Errorf("malformed %s: %w", p.name, protowire.ParseError(n))
+		}
+		wire = wire[n:]
+		f := p.known(number, wireType)
+		if f == nil {
+			return &UnknownFieldError{Message: string(p.name), Number: number}, nil
+		}
+		inner := f.message
+		if f.entry != nil {
+			inner = f.entry
+		}
+		if inner == nil {
+			n = protowire.ConsumeFieldValue(number, wireType, wire)
+			if n < 0 {
+				return nil, fmt.Errorf("malformed %s: field %s: %w", p.name, f.desc.Name(), protowire.ParseError(n))
+			}
+			wire = wire[n:]
+			continue
+		}
+		value, n := protowire.ConsumeBytes(wire)
+		if n < 0 {
+			return nil, fmt.Errorf("malformed %s: field %s: %w", p.name, f.desc.Name(), protowire.ParseError(n))
+		}
+		wire = wire[n:]
+		unknown, err := inner.scan(value)
+		if err != nil {
+			return nil, err
+		}
+		if indexes == nil {
+			indexes = make([]int, len(p.byNumber))
+		}
+		if unknown != nil {
+			return unknown.under(f.desc.Name(), f.suffix(indexes[number])), nil
+		}
+		indexes[number]++
+	}
+	return nil, nil
+}
+
+// known returns the field with that number if that wire type is one of its own.
+func (p *plan) known(number protowire.Number, wireType protowire.Type) *field {
+	if int(number) >= len(p.byNumber) {
+		return nil
+	}
+	f := p.byNumber[number]
+	if f == nil || wireType != f.wire && !(f.packed && wireType == protowire.BytesType) {
+		return nil
+	}
+	return f
+}
+
+// suffix tells element i from the others in a path. The keys of a map are the
+// host's text and stay out of it.
+func (f *field) suffix(i int) string {
+	switch {
+	case f.desc.IsMap():
+		return "{}"
+	case f.desc.IsList():
+		return "[" + strconv.Itoa(i) + "]"
+	default:
+		return ""
+	}
+}
+
+// unknown finds the first unknown field of m.
+func (p *plan) unknown(m protoreflect.Message) *UnknownFieldError {
+	if raw := m.GetUnknown(); len(raw) > 0 {
+		number, _, _ := protowire.ConsumeTag(raw)
+		return &UnknownFieldError{Message: string(p.name), Number: number}
+	}
+	for _, f := range p.nested {
+		if !m.Has(f.desc) {
+			continue
+		}
+		if unknown := f.unknown(m.Get(f.desc)); unknown != nil {
+			return unknown
+		}
+	}
+	return nil
+}
+
+// unknown finds the first unknown field below the value of f.
+func (f *field) unknown(v protoreflect.Value) (unknown *UnknownFieldError) {
+	switch {
+	case f.desc.IsMap():
+		v.Map().Range(func(_ protoreflect.MapKey, element protoreflect.Value) bool {
+			unknown = f.value.message.unknown(element.Message())
+			if unknown != nil {
+				unknown = unknown.under(f.desc.Name(), f.suffix(0))
+			}
+			return unknown == nil
+		})
+	case f.desc.IsList():
+		list := v.List()
+		for i := range list.Len() {
+			if unknown = f.message.unknown(list.Get(i).Message()); unknown != nil {
+				return unknown.under(f.desc.Name(), f.suffix(i))
+			}
+		}
+	default:
+		if unknown = f.message.unknown(v.Message()); unknown != nil {
+			return unknown.under(f.desc.Name(), "")
+		}
+	}
+	return unknown
+}
+
+// ContainerID returns the container_id of a request; empty if it has none.
+func ContainerID(m proto.Message) string {
+	p, ok := schema.plans[m.ProtoReflect().Descriptor()]
+	if !ok || p.containerID == nil {
+		return ""
+	}
+	return m.ProtoReflect().Get(p.containerID).String()
+}
