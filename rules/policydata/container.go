@@ -1,0 +1,157 @@
+package policydata
+
+// Container is what one container of the pod may be.
+type Container struct {
+	After        []After          `json:"after"` // read when Policy.Order is enforced
+	Annotations  Annotations      `json:"annotations"`
+	ArgMatches   map[string]Match `json:"arg_matches"` // index in Args, decimal -> what stands there instead of the literal
+	Args         []string         `json:"args"`
+	Capabilities string           `json:"capabilities"` // key of Common.Capabilities
+	Cwd          string           `json:"cwd"`
+	Devices      []string         `json:"devices"` // paths of block devices in the container (volumeDevices)
+	Env          Env              `json:"env"`
+	Exec         [][]string       `json:"exec"` // argument lists of probes and hooks
+	Image        Image            `json:"image"`
+	BaseMounts   string           `json:"base_mounts"` // key of Common.Mounts
+	Mounts       map[string]Mount `json:"mounts"`      // further mounts, by destination
+	Namespaces   []string         `json:"namespaces"`  // types in order, without network and cgroup: "ipc", "uts", "mount"
+	NoNewPrivs   bool             `json:"no_new_privileges"`
+	Paths        string           `json:"paths"` // key of Common.Paths
+	PIDNS        bool             `json:"pidns"` // sandbox_pidns: shareProcessNamespace
+	ReadonlyRoot bool             `json:"readonly_root"`
+	Stdin        bool             `json:"stdin"`    // WriteStream and CloseStdin to the container's own process
+	Storages     []Storage        `json:"storages"` // beside the guest pull of the image; one to one
+	Sysctl       Sysctl           `json:"sysctl"`
+	Terminal     bool             `json:"terminal"`
+	Type         ContainerType    `json:"type"`
+	User         User             `json:"user"`
+	VFIO         VFIO             `json:"vfio"`
+}
+
+// ContainerType is the value of io.kubernetes.cri.container-type.
+type ContainerType string
+
+// Values of ContainerType.
+const (
+	TypeSandbox   ContainerType = "sandbox"
+	TypeContainer ContainerType = "container"
+)
+
+// After is one thing that must have happened before this container is created.
+type After struct {
+	Container string `json:"container"` // key of Policy.Containers
+	State     State  `json:"state"`
+}
+
+// State is how far another container must have come.
+type State string
+
+// Values of State. Succeeded is seen in the answer to WaitProcess, which only
+// our gate shows to the rules; with any other agent it is never reached.
+const (
+	Started   State = "started"
+	Succeeded State = "succeeded" // its process ended with exit code 0
+)
+
+// Annotations of the container. The rules themselves check sandbox-id, name,
+// namespace and uid, container-name, container-type, image-name, bundle path
+// and the two annotations of the sandbox container (log directory, network namespace).
+type Annotations struct {
+	Fixed    map[string]string `json:"fixed"`    // must be there
+	Optional map[string]string `json:"optional"` // may be there, with this value
+	Patterns map[string]string `json:"patterns"` // may be there, value matching the pattern
+}
+
+// Env is the environment by name: a name occurs in one of these only, once.
+type Env struct {
+	Fixed     []string          `json:"fixed"`     // "NAME=value", must be there, sorted
+	Optional  map[string]string `json:"optional"`  // name -> pattern, may be there
+	Patterns  map[string]string `json:"patterns"`  // name -> pattern of the value, must be there
+	Templates map[string]string `json:"templates"` // name -> value with $(sandbox-name), $(sandbox-namespace), $(sandbox-uid), must be there
+}
+
+// Match stands for a value that is known only at run time. Exactly one is set.
+type Match struct {
+	Pattern  string `json:"pattern,omitempty"`
+	Template string `json:"template,omitempty"` // with $(sandbox-name), $(sandbox-namespace), $(sandbox-uid)
+}
+
+// ImageFrom is where the root filesystem comes from.
+type ImageFrom string
+
+// Values of ImageFrom.
+const (
+	GuestPull ImageFrom = "guest-pull" // exactly one image_guest_pull storage, on the root path
+	Layers    ImageFrom = "layers"     // dm-verity layers, listed in Storages with an overlay on $(root)
+	Host      ImageFrom = "host"       // shared by the host; its content is not bound
+)
+
+// Image is the image of a container.
+type Image struct {
+	Annotation string    `json:"annotation"` // io.kubernetes.cri.image-name, or "" where that must be absent
+	Digest     string    `json:"digest"`     // "sha256:…" when Reference holds it, "" for a tag: content unbound under guest pull
+	From       ImageFrom `json:"from"`
+	Layers     []string  `json:"layers"` // dm-verity root hashes, top layer first; each is in an option of Storages
+	Source     string    `json:"source"` // source of the pull storage: the reference, or "pause"
+}
+
+// MountFrom says how Mount.Source is read.
+type MountFrom string
+
+// Values of MountFrom.
+const (
+	MountExact   MountFrom = "exact"   // Source is the source
+	MountShared  MountFrom = "shared"  // SharedDir/<container id>-<16 of a-z0-9>-Source
+	MountStorage MountFrom = "storage" // mount point of a block storage of this request; Source is the volume's name
+)
+
+// Mount is one mount, keyed by its destination.
+type Mount struct {
+	ExtraOptions []string  `json:"extra_options,omitempty"` // options that may be there too (cgroup)
+	From         MountFrom `json:"from"`
+	MayBeMissing bool      `json:"optional,omitempty"`
+	Options      []string  `json:"options"` // in any order
+	Source       string    `json:"source"`
+	Type         string    `json:"type_"`
+}
+
+// Storage is a storage as the request must carry it, options in any order, with
+// the placeholders $(block), $(device), $(root).
+type Storage struct {
+	Driver        string   `json:"driver"`
+	DriverOptions []string `json:"driver_options"`
+	FSGroup       *FSGroup `json:"fs_group"`
+	FSType        string   `json:"fstype"`
+	MountPoint    string   `json:"mount_point"`
+	Options       []string `json:"options"`
+	Shared        bool     `json:"shared"`
+	Source        string   `json:"source"`
+}
+
+// FSGroup is the group that owns a volume's files. Policy 0: always, 1: on root mismatch.
+type FSGroup struct {
+	Policy uint32 `json:"group_change_policy"`
+	GID    uint32 `json:"group_id"`
+}
+
+// Sysctl of the container.
+type Sysctl struct {
+	Fixed    map[string]string `json:"fixed"`    // must be there
+	Optional map[string]string `json:"optional"` // may be there, with this value
+}
+
+// User of the process, in the request's names. AdditionalGids is sorted.
+type User struct {
+	AdditionalGids []uint32
+	GID            uint32
+	UID            uint32
+	Username       string // always ""
+}
+
+// VFIO describes passed-through devices, such as GPUs. Count 0: none.
+type VFIO struct {
+	Annotation string `json:"annotation"` // pattern of the value of each cdi.k8s.io/vfioN annotation
+	Count      int    `json:"count"`
+	Path       string `json:"path"` // container_path without its number
+	Type       string `json:"type"` // type_
+}
