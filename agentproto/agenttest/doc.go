@@ -1,0 +1,27 @@
+// Package agenttest is a Kata agent without a guest, for tests and the demo: a
+// real ttrpc server with all methods of the API, over a state of sandbox,
+// containers and processes that behaves as the agent's does.
+//
+// Its habits are the real one's:
+//
+//   - CreateSandbox empties the directory it takes for /run/kata-containers
+//     ([Options.SharedDir]);
+//   - a listener does not replace a stale socket, and leaves its own behind;
+//   - a handler's context ends when its connection does;
+//   - WaitProcess, ReadStdout, ReadStderr and GetOOMEvent block, and reading
+//     fails with "read meet eof" when the process has ended and all is read;
+//   - WriteStdin without data closes the standard input;
+//   - CopyFile outside /run/kata-containers fails;
+//   - errors carry its codes: NOT_FOUND for a container or process that is not
+//     there, INVALID_ARGUMENT for it in Stats, Update, Pause and Resume, INTERNAL
+//     for the rest.
+//
+// Processes are Go functions ([Program]) chosen by the name of their executable.
+// What needs a kernel is left out: mounts, devices, cgroups, files and network
+// links are accepted and forgotten, or remembered and told back.
+//
+// A test can see the requests ([Agent.Requests], [Agent.Calls], [Agent.Await]),
+// make calls fail or wait ([Agent.Fail], [Agent.Block], [Agent.BlockReply]), and
+// end the agent at once ([Agent.Kill]); it may be started again, with no memory
+// of its containers.
+package agenttest

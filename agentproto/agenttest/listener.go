@@ -1,0 +1,66 @@
+package agenttest
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// listener can close the connections it has given out at once; the ttrpc server's
+// own Close waits until they are idle.
+type listener struct {
+	net.Listener
+
+	mu    sync.Mutex
+	ended bool
+	conns map[net.Conn]struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		raw.Close()
+		return nil, net.ErrClosed
+	}
+	l.conns[raw] = struct{}{}
+	return &conn{Conn: raw, listener: l}, nil
+}
+
+// end closes the listener and all its connections.
+func (l *listener) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.Listener.Close()
+	for raw := range l.conns {
+		raw.Close()
+	}
+}
+
+type conn struct {
+	net.Conn
+	listener *listener
+}
+
+// Read tells the ttrpc server of a closed connection in the way it takes for the
+// end of the client; it would go on waiting otherwise.
+func (c *conn) Read(data []byte) (int, error) {
+	n, err := c.Conn.Read(data)
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (c *conn) Close() error {
+	c.listener.mu.Lock()
+	delete(c.listener.conns, c.Conn)
+	c.listener.mu.Unlock()
+	return c.Conn.Close()
+}

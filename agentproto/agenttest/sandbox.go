@@ -1,0 +1,129 @@
+package agenttest
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"portcullis/agentproto/agentpb"
+)
+
+// sandbox is the state of one life of the agent.
+type sandbox struct {
+	options  Options
+	ctx      context.Context // of the life
+	programs sync.WaitGroup
+	oom      chan string // container ids
+
+	mu         sync.Mutex
+	stopped    bool
+	hostname   string
+	containers map[string]*container
+	interfaces []*agentpb.Interface
+	routes     []*agentpb.Route
+}
+
+// container is one container; sandbox.mu guards it.
+type container struct {
+	running   bool
+	paused    bool
+	first     *process
+	processes map[string]*process // by exec id; the first is not among them
+	samples   uint64              // how often its figures were asked for
+}
+
+func newSandbox(ctx context.Context, options Options) *sandbox {
+	return &sandbox{
+		options:    options,
+		ctx:        ctx,
+		oom:        make(chan string, 16),
+		containers: make(map[string]*container),
+		interfaces: []*agentpb.Interface{{
+			Device: "lo", Name: "lo", Mtu: 65536, HwAddr: "00:00:00:00:00:00",
+			IPAddresses: []*agentpb.IPAddress{{Address: "127.0.0.1", Mask: "8"}},
+		}},
+	}
+}
+
+// behaviours are the methods that do more than succeed.
+func (s *sandbox) behaviours() map[string]behaviour {
+	return map[string]behaviour{
+		"CreateContainer":   on(s.createContainer),
+		"StartContainer":    on(s.startContainer),
+		"RemoveContainer":   on(s.removeContainer),
+		"ExecProcess":       on(s.execProcess),
+		"SignalProcess":     on(s.signalProcess),
+		"WaitProcess":       on(s.waitProcess),
+		"UpdateContainer":   on(s.updateContainer),
+		"StatsContainer":    on(s.statsContainer),
+		"PauseContainer":    on(s.pauseContainer),
+		"ResumeContainer":   on(s.resumeContainer),
+		"WriteStdin":        on(s.writeStdin),
+		"ReadStdout":        on(s.readStdout),
+		"ReadStderr":        on(s.readStderr),
+		"CloseStdin":        on(s.closeStdin),
+		"TtyWinResize":      on(s.ttyWinResize),
+		"UpdateInterface":   on(s.updateInterface),
+		"UpdateRoutes":      on(s.updateRoutes),
+		"ListInterfaces":    on(s.listInterfaces),
+		"ListRoutes":        on(s.listRoutes),
+		"GetIPTables":       on(s.getIPTables),
+		"CreateSandbox":     on(s.createSandbox),
+		"DestroySandbox":    on(s.destroySandbox),
+		"GetGuestDetails":   on(s.getGuestDetails),
+		"CopyFile":          on(s.copyFile),
+		"GetOOMEvent":       on(s.getOOMEvent),
+		"GetMetrics":        on(s.getMetrics),
+		"GetDiagnosticData": on(s.getDiagnosticData),
+		"GetVolumeStats":    on(s.getVolumeStats),
+		"Check":             on(s.check),
+		"Version":           on(s.version),
+	}
+}
+
+// withContainer runs do with the container of that id, under the lock.
+func (s *sandbox) withContainer(id string, missing codes.Code, do func(*container) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.containers[id]
+	if !ok {
+		return status.Error(missing, "Invalid container id")
+	}
+	return do(c)
+}
+
+// process finds a process. An empty exec id, or the container's, is the first one.
+func (s *sandbox) process(containerID, execID string) (p *process, err error) {
+	err = s.withContainer(containerID, codes.NotFound, func(c *container) error {
+		p = c.first
+		if execID == "" || execID == containerID {
+			return nil
+		}
+		var ok bool
+		if p, ok = c.processes[execID]; !ok {
+			return status.Error(codes.NotFound, "Invalid exec id")
+		}
+		return nil
+	})
+	return p, err
+}
+
+// stop ends all processes; none starts after it.
+func (s *sandbox) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for _, c := range s.containers {
+		c.kill(killed)
+	}
+}
+
+// kill ends all processes of a container.
+func (c *container) kill(code int32) {
+	c.first.exit(code)
+	for _, p := range c.processes {
+		p.exit(code)
+	}
+}
