@@ -1,7 +1,11 @@
 package agentproto
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -55,4 +59,72 @@ func copyFileInput(m *agentpb.CopyFileRequest) (ast.Value, error) {
 		ast.Item(ast.InternedTerm("gid"), intTerm(int64(m.GetGid()))),
 		ast.Item(ast.InternedTerm("offset"), intTerm(m.GetOffset())),
 	), nil
+}
+
+// unjudgeCopyFile turns the judged shape of a CopyFileRequest into that of the
+// message, as far as it can be told; what is not in the judged shape passes.
+func unjudgeCopyFile(judged map[string]any) (map[string]any, error) {
+	raw := maps.Clone(judged)
+	delete(raw, "file_type")
+	delete(raw, "symlink_target")
+	if kind, ok := judged["file_type"]; ok {
+		mode, err := modeOf(kind, judged["file_mode"])
+		if err != nil {
+			return nil, at("file_type", err)
+		}
+		raw["file_mode"] = mode
+	}
+	if judged["symlink_target"] == nil {
+		return raw, nil
+	}
+	target, ok := judged["symlink_target"].(string)
+	switch {
+	case !ok:
+		return nil, at("symlink_target", mismatch("string", judged["symlink_target"]))
+	case judged["file_type"] != fileSymlink:
+		return nil, at("symlink_target", errors.New("file_type is not Symlink"))
+	case judged["data"] != nil:
+		return nil, at("symlink_target", errors.New("data is given too"))
+	}
+	data := make([]any, len(target))
+	for i := range len(target) {
+		data[i] = json.Number(strconv.Itoa(int(target[i])))
+	}
+	raw["data"] = data
+	return raw, nil
+}
+
+// modeOf is the file_mode for a file_type: that of the request if it tells the
+// same, with the S_IFMT bits of the type if it has none.
+func modeOf(kind, mode any) (any, error) {
+	var want uint64
+	switch kind {
+	case fileRegular:
+		want = unix.S_IFREG
+	case fileDirectory:
+		want = unix.S_IFDIR
+	case fileSymlink:
+		want = unix.S_IFLNK
+	case fileUnknown:
+	default:
+		return nil, errors.New("want Regular, Directory, Symlink or Unknown")
+	}
+	if mode == nil {
+		return json.Number(strconv.FormatUint(want, 10)), nil
+	}
+	number, ok := mode.(json.Number)
+	if !ok {
+		return mode, nil // refused with its own path later
+	}
+	given, err := strconv.ParseUint(number.String(), 10, 32)
+	if err != nil {
+		return mode, nil
+	}
+	if given&unix.S_IFMT == 0 {
+		given |= want
+	}
+	if got := fileType(uint32(given)); got != kind {
+		return nil, fmt.Errorf("%v, but file_mode says %s", kind, got)
+	}
+	return json.Number(strconv.FormatUint(given, 10)), nil
 }

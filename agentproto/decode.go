@@ -67,15 +67,6 @@ func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
 	return m, nil
 }
 
-// Encode returns the deterministic encoding of m: equal messages give equal bytes.
-func Encode(m proto.Message) ([]byte, error) {
-	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
-	}
-	return wire, nil
-}
-
 // CheckUnknown refuses a decoded message that holds unknown fields at any depth,
 // with an [*UnknownFieldError]. It cannot see unknown fields in the entries of a
 // map, which the decoder has dropped: [Decode] does.

@@ -48,7 +48,7 @@ func TestDescriptorsEqualTheAgentsAPI(t *testing.T) {
 	if len(got.Messages) == 0 || len(got.Services["grpc.AgentService"]) != 42 {
 		t.Fatalf("found %d messages and %d methods", len(got.Messages), len(got.Services["grpc.AgentService"]))
 	}
-	byMethod := cmp.Transformer("by method", func(list []tableMethod) map[string]tableMethod {
+	byMethod := cmp.Transformer("byMethod", func(list []tableMethod) map[string]tableMethod {
 		index := make(map[string]tableMethod)
 		for _, m := range list {
 			index[m.Method] = m

@@ -14,25 +14,27 @@ type plan struct {
 	name        protoreflect.FullName
 	fields      []*field          // in the order of the descriptor
 	byNumber    []*field          // indexed by field number; nil is unknown
-	byKey       map[string]*field // by the key of the input
+	byKey       map[string]*field // by the key of the input; for a oneof, its last member
 	nested      []*field          // those that hold messages
 	holdsBytes  bool              // bytes here or below
+	holdsOneof  bool              // a oneof here or below
 	containerID protoreflect.FieldDescriptor
 }
 
 // field is one field of a plan. The entries of a map are described by two
 // fields of their own, key and value.
 type field struct {
-	desc    protoreflect.FieldDescriptor
-	key     string         // in the input; of the oneof for a member of one
-	keyTerm *ast.Term      // key as a term
-	variant *ast.Term      // for a member of a oneof: its own name in the input
-	wire    protowire.Type // of one element
-	packed  bool           // a list that may also come packed
-	scalar  scalar         // for what is neither message nor map: its term
-	message *plan          // for a message or a list of them
-	entry   *plan          // for a map: fields 1 and 2 of its entries
-	value   *field         // for a map: field 2 of its entries
+	desc        protoreflect.FieldDescriptor
+	key         string         // in the input; of the oneof for a member of one
+	keyTerm     *ast.Term      // key as a term
+	variant     *ast.Term      // for a member of a oneof: its own name in the input
+	variantName string         // variant as text
+	wire        protowire.Type // of one element
+	packed      bool           // a list that may also come packed
+	scalar      scalar         // for what is neither message nor map: its term
+	message     *plan          // for a message or a list of them
+	entry       *plan          // for a map: fields 1 and 2 of its entries
+	value       *field         // for a map: field 2 of its entries
 }
 
 // scalar makes the term of a scalar value.
@@ -62,9 +64,8 @@ func (p *plan) add(f *field) {
 	}
 	p.byNumber[number] = f
 	p.fields = append(p.fields, f)
-	if f.variant == nil {
-		p.byKey[f.key] = f
-	}
+	p.byKey[f.key] = f
+	p.holdsOneof = p.holdsOneof || f.variant != nil || f.message != nil && f.message.holdsOneof
 	switch {
 	case f.message != nil:
 		p.nested = append(p.nested, f)
@@ -81,7 +82,8 @@ func (a *api) field(desc protoreflect.FieldDescriptor) *field {
 	f := &field{desc: desc, key: inputKey(desc.Name())}
 	if oneof := desc.ContainingOneof(); oneof != nil && !oneof.IsSynthetic() {
 		f.key = string(oneof.Name())
-		f.variant = ast.StringTerm(camelCase(string(desc.Name())))
+		f.variantName = camelCase(string(desc.Name()))
+		f.variant = ast.StringTerm(f.variantName)
 	}
 	f.keyTerm = ast.StringTerm(f.key)
 	switch {
