@@ -41,24 +41,28 @@ func fileType(mode uint32) string {
 // copyFileInput makes the input of a CopyFileRequest, without its contents.
 func copyFileInput(m *agentpb.CopyFileRequest) (ast.Value, error) {
 	kind := fileType(m.GetFileMode())
-	target := ast.InternedNullTerm
+	target := ast.InternedNullValue
 	if kind == fileSymlink {
 		if !utf8.Valid(m.GetData()) {
 			return nil, fmt.Errorf("build input: CopyFileRequest: %w", ErrSymlinkTarget)
 		}
-		target = stringTerm(string(m.GetData()))
+		target = stringValue(string(m.GetData()))
 	}
 	return ast.NewObject(
-		ast.Item(ast.InternedTerm("path"), stringTerm(m.GetPath())),
-		ast.Item(ast.InternedTerm("file_type"), ast.StringTerm(kind)),
-		ast.Item(ast.InternedTerm("symlink_target"), target),
-		ast.Item(ast.InternedTerm("file_size"), intTerm(m.GetFileSize())),
-		ast.Item(ast.InternedTerm("file_mode"), uintTerm(uint64(m.GetFileMode()))),
-		ast.Item(ast.InternedTerm("dir_mode"), uintTerm(uint64(m.GetDirMode()))),
-		ast.Item(ast.InternedTerm("uid"), intTerm(int64(m.GetUid()))),
-		ast.Item(ast.InternedTerm("gid"), intTerm(int64(m.GetGid()))),
-		ast.Item(ast.InternedTerm("offset"), intTerm(m.GetOffset())),
+		item("path", stringValue(m.GetPath())),
+		item("file_type", ast.String(kind)),
+		item("symlink_target", target),
+		item("file_size", intValue(m.GetFileSize())),
+		item("file_mode", uintValue(uint64(m.GetFileMode()))),
+		item("dir_mode", uintValue(uint64(m.GetDirMode()))),
+		item("uid", intValue(int64(m.GetUid()))),
+		item("gid", intValue(int64(m.GetGid()))),
+		item("offset", intValue(m.GetOffset())),
 	), nil
+}
+
+func item(key string, value ast.Value) [2]*ast.Term {
+	return ast.Item(ast.InternedTerm(key), ast.NewTerm(value))
 }
 
 // unjudgeCopyFile turns the judged shape of a CopyFileRequest into that of the

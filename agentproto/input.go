@@ -3,6 +3,8 @@ package agentproto
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"google.golang.org/protobuf/proto"
@@ -75,6 +77,7 @@ func (p *plan) object(m protoreflect.Message, omit [][]string) ast.Value {
 	}
 	var buffer [maxFields][2]*ast.Term
 	items := buffer[:0]
+	terms := make([]ast.Term, len(p.fields)) // one allocation for all values
 	for i, f := range p.fields {
 		var below [][]string
 		if omit != nil {
@@ -84,10 +87,13 @@ func (p *plan) object(m protoreflect.Message, omit [][]string) ast.Value {
 			}
 		}
 		if f.variant == nil {
-			items = append(items, [2]*ast.Term{f.keyTerm, f.term(m, below)})
+			terms[i].Value = f.input(m, below)
 		} else if i == 0 || p.fields[i-1].key != f.key {
-			items = append(items, [2]*ast.Term{f.keyTerm, p.oneof(m, f.desc.ContainingOneof())})
+			terms[i].Value = p.oneof(m, f.desc.ContainingOneof())
+		} else {
+			continue // another member of the oneof before
 		}
+		items = append(items, [2]*ast.Term{f.keyTerm, &terms[i]})
 	}
 	return ast.NewObject(items...)
 }
@@ -106,94 +112,90 @@ func (f *field) below(omit [][]string) (below [][]string, omitted bool) {
 	return below, false
 }
 
-// oneof makes the term of a oneof: null, or an object with the one field that is set.
-func (p *plan) oneof(m protoreflect.Message, oneof protoreflect.OneofDescriptor) *ast.Term {
+// oneof makes the input of a oneof: null, or an object with the one field that is set.
+func (p *plan) oneof(m protoreflect.Message, oneof protoreflect.OneofDescriptor) ast.Value {
 	set := m.WhichOneof(oneof)
 	if set == nil {
-		return ast.InternedNullTerm
+		return ast.InternedNullValue
 	}
 	f := p.byNumber[set.Number()]
-	return ast.ObjectTerm([2]*ast.Term{f.variant, f.single(m.Get(set), nil)})
+	return ast.NewObject([2]*ast.Term{f.variant, ast.NewTerm(f.single(m.Get(set), nil))})
 }
 
-// term makes the term of a field of m.
-func (f *field) term(m protoreflect.Message, omit [][]string) *ast.Term {
+// input makes the input of a field of m.
+func (f *field) input(m protoreflect.Message, omit [][]string) ast.Value {
 	switch {
 	case f.desc.IsList():
 		return f.list(m.Get(f.desc).List(), omit)
 	case f.desc.IsMap():
 		return f.mapping(m.Get(f.desc).Map(), omit)
 	case f.desc.HasPresence() && !m.Has(f.desc):
-		return ast.InternedNullTerm
+		return ast.InternedNullValue
 	default:
 		return f.single(m.Get(f.desc), omit)
 	}
 }
 
-// single makes the term of one value of f.
-func (f *field) single(v protoreflect.Value, omit [][]string) *ast.Term {
+// single makes the input of one value of f.
+func (f *field) single(v protoreflect.Value, omit [][]string) ast.Value {
 	if f.message != nil {
-		return ast.NewTerm(f.message.object(v.Message(), omit))
+		return f.message.object(v.Message(), omit)
 	}
 	return f.scalar(v)
 }
 
-func (f *field) list(list protoreflect.List, omit [][]string) *ast.Term {
+func (f *field) list(list protoreflect.List, omit [][]string) ast.Value {
 	if list.Len() == 0 {
-		return ast.InternedEmptyArray
+		return ast.InternedEmptyArrayValue
 	}
-	terms := make([]*ast.Term, list.Len())
+	terms := make([]ast.Term, list.Len())
+	elements := make([]*ast.Term, list.Len())
 	for i := range terms {
-		terms[i] = f.single(list.Get(i), omit)
+		terms[i].Value = f.single(list.Get(i), omit)
+		elements[i] = &terms[i]
 	}
-	return ast.NewTerm(ast.NewArray(terms...))
+	return ast.NewArray(elements...)
 }
 
-func (f *field) mapping(entries protoreflect.Map, omit [][]string) *ast.Term {
+func (f *field) mapping(entries protoreflect.Map, omit [][]string) ast.Value {
 	if entries.Len() == 0 {
-		return ast.InternedEmptyObject
+		return ast.InternedEmptyObjectValue
 	}
 	items := make([][2]*ast.Term, 0, entries.Len())
 	entries.Range(func(key protoreflect.MapKey, v protoreflect.Value) bool {
-		items = append(items, [2]*ast.Term{stringTerm(key.String()), f.value.single(v, omit)})
+		items = append(items, [2]*ast.Term{ast.StringTerm(key.String()), ast.NewTerm(f.value.single(v, omit))})
 		return true
 	})
-	return ast.ObjectTerm(items...)
+	return ast.NewObject(items...)
 }
 
-func stringTerm(s string) *ast.Term {
+func stringValue(s string) ast.Value {
 	if s == "" {
-		return ast.InternedEmptyString
+		return ast.InternedEmptyStringValue
 	}
-	return ast.StringTerm(s)
+	return ast.String(s)
 }
 
-// maxInterned bounds the numbers that are looked up instead of allocated.
-const maxInterned = 256
-
-func intTerm(i int64) *ast.Term {
-	if i >= 0 {
-		return uintTerm(uint64(i))
-	}
-	return ast.IntNumberTerm(int(i))
+func intValue(i int64) ast.Value {
+	return ast.InternedValue(i)
 }
 
-func uintTerm(u uint64) *ast.Term {
-	if u < maxInterned {
-		return ast.InternedTerm(int(u))
+func uintValue(u uint64) ast.Value {
+	if u > math.MaxInt64 {
+		return ast.Number(strconv.FormatUint(u, 10)) // InternedValue would make it negative
 	}
-	return ast.UIntNumberTerm(u)
+	return ast.InternedValue(u)
 }
 
-func bytesTerm(data []byte) *ast.Term {
+func bytesValue(data []byte) ast.Value {
 	if len(data) == 0 {
-		return ast.InternedEmptyArray
+		return ast.InternedEmptyArrayValue
 	}
-	terms := make([]*ast.Term, len(data))
+	elements := make([]*ast.Term, len(data))
 	for i, b := range data {
-		terms[i] = ast.InternedTerm(int(b))
+		elements[i] = ast.InternedTerm(int(b))
 	}
-	return ast.NewTerm(ast.NewArray(terms...))
+	return ast.NewArray(elements...)
 }
 
 // ErrSymlinkTarget says that a CopyFileRequest makes a symbolic link whose

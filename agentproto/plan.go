@@ -31,14 +31,14 @@ type field struct {
 	variantName string         // variant as text
 	wire        protowire.Type // of one element
 	packed      bool           // a list that may also come packed
-	scalar      scalar         // for what is neither message nor map: its term
+	scalar      scalar         // for what is neither message nor map
 	message     *plan          // for a message or a list of them
 	entry       *plan          // for a map: fields 1 and 2 of its entries
 	value       *field         // for a map: field 2 of its entries
 }
 
-// scalar makes the term of a scalar value.
-type scalar func(protoreflect.Value) *ast.Term
+// scalar makes the input of a scalar value.
+type scalar func(protoreflect.Value) ast.Value
 
 // plan returns the plan of desc, made at the first call.
 func (a *api) plan(desc protoreflect.MessageDescriptor) *plan {
@@ -105,17 +105,17 @@ func (a *api) field(desc protoreflect.FieldDescriptor) *field {
 func scalarOf(desc protoreflect.FieldDescriptor) (protowire.Type, scalar) {
 	switch desc.Kind() {
 	case protoreflect.StringKind:
-		return protowire.BytesType, func(v protoreflect.Value) *ast.Term { return stringTerm(v.String()) }
+		return protowire.BytesType, func(v protoreflect.Value) ast.Value { return stringValue(v.String()) }
 	case protoreflect.BytesKind:
-		return protowire.BytesType, func(v protoreflect.Value) *ast.Term { return bytesTerm(v.Bytes()) }
+		return protowire.BytesType, func(v protoreflect.Value) ast.Value { return bytesValue(v.Bytes()) }
 	case protoreflect.BoolKind:
-		return protowire.VarintType, func(v protoreflect.Value) *ast.Term { return ast.InternedTerm(v.Bool()) }
+		return protowire.VarintType, func(v protoreflect.Value) ast.Value { return ast.InternedValue(v.Bool()) }
 	case protoreflect.EnumKind:
-		return protowire.VarintType, func(v protoreflect.Value) *ast.Term { return intTerm(int64(v.Enum())) }
+		return protowire.VarintType, func(v protoreflect.Value) ast.Value { return intValue(int64(v.Enum())) }
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
-		return protowire.VarintType, func(v protoreflect.Value) *ast.Term { return intTerm(v.Int()) }
+		return protowire.VarintType, func(v protoreflect.Value) ast.Value { return intValue(v.Int()) }
 	case protoreflect.Uint32Kind, protoreflect.Uint64Kind:
-		return protowire.VarintType, func(v protoreflect.Value) *ast.Term { return uintTerm(v.Uint()) }
+		return protowire.VarintType, func(v protoreflect.Value) ast.Value { return uintValue(v.Uint()) }
 	default:
 		panic(fmt.Sprintf("agentproto: field %s has kind %s", desc.FullName(), desc.Kind()))
 	}
