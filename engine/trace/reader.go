@@ -1,0 +1,274 @@
+package trace
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// MaxLine bounds one line, or one element of an array, in bytes: the longest request, 4 MiB, written as an array of numbers.
+const MaxLine = 32 << 20
+
+// Record is one request of a dump.
+type Record struct {
+	Line    int // 1-based; in an array the number of the element
+	Kind    string
+	Request json.RawMessage // a JSON object
+	Case    string          // a test's name for it, or empty
+	Allowed *bool           // what was decided or is expected; nil if the dump does not say
+	Reason  string
+	Time    time.Time // zero if the dump does not say
+}
+
+// LineError is a line that is none of the known formats. Reading can go on behind it.
+type LineError struct {
+	Line int
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("dump line %d: %v", e.Line, e.Err) }
+
+func (e *LineError) Unwrap() error { return e.Err }
+
+// What a LineError wraps.
+var (
+	ErrTooLong = fmt.Errorf("longer than %d bytes", MaxLine)
+	ErrFormat  = errors.New("not a request of a known format")
+)
+
+// Reader reads requests from a dump, one at a time, in memory bounded by MaxLine. It knows, told by the bytes themselves:
+//
+//   - lines {"kind","request"[,"case","allowed","reason","time"]}, which this package and the agent write; lines that hold a
+//     decision {"allowed","ops"} in place of a request, or no kind, are passed over;
+//   - a JSON array of such objects, where "description" may stand for "case";
+//   - the lines ["ep":"X",{"input":{...}}], and ["ep":"X",{...}], of older agents, which are no JSON.
+//
+// A last line that was cut off is passed over.
+type Reader struct {
+	in        *bufio.Reader
+	array     *json.Decoder // nil outside an array
+	meter     *meter
+	line      int
+	truncated bool
+	started   bool
+}
+
+// NewReader reads a dump from r.
+func NewReader(r io.Reader) *Reader {
+	return &Reader{in: bufio.NewReaderSize(r, 64<<10)}
+}
+
+// Truncated says, after io.EOF, whether the dump was cut off in the middle of its last request.
+func (r *Reader) Truncated() bool { return r.truncated }
+
+// Next gives the next request. It is io.EOF at the end, a *LineError for a line that cannot be understood, after which it may be
+// called again, or an error of reading.
+func (r *Reader) Next() (Record, error) {
+	if !r.started {
+		r.started = true
+		if err := r.detect(); err != nil {
+			return Record{}, err
+		}
+	}
+	for {
+		next := r.nextLine
+		if r.array != nil {
+			next = r.nextElement
+		}
+		rec, ok, err := next()
+		if ok || err != nil {
+			return rec, err
+		}
+	}
+}
+
+// detect opens an array: it begins with a bracket, but unlike the old lines none before "ep".
+func (r *Reader) detect() error {
+	for {
+		c, err := r.in.ReadByte()
+		if err != nil {
+			return err
+		}
+		switch c {
+		case '\n':
+			r.line++
+		case ' ', '\t', '\r':
+		default:
+			if err := r.in.UnreadByte(); err != nil {
+				return err
+			}
+			if head, _ := r.in.Peek(len(oldPrefix)); c != '[' || bytes.Equal(head, oldPrefix) {
+				return nil
+			}
+			r.line = 0
+			r.meter = &meter{in: r.in, left: MaxLine}
+			r.array = json.NewDecoder(r.meter)
+			_, err := r.array.Token()
+			return err
+		}
+	}
+}
+
+// nextElement reads one element of an array.
+func (r *Reader) nextElement() (rec Record, ok bool, err error) {
+	r.meter.left = MaxLine
+	if !r.array.More() {
+		_, err := r.array.Token()
+		return Record{}, false, r.endArray(err)
+	}
+	var raw json.RawMessage
+	if err := r.array.Decode(&raw); err != nil {
+		return Record{}, false, r.endArray(err)
+	}
+	r.line++
+	return r.parse(raw)
+}
+
+// endArray is the end of the dump: nothing can be read behind a broken element.
+func (r *Reader) endArray(err error) error {
+	r.array, r.in = nil, bufio.NewReader(bytes.NewReader(nil))
+	switch {
+	case err == nil:
+		return io.EOF
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		r.truncated = true
+		return io.EOF
+	}
+	return &LineError{Line: r.line + 1, Err: err}
+}
+
+// meter fails rather than let the decoder buffer more than one element may have.
+type meter struct {
+	in   io.Reader
+	left int
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	if m.left <= 0 {
+		return 0, ErrTooLong
+	}
+	n, err := m.in.Read(p[:min(len(p), m.left)])
+	m.left -= n
+	return n, err
+}
+
+// nextLine reads one line.
+func (r *Reader) nextLine() (rec Record, ok bool, err error) {
+	text, ended, err := r.readLine()
+	if err != nil {
+		return Record{}, false, err
+	}
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 {
+		return Record{}, false, nil
+	}
+	rec, ok, err = r.parse(text)
+	if err != nil && !ended {
+		r.truncated = true
+		return Record{}, false, nil
+	}
+	return rec, ok, err
+}
+
+// readLine reads up to a newline (ended) or the end of the dump. It passes over a line that is too long.
+func (r *Reader) readLine() (text []byte, ended bool, err error) {
+	long := false
+	for {
+		part, err := r.in.ReadSlice('\n')
+		if !long {
+			text = append(text, part...)
+		}
+		if len(text) > MaxLine {
+			text, long = nil, true
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF) && (len(text) > 0 || long):
+		case err != nil:
+			return nil, false, err
+		}
+		r.line++
+		if long {
+			return nil, false, &LineError{Line: r.line, Err: ErrTooLong}
+		}
+		return text, err == nil, nil
+	}
+}
+
+// oldPrefix begins a line of older agents.
+var oldPrefix = []byte(`["ep":`)
+
+// parse reads one entry, as a line or an element. It is not ok for one to pass over.
+func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
+	if bytes.HasPrefix(text, oldPrefix) {
+		return r.parseOld(text)
+	}
+	var entry struct {
+		Kind    *string         `json:"kind"`
+		Request json.RawMessage `json:"request"`
+		Case    string          `json:"case"`
+		Title   string          `json:"description"` // what the agent's own test cases call it
+		Allowed *bool           `json:"allowed"`
+		Reason  string          `json:"reason"`
+		Time    time.Time       `json:"time"`
+	}
+	text = bytes.TrimSuffix(text, []byte{','})
+	if err := json.Unmarshal(text, &entry); err != nil {
+		return Record{}, false, &LineError{Line: r.line, Err: fmt.Errorf("%w: %w", ErrFormat, err)}
+	}
+	if entry.Kind == nil || entry.Request == nil {
+		return Record{}, false, nil
+	}
+	if isDecision(entry.Request) {
+		return Record{}, false, nil
+	}
+	if !isObject(entry.Request) {
+		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
+	}
+	return Record{
+		Line: r.line, Kind: *entry.Kind, Request: entry.Request, Case: cmp.Or(entry.Case, entry.Title),
+		Allowed: entry.Allowed, Reason: entry.Reason, Time: entry.Time,
+	}, true, nil
+}
+
+// parseOld reads ["ep":"X",{...}], which without the name "ep" is a JSON array.
+func (r *Reader) parseOld(text []byte) (rec Record, ok bool, err error) {
+	text = bytes.TrimSuffix(text, []byte{','})
+	array := append([]byte{'['}, text[len(oldPrefix):]...)
+	var elems []json.RawMessage
+	rec.Line = r.line
+	if json.Unmarshal(array, &elems) != nil || len(elems) != 2 || json.Unmarshal(elems[0], &rec.Kind) != nil || !isObject(elems[1]) {
+		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
+	}
+	rec.Request = elems[1]
+	var wrapped map[string]json.RawMessage
+	if err := json.Unmarshal(elems[1], &wrapped); err != nil {
+		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
+	}
+	if input, has := wrapped["input"]; has && len(wrapped) == 1 && isObject(input) {
+		rec.Request = input
+	}
+	return rec, true, nil
+}
+
+func isObject(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '{' }
+
+// isDecision recognises {"allowed": bool, "ops": ...} in the place of a request.
+func isDecision(raw json.RawMessage) bool {
+	if !bytes.Contains(raw, []byte(`"allowed"`)) {
+		return false
+	}
+	var m map[string]json.RawMessage
+	if json.Unmarshal(raw, &m) != nil {
+		return false
+	}
+	_, hasAllowed := m["allowed"]
+	_, hasOps := m["ops"]
+	return hasAllowed && (len(m) == 1 || len(m) == 2 && hasOps)
+}
