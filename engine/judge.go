@@ -45,7 +45,7 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 }
 
 // Observe tells the policy what the agent has answered, under an entry point such as WaitProcessResponse. Its decision is
-// undefined, when there is nothing to do, or {"ops": [...]} and nothing else. The verdict is Allowed, and holds the state if
+// undefined or not there, when there is nothing to do, or {"ops": [...]} and nothing else. The verdict is Allowed, and holds the state if
 // there are ops, or says in Reason why the ops cannot be carried out. Errors are those of [Engine.Judge].
 func (e *Engine) Observe(ctx context.Context, r Request) (*Verdict, error) {
 	w := e.world.Load()
@@ -116,6 +116,9 @@ func (j *judgement) verdict() *Verdict {
 func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, error) {
 	en := w.policy.program.entries[q.EntryPoint]
 	if en == nil {
+		if q.parse(nil).allowed {
+			return &judgement{world: w}, nil
+		}
 		return w.deny("the policy has no rule " + q.EntryPoint), nil
 	}
 	return run(ctx, e.workers, func(ctx context.Context) (*judgement, error) {

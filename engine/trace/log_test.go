@@ -188,15 +188,3 @@ func TestEveryEventIsWrittenOrCounted(t *testing.T) {
 		t.Errorf("%d written or counted, want 4000", got)
 	}
 }
-
-func BenchmarkRecord(b *testing.B) {
-	l, err := trace.Open(filepath.Join(b.TempDir(), "log"), trace.Options{MaxBytes: 1 << 40})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	ev := event("ExecProcessRequest", `{"process":{"Args":["sh","-c","true"]}}`)
-	for b.Loop() {
-		l.Record(ev)
-	}
-}
