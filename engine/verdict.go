@@ -8,11 +8,12 @@ import (
 // Verdict is the decision on one request.
 type Verdict struct {
 	Allowed bool
-	// Waived: the policy denied, and lets the request pass because it was compiled with AllowRequestsFailingPolicy true.
+	// Waived: the policy denied or failed, and lets the request pass because AllowRequestsFailingPolicy was true when it was
+	// compiled. Reason says what it would have denied for.
 	Waived bool
 	// Cached: the same request was decided before, under the same policy in the same state.
 	Cached bool
-	// Reason says why the policy denied: one line of at most MaxReason bytes. Empty when it allowed.
+	// Reason says why the policy denied: one line of at most MaxReason bytes. Empty when it allowed by itself.
 	Reason string
 	// Policy is the policy that decided, and Generation counts the activations up to it.
 	Policy     *Policy
