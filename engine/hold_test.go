@@ -246,7 +246,7 @@ func TestJudgementsUnderWayKeepTheirPolicy(t *testing.T) {
 
 // TestAThousandMixedRequests creates each container once among readers, reloads and doubts, and loses none.
 func TestAThousandMixedRequests(t *testing.T) {
-	e := startText(t, podRules+podData(4))
+	e := start(t, compile(t, podRules+podData(4)), engine.Options{Timeout: time.Minute})
 	var wg sync.WaitGroup
 	var created atomic.Int64
 	for i := range 1000 {

@@ -63,7 +63,6 @@ type question struct {
 
 // evaluation is what one evaluation needs.
 type evaluation struct {
-	name  string
 	entry *entry
 	data  *snapshot
 	input ast.Value
@@ -122,7 +121,7 @@ func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, e
 		return w.deny("the policy has no rule " + q.EntryPoint), nil
 	}
 	return run(ctx, e.workers, func(ctx context.Context) (*judgement, error) {
-		in := evaluation{name: q.EntryPoint, entry: en}
+		in := evaluation{entry: en}
 		if q.Input != nil {
 			var err error
 			if in.input, err = q.Input(w.policy); err != nil {

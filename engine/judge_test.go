@@ -79,7 +79,7 @@ func TestWhatCannotBeDecidedIsAnError(t *testing.T) {
 		{"a step that cannot be cancelled", `X = true`, func(*engine.Policy) (ast.Value, error) { <-blocked; return nil, nil }, engine.ErrDeadline},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e := start(t, compile(t, "package agent_policy\nOK = true\n"+tt.rules), engine.Options{Timeout: 50 * time.Millisecond})
+			e := start(t, compile(t, "package agent_policy\nOK = true\n"+tt.rules), engine.Options{Timeout: 500 * time.Millisecond})
 			v, err := e.Judge(context.Background(), engine.Request{EntryPoint: "X", Input: tt.input})
 			if !errors.Is(err, tt.want) || v != nil {
 				t.Errorf("got %v, %v, want %v", v, err, tt.want)
@@ -154,7 +154,11 @@ func TestReasons(t *testing.T) {
 		{"a reason without end", `reasons = "a" { l := input.l; count([1 | l[a]; l[b]; l[c]; l[d]; l[e]; l[f]; a+b+c+d+e+f == -1]) == 1 }`, "no rule of the policy allows it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e := start(t, compile(t, deny+tt.rules), engine.Options{Timeout: 300 * time.Millisecond})
+			opts := engine.Options{Timeout: time.Minute}
+			if tt.name == "a reason without end" {
+				opts.Timeout = 300 * time.Millisecond
+			}
+			e := start(t, compile(t, deny+tt.rules), opts)
 			v := judge(t, e, "X", `{"a": "one", "l": [`+strings.Repeat("1,", 99)+`1]}`)
 			if v.Allowed || v.Reason != tt.want {
 				t.Errorf("got %v %q, want %q", v.Allowed, v.Reason, tt.want)

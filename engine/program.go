@@ -24,13 +24,22 @@ type program struct {
 	entries  map[string]*entry
 
 	reasons  func() *query // data.agent_policy.reasons; nil if there is no such rule
-	printing func() *program
+	printing printing
+}
+
+// printing is the rules once more, with prints left in: compiled in the background when first asked for, so that a denial waits
+// for them no longer than it may.
+type printing struct {
+	start    sync.Once
+	ready    chan struct{} // closed when compiler is set, or is known to stay nil
+	compiler *ast.Compiler
 }
 
 // entry is one rule name of the package with what is prepared and known of it.
 type entry struct {
 	query     func() (*query, error) // data.agent_policy.<name>
 	reason    func() *query          // data.agent_policy.reasons.<name>; nil if it does not compile
+	printing  func() *query          // query with prints left in, once program.printing is ready; nil if it does not compile
 	footprint func() *footprint
 }
 
@@ -50,11 +59,12 @@ func (p *program) compile() error {
 		p.entries[name] = &entry{
 			query:     sync.OnceValues(func() (*query, error) { return prepare(compiler, name) }),
 			reason:    sync.OnceValue(func() *query { return p.explain(name) }),
+			printing:  sync.OnceValue(func() *query { return prepareOrNil(p.printing.compiler, name) }),
 			footprint: sync.OnceValue(func() *footprint { return footprintOf(compiler, name, reasonsRule) }),
 		}
 	}
 	p.reasons = sync.OnceValue(func() *query { return p.explain() })
-	p.printing = sync.OnceValue(p.withPrints)
+	p.printing.ready = make(chan struct{})
 	return nil
 }
 
@@ -69,17 +79,22 @@ func (p *program) compileModule(prints bool) (*ast.Compiler, error) {
 	return c, nil
 }
 
-// withPrints is the same program with prints left in, or nil.
-func (p *program) withPrints() *program {
-	compiler, err := p.compileModule(true)
-	if err != nil {
+// withPrints is en's query with prints left in, or nil if there is none or ctx ends before it is compiled.
+func (p *program) withPrints(ctx context.Context, en *entry) *query {
+	p.printing.start.Do(func() {
+		go func() {
+			defer close(p.printing.ready)
+			var err error // without prints the same rules compiled, so it is of no interest
+			defer recoverTo(&err, ErrCompilePanic)
+			p.printing.compiler, err = p.compileModule(true)
+		}()
+	})
+	select {
+	case <-p.printing.ready:
+		return en.printing()
+	case <-ctx.Done():
 		return nil
 	}
-	out := &program{entries: map[string]*entry{}}
-	for name := range p.entries {
-		out.entries[name] = &entry{query: sync.OnceValues(func() (*query, error) { return prepare(compiler, name) })}
-	}
-	return out
 }
 
 // explain prepares the reasons rule, whole or below the given keys. It is nil when the policy has none.
@@ -87,11 +102,7 @@ func (p *program) explain(keys ...string) *query {
 	if p.entries[reasonsRule] == nil {
 		return nil
 	}
-	q, err := prepare(p.compiler, append([]string{reasonsRule}, keys...)...)
-	if err != nil {
-		return nil
-	}
-	return q
+	return prepareOrNil(p.compiler, append([]string{reasonsRule}, keys...)...)
 }
 
 // ruleName is the first element of what a rule defines: "reasons" for reasons[x] := y.
@@ -131,6 +142,17 @@ func prepare(compiler *ast.Compiler, path ...string) (*query, error) {
 		return nil, fmt.Errorf("prepare %v: %w", path, err)
 	}
 	return &query{prepared}, nil
+}
+
+func prepareOrNil(compiler *ast.Compiler, path ...string) *query {
+	if compiler == nil {
+		return nil
+	}
+	q, err := prepare(compiler, path...)
+	if err != nil {
+		return nil
+	}
+	return q
 }
 
 // eval gives the value of the query, nil when it is undefined. It stops soon after ctx ends, except inside a single builtin.

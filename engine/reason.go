@@ -14,8 +14,8 @@ import (
 // MaxReason bounds a reason, in bytes.
 const MaxReason = 1 << 10
 
-// OneLine makes s printable as one line of valid UTF-8 of at most max bytes: what could break the line is a space.
-func OneLine(s string, max int) string {
+// OneLine makes s printable as one line of valid UTF-8 of at most limit bytes: what could break the line is a space.
+func OneLine(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return ' '
@@ -23,13 +23,13 @@ func OneLine(s string, max int) string {
 		return r
 	}, s)
 	s = strings.TrimSpace(s)
-	if len(s) <= max {
+	if len(s) <= limit {
 		return s
 	}
-	for max > 0 && !utf8.RuneStart(s[max]) {
-		max--
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
 	}
-	return s[:max]
+	return s[:limit]
 }
 
 // reason asks the policy why it denied: its reasons rule first, else what it prints. It is empty if the policy has nothing to
@@ -77,12 +77,8 @@ func (p *Policy) printed(ctx context.Context, in evaluation) string {
 	if !p.program.prints || ctx.Err() != nil {
 		return ""
 	}
-	prog := p.program.printing()
-	if prog == nil || prog.entries[in.name] == nil {
-		return ""
-	}
-	q, err := prog.entries[in.name].query()
-	if err != nil {
+	q := p.program.withPrints(ctx, in.entry)
+	if q == nil {
 		return ""
 	}
 	var t tail

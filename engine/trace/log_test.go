@@ -93,7 +93,7 @@ func TestOpenRefusesWhatIsNotItsOwnRegularFile(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for name, make := range map[string]func(path string) error{
+	for name, place := range map[string]func(path string) error{
 		"a link":          func(p string) error { return os.Symlink(file, p) },
 		"a dangling link": func(p string) error { return os.Symlink(filepath.Join(dir, "none"), p) },
 		"a hard link":     func(p string) error { return os.Link(file, p) },
@@ -102,7 +102,7 @@ func TestOpenRefusesWhatIsNotItsOwnRegularFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "log")
-			if err := make(path); err != nil {
+			if err := place(path); err != nil {
 				t.Fatal(err)
 			}
 			if l, err := trace.Open(path, trace.Options{}); err == nil {
