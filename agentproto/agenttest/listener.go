@@ -32,15 +32,16 @@ func (l *listener) Accept() (net.Conn, error) {
 	return &conn{Conn: raw, listener: l}, nil
 }
 
-// end closes the listener and all its connections.
+// end closes all connections and the listener. The connections come first: when the listener closes, the handlers' contexts
+// end, and an agent that was killed does not answer that.
 func (l *listener) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
-	l.Listener.Close()
 	for raw := range l.conns {
 		raw.Close()
 	}
+	l.Listener.Close()
 }
 
 type conn struct {
