@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 )
@@ -71,6 +72,18 @@ func (p *Policy) Reaches(entryPoint string, path ...string) bool {
 	}
 	f := en.footprint()
 	return f.whole || touches(f.input, path)
+}
+
+// Names says whether a rule behind the entry point refers to input.<field> by that name. Unlike Reaches it errs to false: it is
+// for fields that only rules which ask for them are given.
+func (p *Policy) Names(entryPoint, field string) bool {
+	en := p.program.entries[entryPoint]
+	if en == nil {
+		return false
+	}
+	return slices.ContainsFunc(en.footprint().input, func(ref ast.Ref) bool {
+		return len(ref) > 1 && ref[1].Value.Compare(ast.String(field)) == 0
+	})
 }
 
 // ReadsState says whether judging the entry point, its reasons included, may read data.pstate. It errs to true.
