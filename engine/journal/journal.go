@@ -1,0 +1,277 @@
+// Package journal keeps what policyd needs to go on after it was killed beside a running agent: the active policy, its
+// state, the request that was on its way, and the container ids that may not be used again in this boot.
+//
+// It lives in a directory of the guest's /run that only root can reach, so it ends with the boot. Each change replaces a
+// whole file by rename: what is read back was written whole.
+package journal
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"portcullis/engine"
+)
+
+// Bounds of the two files, in bytes.
+const (
+	maxRecord = 4 << 20
+	maxPolicy = engine.MaxText
+)
+
+// maxBurnt bounds the list of burnt container ids. A pod that fails this often to create a container is refused more.
+const maxBurnt = 4096
+
+var (
+	// ErrNone: there is no journal of this boot.
+	ErrNone = errors.New("no journal of this boot")
+	// ErrCorrupt: there is one, and it cannot be used.
+	ErrCorrupt = errors.New("journal is not usable")
+	// ErrFull: the journal is at its bound.
+	ErrFull = errors.New("journal is full")
+)
+
+// Record is the journal's content but for the policy's text.
+type Record struct {
+	Version int    `json:"version"`
+	BootID  string `json:"boot_id"` // of /proc/sys/kernel/random/boot_id
+	// Policy is the SHA-256 of the active policy's text in hex, empty while the default policy is active.
+	Policy string `json:"policy"`
+	// Ran says that the active policy allowed a request other than SetPolicy, Check and Version.
+	Ran bool `json:"ran"`
+	// State is the policy's state; while a request that changes it is with the agent, both outcomes are possible.
+	State engine.State `json:"state"`
+	// Pending is the id of a container whose creation is with the agent: after a restart it counts as burnt.
+	Pending string   `json:"pending,omitempty"`
+	Burnt   []string `json:"burnt,omitempty"` // container ids, sorted
+}
+
+// Burn adds a container id to those that may not be created again.
+func (r *Record) Burn(id string) error {
+	at, found := slices.BinarySearch(r.Burnt, id)
+	if found {
+		return nil
+	}
+	if len(r.Burnt) >= maxBurnt {
+		return fmt.Errorf("burn container id: %w", ErrFull)
+	}
+	r.Burnt = slices.Insert(slices.Clone(r.Burnt), at, id)
+	return nil
+}
+
+// IsBurnt reports whether a container id may not be created again.
+func (r *Record) IsBurnt(id string) bool {
+	_, found := slices.BinarySearch(r.Burnt, id)
+	return found
+}
+
+// Journal is a journal directory in use by one process. Its methods may be called concurrently.
+type Journal struct {
+	dir string
+
+	mu     sync.Mutex
+	record Record
+}
+
+const (
+	version    = 1
+	recordFile = "journal.json"
+)
+
+// policyPath names a policy's file after its digest, so that a record always finds the text it speaks of.
+func (j *Journal) policyPath(digest string) string {
+	return filepath.Join(j.dir, "policy-"+digest+".rego")
+}
+
+// Open makes dir (mode 0700) if it is not there and starts from an empty record; Load reads what an earlier process left.
+// An empty dir keeps the journal in memory only: for a gate that does not outlive its agent.
+func Open(dir, bootID string) (*Journal, error) {
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("open journal: %w", err)
+		}
+	}
+	return &Journal{dir: dir, record: Record{Version: version, BootID: bootID}}, nil
+}
+
+// Load reads the record and the policy text of an earlier process of this boot and makes them current. It returns ErrNone
+// or ErrCorrupt when there is none, or none that can be trusted to be whole.
+func (j *Journal) Load() (Record, []byte, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.dir == "" {
+		return Record{}, nil, ErrNone
+	}
+	raw, err := readFile(filepath.Join(j.dir, recordFile), maxRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, nil, ErrNone
+	}
+	if err != nil {
+		return Record{}, nil, fmt.Errorf("load journal: %w: %w", ErrCorrupt, err)
+	}
+	r, err := decode(raw)
+	if err != nil {
+		return Record{}, nil, fmt.Errorf("load journal: %w: %w", ErrCorrupt, err)
+	}
+	if r.BootID != j.record.BootID {
+		return Record{}, nil, ErrNone
+	}
+	text, err := j.loadPolicy(r.Policy)
+	if err != nil {
+		return Record{}, nil, fmt.Errorf("load journal: %w: %w", ErrCorrupt, err)
+	}
+	j.record = r
+	return r, text, nil
+}
+
+func decode(raw []byte) (Record, error) {
+	var r Record
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return r, fmt.Errorf("decode record: %w", err)
+	}
+	if r.Version != version {
+		return r, fmt.Errorf("record has version %d, want %d", r.Version, version)
+	}
+	if !slices.IsSorted(r.Burnt) {
+		return r, errors.New("burnt ids are not sorted")
+	}
+	return r, nil
+}
+
+func (j *Journal) loadPolicy(digest string) ([]byte, error) {
+	if digest == "" {
+		return nil, nil
+	}
+	text, err := readFile(j.policyPath(digest), maxPolicy)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(text); hex.EncodeToString(sum[:]) != digest {
+		return nil, errors.New("policy file is not the one of the record")
+	}
+	return text, nil
+}
+
+// Record returns the current record.
+func (j *Journal) Record() Record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.record
+}
+
+// Update changes the record. The change counts, on disk and in memory, only if Update returns nil.
+func (j *Journal) Update(change func(*Record) error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.update(change)
+}
+
+func (j *Journal) update(change func(*Record) error) error {
+	r := j.record
+	if err := change(&r); err != nil {
+		return err
+	}
+	if err := j.write(r); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.record = r
+	return nil
+}
+
+// SetPolicy records a newly active policy with its first state. The text is there before the record speaks of it.
+func (j *Journal) SetPolicy(text []byte, state engine.State) error {
+	sum := sha256.Sum256(text)
+	digest := hex.EncodeToString(sum[:])
+
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.dir != "" {
+		if err := replaceFile(j.policyPath(digest), text); err != nil {
+			return fmt.Errorf("write journal: %w", err)
+		}
+	}
+	old := j.record.Policy
+	err := j.update(func(r *Record) error {
+		r.Policy, r.Ran, r.State, r.Pending = digest, false, state, ""
+		return nil
+	})
+	if err != nil || j.dir == "" || old == "" || old == digest {
+		return err
+	}
+	if err := os.Remove(j.policyPath(old)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove old policy from journal: %w", err)
+	}
+	return nil
+}
+
+func (j *Journal) write(r Record) error {
+	if j.dir == "" {
+		return nil
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxRecord {
+		return ErrFull
+	}
+	return replaceFile(filepath.Join(j.dir, recordFile), raw)
+}
+
+// replaceFile writes a new file beside path and renames it over path. It does not sync: /run is memory, and what a killed
+// process has written stays.
+func replaceFile(path string, content []byte) error {
+	temporary := path + ".new"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return os.Rename(temporary, path)
+}
+
+// readFile reads a regular file of at most limit bytes without following a link.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(content)) > limit {
+		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
+	}
+	return content, nil
+}
