@@ -1,0 +1,282 @@
+// Package gate stands in front of the kata-agent: it takes the host's ttrpc connections, has each request judged by the
+// policy, and passes on what is allowed.
+//
+// One path serves all methods; the table of methods comes from the protobuf descriptors. A request is decoded, refused if it
+// holds a field the API does not have, checked against what no policy may allow (see [Protected]), judged, and forwarded
+// re-encoded from what was judged, never as the bytes that came. The agent's answers, codes and details pass unchanged.
+//
+// What the host can do to the gate itself is bounded: see [Limits] and the frame filter in front of ttrpc's server.
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"portcullis/agentproto"
+	"portcullis/engine"
+	"portcullis/engine/journal"
+	"portcullis/engine/trace"
+)
+
+// Policies decides requests and takes new policies. engine/binding implements it.
+type Policies interface {
+	// Judge decides one request. Its verdict counts for the policy that rules at that moment.
+	Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error)
+	// Observe gives the active policy the agent's answer to a request it allowed.
+	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
+	// State is the active policy's state.
+	State() engine.State
+	// SetPolicy makes text the active policy. An error with a gRPC status is passed on as it is.
+	SetPolicy(ctx context.Context, text []byte) error
+}
+
+// Config is what a gate is made of. Policies, Agent and Journal are required.
+type Config struct {
+	Policies   Policies
+	Agent      Dialer
+	Journal    *journal.Journal
+	Limits     Limits   // zero: DefaultLimits
+	VsockPeers []uint32 // context ids that may connect over vsock
+	Protected  []string // further paths no request may name, see Protected
+	Log        *slog.Logger
+	Trace      *trace.Log // nil: no decision log
+}
+
+// Gate serves the agent's API. Make it with New, give it listeners with Serve, end it with Shutdown.
+type Gate struct {
+	policies  Policies
+	agent     Dialer
+	journal   *journal.Journal
+	peers     []uint32
+	protected protected
+	log       *slog.Logger
+	trace     *trace.Log
+
+	tickets  *tickets
+	stateful agentConn // for requests that change the policy's state; never closed with a client
+
+	draining chan struct{} // closed by Shutdown
+	drain    sync.Once
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	sessions  map[*session]struct{}
+	limit     int
+}
+
+// New makes a gate that serves nobody yet.
+func New(c Config) *Gate {
+	if c.Limits == (Limits{}) {
+		c.Limits = DefaultLimits()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Gate{
+		policies:  c.Policies,
+		agent:     c.Agent,
+		journal:   c.Journal,
+		peers:     c.VsockPeers,
+		protected: newProtected(c.Protected),
+		log:       c.Log,
+		trace:     c.Trace,
+		tickets:   newTickets(c.Limits),
+		stateful:  agentConn{dial: c.Agent},
+		draining:  make(chan struct{}),
+		listeners: map[net.Listener]struct{}{},
+		sessions:  map[*session]struct{}{},
+		limit:     c.Limits.Connections,
+	}
+}
+
+// known reports whether the API has a method.
+func (g *Gate) known(service, method string) bool {
+	_, ok := agentproto.Lookup(service, method)
+	return ok
+}
+
+// Serve accepts connections from l until Shutdown, then returns nil. It closes l.
+func (g *Gate) Serve(ctx context.Context, l net.Listener) error {
+	g.mu.Lock()
+	g.listeners[l] = struct{}{}
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		delete(g.listeners, l)
+		g.mu.Unlock()
+		l.Close()
+	}()
+	for {
+		conn, err := l.Accept()
+		switch {
+		case g.isDraining():
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		case err != nil: // such as a lack of descriptors: it passes
+			g.log.Error("accept failed", "listener", l.Addr().String(), "error", err)
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-g.draining:
+			}
+			continue
+		}
+		g.admit(ctx, conn)
+	}
+}
+
+// admit serves a connection if its peer is allowed and there is room for it. The peer is checked first: who may not
+// connect takes no room either.
+func (g *Gate) admit(ctx context.Context, conn net.Conn) {
+	if !peerAllowed(conn, g.peers) {
+		g.log.Warn("connection refused: peer is not in vsock_peers", "peer", peerName(conn))
+		conn.Close()
+		return
+	}
+	s := newSession(ctx, g, conn)
+	g.mu.Lock()
+	full := len(g.sessions) >= g.limit
+	if !full {
+		g.sessions[s] = struct{}{}
+	}
+	g.mu.Unlock()
+	if full {
+		g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limit)
+		s.conn.Close()
+		return
+	}
+	go s.run(ctx)
+}
+
+// Shutdown stops accepting and reading, waits until the requests in flight are answered (but for those that may last as
+// long as a container, such as WaitProcess) or ctx ends, and closes all connections. It returns ctx's error if requests
+// were cut off.
+func (g *Gate) Shutdown(ctx context.Context) error {
+	g.drain.Do(func() { close(g.draining) })
+	g.mu.Lock()
+	for l := range g.listeners {
+		l.Close()
+	}
+	g.mu.Unlock()
+
+	err := g.waitIdle(ctx)
+	g.mu.Lock()
+	sessions := make([]*session, 0, len(g.sessions))
+	for s := range g.sessions {
+		sessions = append(sessions, s)
+	}
+	g.mu.Unlock()
+	for _, s := range sessions {
+		s.conn.Close()
+	}
+	g.stateful.close()
+	return err
+}
+
+func (g *Gate) waitIdle(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for g.tickets.busy() > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("shut down: %d requests cut off: %w", g.tickets.busy(), ctx.Err())
+		case <-tick.C:
+		}
+	}
+	// The last answers are on their way from ttrpc's server to the socket.
+	time.Sleep(10 * time.Millisecond)
+	return nil
+}
+
+func (g *Gate) isDraining() bool {
+	select {
+	case <-g.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// session is one client connection with the server that serves it. A server of its own lets the handlers know the
+// connection they serve, and with it the agent connection that ends when it does.
+type session struct {
+	gate  *Gate
+	conn  *filter
+	agent agentConn
+}
+
+func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
+	return &session{gate: g, conn: newFilter(ctx, conn, g), agent: agentConn{dial: g.agent}}
+}
+
+// run serves the connection until it ends.
+func (s *session) run(ctx context.Context) {
+	defer func() {
+		s.agent.close()
+		s.gate.mu.Lock()
+		delete(s.gate.sessions, s)
+		s.gate.mu.Unlock()
+	}()
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		s.gate.log.Error("make ttrpc server", "error", err)
+		s.conn.Close()
+		return
+	}
+	for name, desc := range s.services() {
+		server.RegisterService(name, desc)
+	}
+	// Serve returns when Accept fails, which is when the connection was closed: by the client, the filter or Shutdown.
+	_ = server.Serve(ctx, &single{conn: s.conn})
+}
+
+// services lists a handler for each method of the API, and the one that answers what the filter refused.
+func (s *session) services() map[string]*ttrpc.ServiceDesc {
+	services := map[string]*ttrpc.ServiceDesc{
+		refusedService: {Methods: map[string]ttrpc.Method{refusedMethod: refuse}},
+	}
+	for _, m := range agentproto.Methods() {
+		desc, ok := services[m.Service]
+		if !ok {
+			desc = &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{}}
+			services[m.Service] = desc
+		}
+		desc.Methods[m.Name] = s.handler(m)
+	}
+	return services
+}
+
+func refuse(ctx context.Context, _ func(any) error) (any, error) {
+	return &emptypb.Empty{}, status.Error(codes.ResourceExhausted, attachment(ctx))
+}
+
+// single is a listener that yields one connection and then fails once that is closed.
+type single struct {
+	conn *filter
+	used bool
+}
+
+func (l *single) Accept() (net.Conn, error) {
+	if !l.used {
+		l.used = true
+		return l.conn, nil
+	}
+	<-l.conn.ctx.Done()
+	return nil, net.ErrClosed
+}
+
+func (l *single) Close() error   { return nil }
+func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
