@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"portcullis/engine"
+)
+
+// loadEngine compiles the policy file at path and starts an engine on it. What is wrong with the file is the user's mistake.
+func loadEngine(ctx context.Context, path string, opts engine.Options) (*engine.Engine, error) {
+	p, err := loadPolicy(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return engine.New(p, opts), nil
+}
+
+func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
+	if path == "" {
+		return nil, usageError(errors.New("--policy is required"))
+	}
+	text, err := readBounded(path, engine.MaxText)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: heldRules()})
+	if err != nil {
+		return nil, err
+	}
+	p, err := compiler.Compile(ctx, text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return p, nil
+}
+
+// heldRules are the rules texts that a compact policy may name by digest.
+func heldRules() [][]byte { return nil }
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(content)) > limit {
+		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
+	}
+	return content, nil
+}
+
+// openInput opens the FILE argument of a verb, or stdin when there is none or it is "-".
+func openInput(args []string, stdin io.Reader) (io.ReadCloser, error) {
+	if len(args) == 0 || args[0] == "-" {
+		return io.NopCloser(stdin), nil
+	}
+	return os.Open(args[0])
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"portcullis/engine/gate"
+)
+
+// config is /etc/portcullis/config.toml. Every key has a default, and an unknown one is an error.
+type config struct {
+	Gate    gateConfig    `toml:"gate"`
+	Policy  policyConfig  `toml:"policy"`
+	Binding bindingConfig `toml:"binding"`
+	Log     logConfig     `toml:"log"`
+}
+
+type gateConfig struct {
+	Listen     []string `toml:"listen"`
+	Agent      string   `toml:"agent"`
+	REST       string   `toml:"rest"`
+	VsockPeers []uint32 `toml:"vsock_peers"`
+}
+
+type policyConfig struct {
+	Default  string `toml:"default"`   // file; empty: the built-in that denies all but SetPolicy
+	DebugLog string `toml:"debug_log"` // file; empty: none
+}
+
+type bindingConfig struct {
+	Mode            string     `toml:"mode"`
+	Binding         string     `toml:"binding"`
+	Backend         string     `toml:"backend"`
+	Alg             string     `toml:"alg"`
+	Initdata        string     `toml:"initdata"`
+	AllowDebugGuest bool       `toml:"allow_debug_guest"`
+	PolicyUpdate    string     `toml:"policy_update"`
+	VTPM            vtpmConfig `toml:"vtpm"`
+}
+
+type vtpmConfig struct {
+	Device            string `toml:"device"`
+	PCR               int    `toml:"pcr"`
+	Trust             string `toml:"trust"`
+	ExpectPreextended bool   `toml:"expect_preextended"`
+}
+
+type logConfig struct {
+	Level  string `toml:"level"`
+	Events string `toml:"events"`
+}
+
+// maxConfig is the largest configuration file, in bytes.
+const maxConfig = 64 << 10
+
+func defaultConfig() config {
+	return config{
+		Gate: gateConfig{
+			Listen:     []string{"vsock://-1:1024"},
+			Agent:      "unix:///run/portcullis/agent.sock",
+			VsockPeers: []uint32{2},
+		},
+		Policy: policyConfig{Default: "/etc/portcullis/default-policy.rego"},
+		Binding: bindingConfig{
+			Mode: "auto", Binding: "auto", Backend: "auto", Alg: "sha256", Initdata: "auto", PolicyUpdate: "never",
+			VTPM: vtpmConfig{Device: "/dev/tpmrm0", PCR: 8},
+		},
+		Log: logConfig{Level: "info", Events: "/run/portcullis/measure.jsonseq"},
+	}
+}
+
+// readConfig reads the file at path over the defaults.
+func readConfig(path string) (config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	if len(text) > maxConfig {
+		return config{}, fmt.Errorf("read configuration: %s is longer than %d bytes", path, maxConfig)
+	}
+	c, err := parseConfig(text)
+	if err != nil {
+		return config{}, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// parseConfig reads TOML over the defaults. Keys must match exactly: the library folds case, and two spellings of one key
+// would let the later one win.
+func parseConfig(text []byte) (config, error) {
+	c := defaultConfig()
+	md, err := toml.NewDecoder(bytes.NewReader(text)).Decode(&c)
+	if err != nil {
+		var bad toml.ParseError
+		if errors.As(err, &bad) {
+			return config{}, fmt.Errorf("line %d: %s", bad.Position.Line, bad.Message)
+		}
+		return config{}, err
+	}
+	for _, key := range md.Keys() {
+		if !slices.Contains(configKeys, key.String()) {
+			return config{}, fmt.Errorf("unknown key %q", key.String())
+		}
+	}
+	return c, c.validate()
+}
+
+// configKeys are the keys that exist, in their only spelling.
+var configKeys = []string{
+	"gate", "gate.listen", "gate.agent", "gate.rest", "gate.vsock_peers",
+	"policy", "policy.default", "policy.debug_log",
+	"binding", "binding.mode", "binding.binding", "binding.backend", "binding.alg", "binding.initdata",
+	"binding.allow_debug_guest", "binding.policy_update",
+	"binding.vtpm", "binding.vtpm.device", "binding.vtpm.pcr", "binding.vtpm.trust", "binding.vtpm.expect_preextended",
+	"log", "log.level", "log.events",
+}
+
+// validate checks the values that are words or addresses.
+func (c *config) validate() error {
+	words := []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"binding.mode", c.Binding.Mode, []string{"required", "auto", "off"}},
+		{"binding.binding", c.Binding.Binding, []string{"auto", "policy", "initdata"}},
+		{"binding.backend", c.Binding.Backend, []string{"auto", "snp", "tdx", "vtpm"}},
+		{"binding.alg", c.Binding.Alg, []string{"sha256", "sha384", "sha512"}},
+		{"binding.policy_update", c.Binding.PolicyUpdate, []string{"never", "extend"}},
+		{"binding.vtpm.trust", c.Binding.VTPM.Trust, []string{"", "azure-paravisor", "svsm", "asserted"}},
+		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
+	}
+	for _, w := range words {
+		if !slices.Contains(w.allowed, w.value) {
+			return fmt.Errorf("%s = %q: want one of %q", w.key, w.value, w.allowed)
+		}
+	}
+	if p := c.Binding.VTPM.PCR; p < 0 || p > 15 {
+		return fmt.Errorf("binding.vtpm.pcr = %d: want 0 to 15; 16 and 23 can be reset, 17 to 22 cannot be extended", p)
+	}
+	if i := c.Binding.Initdata; i != "auto" && i != "off" && !strings.HasPrefix(i, "/") {
+		return fmt.Errorf("binding.initdata = %q: want auto, off or an absolute path", i)
+	}
+	for _, l := range append(slices.Clone(c.Gate.Listen), c.Gate.Agent) {
+		if _, err := gate.ParseAddress(l); err != nil {
+			return err
+		}
+	}
+	if len(c.Gate.Listen) == 0 && c.Gate.REST == "" {
+		return errors.New("gate.listen is empty and gate.rest is not set: there is nothing to serve")
+	}
+	return nil
+}
+
+// tighten applies the kernel command line, which the host can write: it may only make the configuration stricter.
+func (c *config) tighten(cmdline string) error {
+	for _, word := range strings.Fields(cmdline) {
+		key, value, _ := strings.Cut(word, "=")
+		switch key {
+		case "portcullis.mode":
+			if value != "required" {
+				return fmt.Errorf("kernel command line: %s=%s: only portcullis.mode=required is taken", key, printable(value))
+			}
+			c.Binding.Mode = "required"
+		case "portcullis.debug_log":
+			if value != "off" {
+				return fmt.Errorf("kernel command line: %s=%s: only portcullis.debug_log=off is taken", key, printable(value))
+			}
+			c.Policy.DebugLog = ""
+		}
+	}
+	return nil
+}
+
+// printable shortens and quotes text that the host chose.
+func printable(s string) string { return fmt.Sprintf("%.40q", s) }
+
+func (c *config) level() slog.Level {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(c.Log.Level)) // validate has accepted it
+	return l
+}

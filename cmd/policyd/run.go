@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"portcullis/engine"
+	"portcullis/engine/binding"
+	"portcullis/engine/gate"
+	"portcullis/engine/journal"
+	"portcullis/engine/trace"
+)
+
+const (
+	exitOK    = 0
+	exitUsage = 2
+	exitFail  = 3
+)
+
+// shutdownGrace is how long requests in flight may take after SIGTERM.
+const shutdownGrace = 20 * time.Second
+
+// runDir holds policyd's sockets and its journal. It is never below /run/kata-containers, which the agent removes.
+const runDir = "/run/portcullis"
+
+// run is the whole program but for the process around it.
+func run(ctx context.Context, args []string, io stdio) int {
+	o, err := parseFlags(args)
+	switch {
+	case errors.Is(err, errHelp):
+		fmt.Fprint(io.out, usage)
+		return exitOK
+	case err != nil:
+		fmt.Fprintln(io.err, "policyd:", err)
+		return exitUsage
+	case o.version:
+		fmt.Fprint(io.out, versionText())
+		return exitOK
+	}
+	c, err := o.configuration()
+	if err == nil {
+		err = tightenByKernel(&c)
+	}
+	if err != nil {
+		fmt.Fprintln(io.err, "policyd:", err)
+		return exitUsage
+	}
+	logger := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: c.level()}))
+	if err := serve(ctx, c, logger); err != nil {
+		logger.Error("policyd stops", "error", err)
+		return exitFail
+	}
+	return exitOK
+}
+
+func tightenByKernel(c *config) error {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return fmt.Errorf("read kernel command line: %w", err)
+	}
+	return c.tighten(string(cmdline))
+}
+
+// serve runs the daemon until ctx ends.
+func serve(ctx context.Context, c config, logger *slog.Logger) error {
+	quietLibraries()
+	limitMemory()
+	d, err := newDaemon(ctx, c, logger)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	listeners, err := d.listen(ctx)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- d.gate.Serve(context.WithoutCancel(ctx), l) }()
+		logger.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
+	}
+	notify(logger, daemon.SdNotifyReady)
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		err = nil
+	}
+	notify(logger, daemon.SdNotifyStopping)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	return errors.Join(err, d.gate.Shutdown(grace))
+}
+
+// quietLibraries keeps ttrpc's own log, which the host could fill, off our streams.
+func quietLibraries() { log.L.Logger.SetOutput(io.Discard) }
+
+// limitMemory lets the collector run less often than its default while there is room, and more often when there is not: a
+// guest's memory is small, and a decision's latency is the pod's.
+func limitMemory() {
+	debug.SetGCPercent(200)
+	debug.SetMemoryLimit(64 << 20)
+}
+
+func notify(logger *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("systemd was not notified", "error", err)
+	}
+}
+
+// daemon is policyd's parts, wired.
+type policyDaemon struct {
+	config config
+	log    *slog.Logger
+	engine *engine.Engine
+	chain  *binding.Chain
+	gate   *gate.Gate
+	trace  *trace.Log
+}
+
+// newDaemon wires the parts and brings the binding into its first state. What cannot be bound is denied, with the reason in
+// every denial; what cannot be configured is an error.
+func newDaemon(ctx context.Context, c config, logger *slog.Logger) (*policyDaemon, error) {
+	d := &policyDaemon{config: c, log: logger}
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: heldRules()})
+	if err != nil {
+		return nil, err
+	}
+	first, err := defaultPolicy(ctx, compiler, c.Policy.Default)
+	if err != nil {
+		return nil, err
+	}
+	bootID, err := readBootID()
+	if err != nil {
+		return nil, err
+	}
+	j, err := journal.Open(runDir, bootID)
+	if err != nil {
+		return nil, err
+	}
+	agent, err := gate.ParseAddress(c.Gate.Agent)
+	if err != nil {
+		return nil, err
+	}
+	if d.trace, err = openTrace(c.Policy.DebugLog, logger); err != nil {
+		return nil, err
+	}
+	d.engine = engine.New(first, engine.Options{})
+	anchors := bind(ctx, c, bootID, logger)
+	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
+	d.chain = binding.New(anchors)
+	if err := d.chain.Start(ctx, isUp(ctx, agent)); err != nil {
+		logger.Error("requests are denied", "error", err)
+	}
+	d.gate = gate.New(gate.Config{
+		Policies: d.chain, Agent: agent.Dial, Journal: j, VsockPeers: c.Gate.VsockPeers,
+		Protected: d.ownPaths(), Log: logger, Trace: d.trace,
+	})
+	return d, nil
+}
+
+// ownPaths are the files of this process that are not where they usually are.
+func (d *policyDaemon) ownPaths() []string {
+	paths := []string{d.config.Policy.DebugLog, d.config.Log.Events}
+	if exe, err := os.Executable(); err == nil {
+		paths = append(paths, exe)
+	}
+	return paths
+}
+
+// isUp reports whether an agent answers at a.
+func isUp(ctx context.Context, a gate.Address) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := a.Dial(ctx)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+func (d *policyDaemon) listen(ctx context.Context) (listeners []net.Listener, err error) {
+	for _, s := range d.config.Gate.Listen {
+		var l net.Listener
+		address, err := gate.ParseAddress(s)
+		if err == nil {
+			l, err = address.Listen(ctx)
+		}
+		if err != nil {
+			for _, open := range listeners {
+				open.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func (d *policyDaemon) close() {
+	d.engine.Close()
+	if d.trace != nil {
+		if err := d.trace.Close(); err != nil {
+			d.log.Error("debug log", "error", err)
+		}
+	}
+}
+
+// openTrace opens the debug log, visibly: it holds what the workload keeps secret.
+func openTrace(path string, logger *slog.Logger) (*trace.Log, error) {
+	if path == "" {
+		return nil, nil
+	}
+	l, err := trace.Open(path, trace.Options{})
+	if err != nil {
+		return nil, err
+	}
+	logger.Warn("DEBUG LOG IS ON: requests with their secrets are written to a file", "file", path)
+	return l, nil
+}
+
+func readBootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	return strings.TrimSpace(string(id)), nil
+}
