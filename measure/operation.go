@@ -1,0 +1,196 @@
+package measure
+
+import (
+	"bytes"
+	"fmt"
+
+	"portcullis/measure/eventlog"
+)
+
+// operation is one visit to the TPM and the log, both open and the log locked, repaired, and judged.
+type operation struct {
+	cfg     *Config
+	pcr     *pcr
+	log     *eventlog.File
+	values  eventlog.Values
+	counter uint32
+	state   State
+}
+
+// begin opens the TPM and the log and repairs what a dead process left between them.
+func (r *Register) begin() (*operation, error) {
+	p, err := r.cfg.openPCR()
+	if err != nil {
+		return nil, err
+	}
+	log, err := eventlog.Open(r.cfg.Log)
+	if err != nil {
+		p.tpm.Close()
+		return nil, logError(err)
+	}
+	op := &operation{cfg: &r.cfg, pcr: p, log: log}
+	if err := op.reconcile(); err != nil {
+		op.end()
+		return nil, err
+	}
+	return op, nil
+}
+
+func (op *operation) end() {
+	op.log.Close()
+	op.pcr.tpm.Close()
+}
+
+func (op *operation) reconcile() (err error) {
+	if op.values, op.counter, err = op.pcr.read(); err != nil {
+		return err
+	}
+	keep, state, err := judge(op.cfg, op.values, logView{op.log.Records(), op.log.Marked()})
+	if err != nil {
+		return err
+	}
+	op.state = state
+	if op.log.Marked() {
+		if err := op.log.Keep(keep); err != nil {
+			return logError(err)
+		}
+	}
+	return nil
+}
+
+func (op *operation) standing() Standing {
+	s := Standing{State: op.state}
+	if rec := op.latest(); rec != nil {
+		e := event(*rec)
+		s.Event, s.Record = &e, rec
+	}
+	return s
+}
+
+func (op *operation) latest() *eventlog.Record {
+	records := op.log.Records()
+	if len(records) == 0 {
+		return nil
+	}
+	return &records[len(records)-1]
+}
+
+func (op *operation) notPreextended() error {
+	return unexpected(op.cfg.PCR, op.values, nil,
+		"expect_preextended is set and nothing was extended: the unit that extends first failed")
+}
+
+// measure applies the state table to one event.
+func (op *operation) measure(e Event, replace func(latest Event) error) (eventlog.Record, error) {
+	switch op.state {
+	case Measured:
+		latest := op.latest()
+		if bytes.Equal(latest.Content.SHA256, e.Digest) {
+			return *latest, nil
+		}
+		if err := replace(event(*latest)); err != nil {
+			return eventlog.Record{}, err
+		}
+	case Preextended:
+		return op.verified(e)
+	default:
+		if op.cfg.ExpectPreextended {
+			return eventlog.Record{}, op.notPreextended()
+		}
+	}
+	return op.extend(e)
+}
+
+// verified logs what another unit extended.
+func (op *operation) verified(e Event) (eventlog.Record, error) {
+	digests, err := judgePreextended(op.pcr, op.values, e.Digest)
+	if err != nil {
+		return eventlog.Record{}, err
+	}
+	rec := op.record(e, digests)
+	rec.Content.Prev, rec.Content.Next = make(eventlog.Hex, 32), op.values["sha256"]
+	rec.Content.Verified = true
+	if err := op.write(rec); err != nil {
+		return eventlog.Record{}, err
+	}
+	return rec, op.commit()
+}
+
+// extend is the one place where the PCR is changed: record, extend, read back, commit.
+func (op *operation) extend(e Event) (eventlog.Record, error) {
+	digests, err := op.pcr.digests(e.Digest)
+	if err != nil {
+		return eventlog.Record{}, err
+	}
+	want := eventlog.Values{}
+	for _, d := range digests {
+		if want[d.HashAlg], err = eventlog.Extend(d.HashAlg, op.values[d.HashAlg], d.Digest); err != nil {
+			return eventlog.Record{}, err
+		}
+	}
+	rec := op.record(e, digests)
+	rec.Content.Prev, rec.Content.Next = op.values["sha256"], want["sha256"]
+	if err := op.write(rec); err != nil {
+		return eventlog.Record{}, err
+	}
+	failure := op.pcr.extend(digests)
+	op.cfg.OnStep(StepExtended)
+	if err := op.readBack(want, failure); err != nil {
+		return eventlog.Record{}, err
+	}
+	op.cfg.OnStep(StepVerified)
+	return rec, op.commit()
+}
+
+// readBack decides by the PCR whether it was extended, whatever the TPM answered: an answer can get lost. When the PCR is as
+// before, the record is taken back; when it is anything else, the record and its mark stay for the next one to judge.
+func (op *operation) readBack(want eventlog.Values, failure error) error {
+	values, counter, err := op.pcr.read()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: its value is unknown: %w", ErrExtend, also(err, failure))
+	case values.Equal(want) && counter != op.counter:
+		return nil
+	case values.Equal(op.values) && failure != nil:
+		err := fmt.Errorf("%w: %w", ErrExtend, failure)
+		return also(err, op.log.Keep(len(op.log.Records())-1))
+	}
+	return unexpected(op.cfg.PCR, values, want, "another program extended this PCR at the same time")
+}
+
+func (op *operation) record(e Event, digests []eventlog.Digest) eventlog.Record {
+	rec := newRecord(len(op.log.Records()), e, op.cfg.BootID, op.cfg.Boottime())
+	index := op.cfg.PCR
+	rec.PCR, rec.Digests = &index, digests
+	return rec
+}
+
+// newRecord returns a record with what all backends have in common.
+func newRecord(num int, e Event, bootID string, boottime uint64) eventlog.Record {
+	rec := eventlog.Record{Num: uint64(num), ContentType: eventlog.ContentType, Content: eventlog.Content{
+		EventType: e.Type, Binding: e.Binding, Len: e.Len, Seq: uint64(num) + 1, BootID: bootID, Timestamp: boottime,
+	}}
+	rec.Content.SetDigest(e.Alg, bytes.Clone(e.Digest))
+	return rec
+}
+
+// write marks the log and makes the record durable.
+func (op *operation) write(rec eventlog.Record) error {
+	if err := op.log.Mark(); err != nil {
+		return logError(err)
+	}
+	op.cfg.OnStep(StepMarked)
+	if err := op.log.Append(rec); err != nil {
+		return logError(also(err, op.log.Commit()))
+	}
+	op.cfg.OnStep(StepLogged)
+	return nil
+}
+
+func (op *operation) commit() error {
+	if err := op.log.Commit(); err != nil {
+		return logError(err)
+	}
+	op.cfg.OnStep(StepCommitted)
+	return nil
+}
