@@ -1,0 +1,100 @@
+// Package evidence is the verifier's side, outside the guest: it holds an SNP report, a TDX quote, or a TPM quote with its
+// event log against the policy or initdata that is claimed to be bound.
+//
+// A verification is a list of named checks. A check that says no is told apart from one that could not be made, a certificate
+// being missing for instance: the first means that the evidence is wrong, the second that nobody knows.
+package evidence
+
+import (
+	"encoding/hex"
+	"fmt"
+)
+
+// Verdict is the outcome of a check or of all of them.
+type Verdict string
+
+// The verdicts.
+const (
+	Pass    Verdict = "pass"
+	Fail    Verdict = "fail"    // the check was made and says no
+	Unknown Verdict = "unknown" // the check could not be made
+)
+
+// AKUnbound is the reason of a check that cannot tell whether a TPM holds the attestation key.
+const AKUnbound = "ak-unbound"
+
+// Check is one check of a verification.
+type Check struct {
+	Name    string  `json:"name"` // stable: "format", "signature", "nonce", "debug", "policy", ...
+	Verdict Verdict `json:"verdict"`
+	Reason  string  `json:"reason,omitempty"` // a stable code, [AKUnbound]
+	Detail  string  `json:"detail,omitempty"` // one line for people
+	Got     string  `json:"got,omitempty"`    // hexadecimal, where values are compared
+	Want    string  `json:"want,omitempty"`
+}
+
+// Result is a verification.
+type Result struct {
+	Kind    string   `json:"kind"` // "snp", "tdx" or "tpm"
+	Verdict Verdict  `json:"verdict"`
+	Checks  []Check  `json:"checks"`
+	Notes   []string `json:"notes,omitempty"` // what the verification did not look at
+}
+
+// ExitCode returns 0 when every check passed, 1 when one said no, and 3 when none did but one could not be made.
+func (r Result) ExitCode() int {
+	switch r.Verdict {
+	case Pass:
+		return 0
+	case Fail:
+		return 1
+	}
+	return 3
+}
+
+// add appends a check. The verdict of a result without checks is unknown.
+func (r *Result) add(c Check) {
+	r.Checks = append(r.Checks, c)
+	switch {
+	case len(r.Checks) == 1:
+		r.Verdict = c.Verdict
+	case r.Verdict == Fail || c.Verdict == Pass:
+	default:
+		r.Verdict = c.Verdict
+	}
+}
+
+// result adds a check that passes when err is nil and says no otherwise.
+func (r *Result) result(name string, err error) {
+	c := Check{Name: name, Verdict: Pass}
+	if err != nil {
+		c.Verdict, c.Detail = Fail, fmt.Sprintf("%.300s", err)
+	}
+	r.add(c)
+}
+
+// compare adds a check that two values are the same.
+func (r *Result) compare(name string, got, want []byte) {
+	c := Check{Name: name, Verdict: Pass, Got: hex.EncodeToString(got), Want: hex.EncodeToString(want)}
+	if c.Got != c.Want {
+		c.Verdict = Fail
+	}
+	r.add(c)
+}
+
+func (r *Result) unknown(name, detail string) {
+	r.add(Check{Name: name, Verdict: Unknown, Detail: detail})
+}
+
+// nonce compares the nonce a verifier sent, zero-padded to the field's length, with the field that echoes it.
+func (r *Result) nonce(field, nonce []byte) {
+	switch {
+	case len(nonce) == 0:
+		r.unknown("nonce", "no nonce was given, the evidence may be old")
+	case len(nonce) > len(field):
+		r.add(Check{Name: "nonce", Verdict: Fail, Got: hex.EncodeToString(field), Want: hex.EncodeToString(nonce),
+			Detail: fmt.Sprintf("the field holds %d bytes, the nonce has %d", len(field), len(nonce))})
+	default:
+		r.compare("nonce", field, fit(nonce, len(field)))
+	}
+}

@@ -1,0 +1,154 @@
+package evidence
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-sev-guest/abi"
+	spb "github.com/google/go-sev-guest/proto/sevsnp"
+	"github.com/google/go-sev-guest/validate"
+	"github.com/google/go-sev-guest/verify"
+	"github.com/google/go-sev-guest/verify/trust"
+)
+
+// SNP is an attestation report with what is needed to verify it.
+type SNP struct {
+	// Report is the raw report, 1184 bytes, versions 2 to 5 (SEV-SNP ABI, table 23).
+	Report []byte
+	// Certs holds the VCEK or VLEK certificate: DER, PEM, or the certificate table of an extended report. Roots in it are ignored. If
+	// empty, the certificate is missing unless Options.Fetch gets it.
+	Certs []byte
+	// Nonce is what the verifier sent, at most 64 bytes: the start of REPORT_DATA, zeros behind.
+	Nonce []byte
+	Bound Bound
+}
+
+// VerifySNP makes the checks "format", "signature", "revocation" (with Fetch), "firmware", "debug", "nonce" and "hostdata".
+func VerifySNP(ctx context.Context, e SNP, o Options) Result {
+	r := Result{Kind: "snp", Verdict: Unknown}
+	report := r.snpReport(ctx, "", e.Report, e.Certs, o)
+	if report != nil {
+		r.nonce(report.GetReportData(), e.Nonce)
+		r.field("hostdata", report.GetHostData(), e.Bound)
+	}
+	return r
+}
+
+// snpReport makes the checks that do not depend on what the report is for. It returns nil when there is no report to read.
+// The names of the checks begin with prefix.
+func (r *Result) snpReport(ctx context.Context, prefix string, raw, certs []byte, o Options) *spb.Report {
+	report, err := parseSNP(raw)
+	r.result(prefix+"format", err)
+	if err != nil {
+		return nil
+	}
+	at := &spb.Attestation{Report: report, CertificateChain: &spb.CertificateChain{}}
+	err = addCerts(at.CertificateChain, certs)
+	if err != nil {
+		r.result(prefix+"signature", err)
+	} else {
+		r.snpSignature(ctx, prefix, at, o)
+	}
+	policy, err := abi.ParseSnpPolicy(report.GetPolicy())
+	if err == nil && policy.Debug && !o.AllowDebug {
+		err = errors.New("the guest's policy allows debugging: the host can read and write its memory")
+	}
+	r.result(prefix+"debug", err)
+	return report
+}
+
+// parseSNP parses and checks the format; ReportToProto alone accepts any version.
+func parseSNP(raw []byte) (*spb.Report, error) {
+	if len(raw) != abi.ReportSize {
+		return nil, fmt.Errorf("report of %d bytes, want %d", len(raw), abi.ReportSize)
+	}
+	if err := abi.ValidateReportFormat(raw); err != nil {
+		return nil, err
+	}
+	return abi.ReportToProto(raw)
+}
+
+// snpSignature checks the chain from AMD's root to the report, and the report's TCB against the certificate's.
+func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attestation, o Options) {
+	opts := &verify.Options{TrustedRoots: o.SNPRoots, Now: o.now(), DisableCertFetching: !o.Fetch, Getter: o.SNPGetter}
+	chain := at.CertificateChain
+	if len(chain.GetVcekCert()) == 0 && len(chain.GetVlekCert()) == 0 && !o.Fetch {
+		r.unknown(prefix+"signature", "the VCEK or VLEK certificate is missing; give it, or allow to fetch it")
+		return
+	}
+	err := verify.SnpAttestationContext(ctx, at, opts)
+	var unreachable *trust.AttestationRecreationErr
+	if errors.As(err, &unreachable) || errors.Is(err, verify.ErrMissingVlek) {
+		r.unknown(prefix+"signature", err.Error())
+		return
+	}
+	r.result(prefix+"signature", err)
+	if err != nil {
+		return
+	}
+	if !o.Fetch {
+		r.Notes = append(r.Notes, offline)
+	} else {
+		opts.CheckRevocations = true
+		r.reached(prefix+"revocation", verify.SnpAttestationContext(ctx, at, opts))
+	}
+	r.result(prefix+"firmware", validateSNP(at))
+}
+
+// reached is result for a check that needs the network.
+func (r *Result) reached(name string, err error) {
+	var noList *verify.CRLUnavailableErr
+	if errors.As(err, &noList) {
+		r.unknown(name, fmt.Sprintf("%.300s", err))
+		return
+	}
+	r.result(name, err)
+}
+
+// validateSNP checks the TCB versions and the chip id of the report against its certificate. What the guest policy allows is
+// not restricted here.
+func validateSNP(at *spb.Attestation) error {
+	policy, err := abi.ParseSnpPolicy(at.GetReport().GetPolicy())
+	if err != nil {
+		return err
+	}
+	return validate.SnpAttestation(at, &validate.Options{GuestPolicy: policy, PermitProvisionalFirmware: true})
+}
+
+// addCerts takes the endorsement key's certificate from DER, PEM or a certificate table.
+func addCerts(chain *spb.CertificateChain, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	var ders [][]byte
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		ders = append(ders, block.Bytes)
+	}
+	if len(ders) == 0 {
+		if data[0] != 0x30 {
+			table := new(abi.CertTable)
+			if err := table.Unmarshal(data); err != nil {
+				return fmt.Errorf("certificate table: %w", err)
+			}
+			p := table.Proto()
+			chain.VcekCert, chain.VlekCert = p.GetVcekCert(), p.GetVlekCert()
+			return nil
+		}
+		ders = [][]byte{data}
+	}
+	for _, der := range ders {
+		cert, err := trust.ParseCert(der)
+		if err != nil {
+			return fmt.Errorf("certificate: %w", err)
+		}
+		switch cert.Subject.CommonName {
+		case "SEV-VCEK":
+			chain.VcekCert = der
+		case "SEV-VLEK":
+			chain.VlekCert = der
+		}
+	}
+	return nil
+}

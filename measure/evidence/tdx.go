@@ -1,0 +1,102 @@
+package evidence
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tdx-guest/abi"
+	tpb "github.com/google/go-tdx-guest/proto/tdx"
+	"github.com/google/go-tdx-guest/verify"
+	"github.com/google/go-tdx-guest/verify/trust"
+)
+
+// TDX is a quote with what is needed to verify it. A quote is for a verifier outside; inside the guest it proves nothing,
+// because the host hands it over.
+type TDX struct {
+	// Quote is the raw quote, version 4, with its certificate chain in it (Intel TDX DCAP Quoting Library API, A.3).
+	Quote []byte
+	// Nonce is what the verifier sent, at most 64 bytes: the start of REPORTDATA, zeros behind.
+	Nonce []byte
+	Bound Bound
+}
+
+// maxTDXQuote bounds a quote with its certificates, in bytes.
+const maxTDXQuote = 64 << 10
+
+// VerifyTDX makes the checks "format", "signature", "collateral" (with Fetch), "debug", "nonce" and "mrconfigid".
+func VerifyTDX(_ context.Context, e TDX, o Options) Result {
+	r := Result{Kind: "tdx", Verdict: Unknown}
+	if len(e.Quote) >= 2 && binary.LittleEndian.Uint16(e.Quote) == 5 {
+		r.unknown("format", "quote of version 5, only version 4 can be verified")
+		return r
+	}
+	quote, err := parseTDX(e.Quote)
+	r.result("format", err)
+	if err != nil {
+		return r
+	}
+	r.tdxSignature(quote, o)
+	body := quote.GetTdQuoteBody()
+	err = nil
+	if body.GetTdAttributes()[0]&1 != 0 && !o.AllowDebug {
+		err = errors.New("the TD's attributes allow debugging: the host can read and write its memory")
+	}
+	r.result("debug", err)
+	r.nonce(body.GetReportData(), e.Nonce)
+	r.field("mrconfigid", body.GetMrConfigId(), e.Bound)
+	return r
+}
+
+func parseTDX(raw []byte) (*tpb.QuoteV4, error) {
+	if len(raw) > maxTDXQuote {
+		return nil, fmt.Errorf("quote of %d bytes, at most %d are expected", len(raw), maxTDXQuote)
+	}
+	quote, err := abi.QuoteToProto(raw)
+	if err != nil {
+		return nil, err
+	}
+	v4, ok := quote.(*tpb.QuoteV4)
+	if !ok {
+		return nil, fmt.Errorf("unexpected quote %T", quote)
+	}
+	return v4, abi.CheckQuoteV4(v4)
+}
+
+// tdxSignature verifies without the network first, so that no failure to reach Intel can be taken for a bad quote.
+func (r *Result) tdxSignature(quote *tpb.QuoteV4, o Options) {
+	opts := verify.Options{Now: o.now(), TrustedRoots: o.TDXRoots}
+	err := verify.TdxQuote(quote, &opts)
+	r.result("signature", err)
+	if err != nil {
+		return
+	}
+	if !o.Fetch {
+		r.Notes = append(r.Notes, offline)
+		return
+	}
+	getter := &watchedGetter{HTTPSGetter: o.TDXGetter}
+	if getter.HTTPSGetter == nil {
+		getter.HTTPSGetter = trust.DefaultHTTPSGetter()
+	}
+	full := verify.Options{Now: o.now(), TrustedRoots: o.TDXRoots, GetCollateral: true, CheckRevocations: true, Getter: getter}
+	err = verify.TdxQuote(quote, &full)
+	if err != nil && getter.failed {
+		r.unknown("collateral", fmt.Sprintf("%.300s", err))
+		return
+	}
+	r.result("collateral", err)
+}
+
+// watchedGetter notes that a download failed; the library's errors do not tell that from a bad answer.
+type watchedGetter struct {
+	trust.HTTPSGetter
+	failed bool
+}
+
+func (g *watchedGetter) Get(url string) (map[string][]string, []byte, error) {
+	header, body, err := g.HTTPSGetter.Get(url)
+	g.failed = g.failed || err != nil
+	return header, body, err
+}

@@ -1,0 +1,131 @@
+package evidence
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"portcullis/measure/eventlog"
+)
+
+// TPM is a quote with what is needed to verify it.
+type TPM struct {
+	Quote     []byte // TPMS_ATTEST (tpm2_quote -m)
+	Signature []byte // TPMT_SIGNATURE (tpm2_quote -s)
+	AK        []byte // the attestation key: PEM, TPM2B_PUBLIC or TPMT_PUBLIC
+	PCRs      []byte // the quoted values (tpm2_quote -o); needed only when the quote covers other PCRs too
+	Log       []byte // the event log; nil when one measurement from zero is expected
+	Nonce     []byte // the qualifying data that the verifier sent
+	PCR       uint32 // the register; its sha256 bank must be in the quote
+	Bound     Bound  // Alg must be "sha256"
+	Key       Provenance
+}
+
+// VerifyTPM makes the checks "format", "signature", "ak", "nonce", "pcrs", "event-log" (with a log) and "policy".
+func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
+	r := Result{Kind: "tpm", Verdict: Unknown}
+	q, err := parseQuote(e.Quote)
+	r.result("format", err)
+	if err != nil {
+		return r
+	}
+	ak, err := parseAK(e.AK)
+	var h crypto.Hash
+	if err == nil {
+		h, err = ak.verifyQuote(e.Quote, e.Signature)
+	}
+	if err == nil && ak.public != nil {
+		err = restricted(ak.public)
+	}
+	r.result("signature", err)
+	if err != nil {
+		return r // nothing below the signature can be believed, nor its hash be known
+	}
+	r.provenance(ctx, ak, e.Key, o)
+	if len(e.Nonce) == 0 || len(e.Nonce) > len(q.extraData) {
+		r.nonce(q.extraData, e.Nonce)
+	} else {
+		r.compare("nonce", q.extraData, e.Nonce)
+	}
+	if !r.quotedPCRs(q, e, h) {
+		return r
+	}
+	r.register(q, e, h)
+	return r
+}
+
+// quotedPCRs checks that the quote covers the register, and the values that came with it. It says whether to go on.
+func (r *Result) quotedPCRs(q *quoted, e TPM, h crypto.Hash) bool {
+	var err error
+	if at, _ := q.position(e.PCR); at < 0 {
+		err = fmt.Errorf("the quote does not cover PCR %d of the sha256 bank", e.PCR)
+	} else if e.PCRs != nil {
+		err = q.setValues(e.PCRs, h)
+	}
+	r.result("pcrs", err)
+	return err == nil
+}
+
+// register checks that log, register and digest belong together.
+func (r *Result) register(q *quoted, e TPM, h crypto.Hash) {
+	if e.Bound.Alg != "sha256" || e.Bound.check() != nil {
+		r.unknown("policy", fmt.Sprintf("a PCR takes a sha256 digest, not %d bytes of %.16q", len(e.Bound.Digest), e.Bound.Alg))
+		return
+	}
+	value, err := extendOnce("sha256", e.Bound.Digest)
+	if err != nil {
+		r.unknown("policy", err.Error())
+		return
+	}
+	if e.Log == nil {
+		r.holds("policy", q, e.PCR, value, h)
+		return
+	}
+	records, replayed, err := replay(e.Log, e.PCR)
+	if err != nil {
+		r.result("event-log", err)
+		return
+	}
+	r.holds("event-log", q, e.PCR, replayed, h)
+	c := Check{Name: "policy", Verdict: Pass, Want: hex.EncodeToString(e.Bound.Digest), Detail: fmt.Sprintf("event %d of the log", len(records))}
+	if latest := records[len(records)-1].Content.Digest(); !bytes.Equal(latest, e.Bound.Digest) {
+		c.Verdict, c.Detail = Fail, "the log's latest event measured another"
+		c.Got = hex.EncodeToString(latest)
+	}
+	r.add(c)
+}
+
+// holds adds the check that the quote shows the register at a value.
+func (r *Result) holds(name string, q *quoted, pcr uint32, value []byte, h crypto.Hash) {
+	c := Check{Name: name, Verdict: Pass, Want: hex.EncodeToString(value), Detail: fmt.Sprintf("PCR %d, sha256 bank", pcr)}
+	holds, known := q.holds(pcr, value, h)
+	switch {
+	case !known:
+		c.Verdict, c.Detail = Unknown, "the quote covers other PCRs too and their values were not given"
+	case !holds:
+		c.Verdict = Fail
+		if at, _ := q.position(pcr); q.values != nil {
+			c.Got = hex.EncodeToString(q.values[at])
+		}
+	}
+	r.add(c)
+}
+
+// replay returns the log's events and the value of the register's sha256 bank after them.
+func replay(log []byte, pcr uint32) ([]eventlog.Record, []byte, error) {
+	records, err := eventlog.Decode(log)
+	if err != nil {
+		return nil, nil, err
+	}
+	values, err := eventlog.Replay(records, pcr)
+	if err != nil {
+		return nil, nil, err
+	}
+	if values["sha256"] == nil {
+		return nil, nil, errors.New("the log has no event of this register")
+	}
+	return records, values["sha256"], nil
+}

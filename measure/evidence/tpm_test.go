@@ -1,0 +1,361 @@
+package evidence_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"portcullis/measure"
+	"portcullis/measure/eventlog"
+	"portcullis/measure/evidence"
+	"portcullis/measure/measuretest"
+)
+
+const tpmNonce = "00112233445566778899"
+
+// attester is an swtpm whose PCR 8 and log were made by package measure, and whose quotes by tpm2-tools.
+type attester struct {
+	t   testing.TB
+	tpm *measuretest.SWTPM
+	dir string
+}
+
+func newAttester(t testing.TB, akAlg, scheme string, texts ...string) attester {
+	t.Helper()
+	s, err := measuretest.Start()
+	if err != nil {
+		skip(t, err)
+	}
+	t.Cleanup(func() { s.Close() })
+	a := attester{t, s, t.TempDir()}
+	r, err := measure.New(measure.Config{Device: s.Device(), PCR: 8, Log: filepath.Join(a.dir, "log")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range texts {
+		e := measure.Event{Type: eventlog.Policy, Binding: eventlog.Policy, Alg: "sha256", Digest: bound(text).Digest, Len: int64(len(text))}
+		if _, err := r.Update(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.tool("tpm2_createek", "-G", "ecc", "-c", "ek.ctx", "-u", "ek.pub")
+	a.tool("tpm2_createak", "-C", "ek.ctx", "-c", "ak.ctx", "-G", akAlg, "-g", "sha256", "-s", scheme, "-u", "ak.pub")
+	a.tool("tpm2_readpublic", "-c", "ak.ctx", "-f", "pem", "-o", "ak.pem")
+	return a
+}
+
+// skip ends a test for want of a tool; where CI is set that is a failure.
+func skip(t testing.TB, err error) {
+	t.Helper()
+	if !errors.Is(err, measuretest.ErrMissing) || os.Getenv("CI") == "true" {
+		t.Fatal(err)
+	}
+	t.Skip("SKIPPED: ", err)
+}
+
+func (a attester) tool(name string, args ...string) {
+	a.t.Helper()
+	if _, err := a.tpm.Tool(a.dir, name, args...); err != nil {
+		skip(a.t, err)
+	}
+	for _, what := range []string{"-t", "-l"} {
+		if _, err := a.tpm.Tool(a.dir, "tpm2_flushcontext", what); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+func (a attester) file(name string) []byte {
+	a.t.Helper()
+	b, err := os.ReadFile(filepath.Join(a.dir, name))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return b
+}
+
+// quote has tpm2_quote quote a selection; more is added to its arguments.
+func (a attester) quote(selection string, more ...string) evidence.TPM {
+	a.t.Helper()
+	a.tool("tpm2_quote", append([]string{"-c", "ak.ctx", "-l", selection, "-q", tpmNonce, "-m", "q.msg", "-s", "q.sig", "-o", "q.pcrs", "-g", "sha256"}, more...)...)
+	nonce, _ := hex.DecodeString(tpmNonce)
+	return evidence.TPM{Quote: a.file("q.msg"), Signature: a.file("q.sig"), PCRs: a.file("q.pcrs"), AK: a.file("ak.pub"),
+		Log: a.file("log"), Nonce: nonce, PCR: 8, Bound: bound(text)}
+}
+
+func TestTPM(t *testing.T) {
+	a := newAttester(t, "ecc", "ecdsa", text)
+	stranger := newAttester(t, "ecc", "ecdsa", text)
+	good := a.quote("sha256:8")
+	wide := a.quote("sha256:0,8,9+sha384:8")
+	values := a.quote("sha256:7,8", "-F", "values")
+	sha384 := a.quote("sha384:8")
+	strange := stranger.quote("sha256:8")
+	type change func(*evidence.TPM, *evidence.Options)
+	tests := []struct {
+		name    string
+		change  change
+		exit    int
+		check   string
+		verdict evidence.Verdict
+	}{
+		{"quote of tpm2-tools with log", func(*evidence.TPM, *evidence.Options) {}, 0, "policy", evidence.Pass},
+		{"without PCR values", func(e *evidence.TPM, _ *evidence.Options) { e.PCRs = nil }, 0, "event-log", evidence.Pass},
+		{"without log", func(e *evidence.TPM, _ *evidence.Options) { e.Log = nil }, 0, "policy", evidence.Pass},
+		{"key as PEM", func(e *evidence.TPM, _ *evidence.Options) { e.AK = a.file("ak.pem") }, 0, "signature", evidence.Pass},
+		{"key as TPMT_PUBLIC", func(e *evidence.TPM, _ *evidence.Options) { e.AK = e.AK[2:] }, 0, "signature", evidence.Pass},
+		{"key of unknown origin", func(_ *evidence.TPM, o *evidence.Options) { o.TrustAK = false }, 3, "ak", evidence.Unknown},
+		{"more PCRs quoted, with their values", func(e *evidence.TPM, _ *evidence.Options) { *e = wide }, 0, "policy", evidence.Pass},
+		{"more PCRs quoted, values joined", func(e *evidence.TPM, _ *evidence.Options) { *e = values }, 0, "policy", evidence.Pass},
+		{"more PCRs quoted, values missing", func(e *evidence.TPM, _ *evidence.Options) { *e = wide; e.PCRs = nil }, 3, "event-log", evidence.Unknown},
+		{"more PCRs quoted, values of another quote", func(e *evidence.TPM, _ *evidence.Options) { *e = wide; e.PCRs = good.PCRs }, 1, "pcrs", evidence.Fail},
+		{"PCR values altered", func(e *evidence.TPM, _ *evidence.Options) { e.PCRs = flip(e.PCRs, 140) }, 1, "pcrs", evidence.Fail},
+		{"PCR file cut", func(e *evidence.TPM, _ *evidence.Options) { e.PCRs = e.PCRs[:200] }, 1, "pcrs", evidence.Fail},
+		{"another bank quoted", func(e *evidence.TPM, _ *evidence.Options) { *e = sha384 }, 1, "pcrs", evidence.Fail},
+		{"another PCR asked for", func(e *evidence.TPM, _ *evidence.Options) { e.PCR = 9 }, 1, "pcrs", evidence.Fail},
+		{"another policy", func(e *evidence.TPM, _ *evidence.Options) { e.Bound = bound(text + "\n") }, 1, "policy", evidence.Fail},
+		{"another policy without log", func(e *evidence.TPM, _ *evidence.Options) { e.Bound, e.Log = bound(text+"\n"), nil }, 1, "policy", evidence.Fail},
+		{"another nonce", func(e *evidence.TPM, _ *evidence.Options) { e.Nonce = flip(e.Nonce, 0) }, 1, "nonce", evidence.Fail},
+		{"a nonce that is only a prefix", func(e *evidence.TPM, _ *evidence.Options) { e.Nonce = e.Nonce[:4] }, 1, "nonce", evidence.Fail},
+		{"a longer nonce", func(e *evidence.TPM, _ *evidence.Options) { e.Nonce = append(bytes.Clone(e.Nonce), 0) }, 1, "nonce", evidence.Fail},
+		{"no nonce", func(e *evidence.TPM, _ *evidence.Options) { e.Nonce = nil }, 3, "nonce", evidence.Unknown},
+		{"log of another policy, well made", func(e *evidence.TPM, _ *evidence.Options) {
+			e.Log = newAttester(t, "ecc", "ecdsa", text+"\n").file("log")
+			e.Bound = bound(text + "\n")
+		}, 1, "event-log", evidence.Fail},
+		{"log with a byte changed", func(e *evidence.TPM, _ *evidence.Options) { e.Log = flip(e.Log, 60) }, 1, "event-log", evidence.Fail},
+		{"log with its event left out", func(e *evidence.TPM, _ *evidence.Options) { e.Log = []byte{} }, 1, "event-log", evidence.Fail},
+		{"log cut", func(e *evidence.TPM, _ *evidence.Options) { e.Log = e.Log[:len(e.Log)-1] }, 1, "event-log", evidence.Fail},
+		{"log with its event twice", func(e *evidence.TPM, _ *evidence.Options) { e.Log = append(bytes.Clone(e.Log), e.Log...) }, 1, "event-log", evidence.Fail},
+		{"signature altered", func(e *evidence.TPM, _ *evidence.Options) { e.Signature = flip(e.Signature, 20) }, 1, "signature", evidence.Fail},
+		{"signature with bytes behind", func(e *evidence.TPM, _ *evidence.Options) { e.Signature = append(bytes.Clone(e.Signature), 0) }, 1, "signature", evidence.Fail},
+		{"quote altered", func(e *evidence.TPM, _ *evidence.Options) { e.Quote = flip(e.Quote, len(e.Quote)-1) }, 1, "signature", evidence.Fail},
+		{"quote without the TPM's magic", func(e *evidence.TPM, _ *evidence.Options) { e.Quote = flip(e.Quote, 0) }, 1, "format", evidence.Fail},
+		{"quote with bytes behind", func(e *evidence.TPM, _ *evidence.Options) { e.Quote = append(bytes.Clone(e.Quote), 0) }, 1, "format", evidence.Fail},
+		{"another TPM's key", func(e *evidence.TPM, _ *evidence.Options) { e.AK = strange.AK }, 1, "signature", evidence.Fail},
+		{"another TPM's quote", func(e *evidence.TPM, _ *evidence.Options) { e.Quote, e.Signature = strange.Quote, strange.Signature }, 1, "signature", evidence.Fail},
+		{"key is garbage", func(e *evidence.TPM, _ *evidence.Options) { e.AK = []byte("key") }, 1, "signature", evidence.Fail},
+		{"sha384 digest", func(e *evidence.TPM, _ *evidence.Options) {
+			e.Bound = evidence.Bound{Alg: "sha384", Digest: make([]byte, 48)}
+		}, 3, "policy", evidence.Unknown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e, o := good, evidence.Options{TrustAK: true}
+			tt.change(&e, &o)
+			r := evidence.VerifyTPM(t.Context(), e, o)
+			expect(t, r, tt.exit, tt.check, tt.verdict)
+			if c := find(r, "ak"); (c.Verdict == evidence.Unknown) != (c.Reason == evidence.AKUnbound) {
+				t.Errorf("check ak is %+v", c)
+			}
+			if _, err := json.Marshal(r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func flip(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 1
+	return b
+}
+
+func TestTPMKeys(t *testing.T) {
+	for _, key := range []struct{ alg, scheme string }{{"rsa", "rsassa"}, {"rsa", "rsapss"}, {"ecc", "ecdsa"}} {
+		t.Run(key.scheme, func(t *testing.T) {
+			a := newAttester(t, key.alg, key.scheme, text)
+			expect(t, evidence.VerifyTPM(t.Context(), a.quote("sha256:8", "--scheme", key.scheme), evidence.Options{TrustAK: true}), 0, "signature", evidence.Pass)
+		})
+	}
+}
+
+func TestTPMUpdatesAreInTheLog(t *testing.T) {
+	a := newAttester(t, "ecc", "ecdsa", "first", text)
+	e, o := a.quote("sha256:8"), evidence.Options{TrustAK: true}
+	expect(t, evidence.VerifyTPM(t.Context(), e, o), 0, "policy", evidence.Pass)
+	e.Bound = bound("first") // no longer the policy in force
+	expect(t, evidence.VerifyTPM(t.Context(), e, o), 1, "policy", evidence.Fail)
+	e.Log, e.Bound = nil, bound(text)
+	expect(t, evidence.VerifyTPM(t.Context(), e, o), 1, "policy", evidence.Fail)
+}
+
+// TestUnrestrictedKey: such a key signs any bytes, a forged quote among them.
+func TestUnrestrictedKey(t *testing.T) {
+	a := newAttester(t, "ecc", "ecdsa", text)
+	e := a.quote("sha256:8")
+	a.tool("tpm2_createprimary", "-C", "o", "-G", "ecc:ecdsa-sha256", "-a", "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign", "-c", "free.ctx")
+	a.tool("tpm2_readpublic", "-c", "free.ctx", "-o", "free.pub")
+	if err := os.WriteFile(filepath.Join(a.dir, "forged"), e.Quote, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(e.Quote)
+	if err := os.WriteFile(filepath.Join(a.dir, "forged.digest"), sum[:], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.tool("tpm2_sign", "-c", "free.ctx", "-g", "sha256", "-d", "-o", "forged.sig", "forged.digest")
+	e.Signature, e.AK = a.file("forged.sig"), a.file("free.pub")
+	r := evidence.VerifyTPM(t.Context(), e, evidence.Options{TrustAK: true})
+	expect(t, r, 1, "signature", evidence.Fail)
+	if d := find(r, "signature").Detail; !strings.Contains(d, "restricted") {
+		t.Errorf("refused for another reason: %s", d)
+	}
+}
+
+func TestAKCertificate(t *testing.T) {
+	a := newAttester(t, "ecc", "ecdsa", text)
+	e := a.quote("sha256:8")
+	block, _ := pem.Decode(a.file("ak.pem"))
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, cert := issue(t, pub)
+	_, foreign := issue(t, pub)
+	_, otherKey := issue(t, newECDSA(t).Public())
+	otherRoots := x509.NewCertPool()
+	tests := []struct {
+		name    string
+		cert    []byte
+		roots   *x509.CertPool
+		exit    int
+		verdict evidence.Verdict
+	}{
+		{"of a trusted root", cert, roots, 0, evidence.Pass},
+		{"as PEM", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), roots, 0, evidence.Pass},
+		{"of no known root", cert, nil, 3, evidence.Unknown},
+		{"of another root", cert, otherRoots, 1, evidence.Fail},
+		{"of another root of the same name", foreign, roots, 1, evidence.Fail},
+		{"of another key", otherKey, roots, 1, evidence.Fail},
+		{"garbage", []byte("x"), roots, 1, evidence.Fail},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e.Key = evidence.Provenance{AKCert: tt.cert}
+			expect(t, evidence.VerifyTPM(t.Context(), e, evidence.Options{AKRoots: tt.roots}), tt.exit, "ak", tt.verdict)
+		})
+	}
+}
+
+// issue makes a root and a certificate of pub under it.
+func issue(t *testing.T, pub any) (*x509.CertPool, []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "root"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+	rootDER, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "AK"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, root, pub, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := x509.ParseCertificate(rootDER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(parsed)
+	return pool, der
+}
+
+// hclReport builds the report of an Azure confidential VM around a key.
+func hclReport(t *testing.T, a amd, key *rsa.PublicKey, change func(report, runtime []byte)) []byte {
+	t.Helper()
+	b64 := base64.RawURLEncoding.EncodeToString
+	runtime, err := json.Marshal(map[string]any{"keys": []map[string]any{
+		{"kid": "HCLAkPub", "key_ops": []string{"sign"}, "kty": "RSA", "e": b64(big.NewInt(int64(key.E)).Bytes()), "n": b64(key.N.Bytes())},
+		{"kid": "HCLEkPub", "key_ops": []string{"encrypt"}, "kty": "RSA", "e": "AQAB", "n": "AAAA"},
+	}, "vm-configuration": map[string]any{"secure-boot": true}, "user-data": strings.Repeat("0", 128)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(runtime)
+	report := a.report(t, sum[:], nil, nil)
+	if change != nil {
+		change(report, runtime)
+	}
+	hcl := append([]byte("HCLA"), make([]byte, 28)...)
+	hcl = append(hcl, report...)
+	for _, v := range []uint32{uint32(20 + len(runtime)), 1, 2, 1, uint32(len(runtime))} {
+		hcl = binary.LittleEndian.AppendUint32(hcl, v)
+	}
+	return append(append(hcl, runtime...), make([]byte, 100)...) // the NV index is larger than the report
+}
+
+func TestHCLReport(t *testing.T) {
+	a, vendor := newAttester(t, "rsa", "rsassa", text), newAMD(t)
+	e := a.quote("sha256:8")
+	block, _ := pem.Decode(a.file("ak.pem"))
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := pub.(*rsa.PublicKey)
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := hclReport(t, vendor, key, nil)
+	tdx := bytes.Clone(good)
+	tdx[32+1184+8] = 4
+	tests := []struct {
+		name    string
+		hcl     []byte
+		certs   []byte
+		exit    int
+		verdict evidence.Verdict
+	}{
+		{"binds the key", good, vendor.vcekPEM(), 0, evidence.Pass},
+		{"without the VCEK", good, nil, 3, evidence.Unknown},
+		{"of another key", hclReport(t, vendor, &other.PublicKey, nil), vendor.vcekPEM(), 1, evidence.Fail},
+		{"runtime data changed", hclReport(t, vendor, key, func(_, runtime []byte) { runtime[len(runtime)-5] ^= 1 }), vendor.vcekPEM(), 1, evidence.Fail},
+		{"SNP report changed", hclReport(t, vendor, key, func(report, _ []byte) { report[0x90] ^= 1 }), vendor.vcekPEM(), 1, evidence.Fail},
+		{"of a TDX machine", tdx, nil, 3, evidence.Unknown},
+		{"cut", good[:1300], vendor.vcekPEM(), 3, evidence.Unknown},
+		{"garbage", []byte("HCLA"), vendor.vcekPEM(), 3, evidence.Unknown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e.Key = evidence.Provenance{HCL: tt.hcl, HCLCerts: tt.certs}
+			expect(t, evidence.VerifyTPM(t.Context(), e, vendor.opts), tt.exit, "ak", tt.verdict)
+		})
+	}
+}
+
+// FuzzTPM: no input makes the parsers panic, and none but the signed quote passes.
+func FuzzTPM(f *testing.F) {
+	a := newAttester(f, "ecc", "ecdsa", text)
+	e := a.quote("sha256:8,9")
+	f.Add(e.Quote, e.Signature, e.AK, e.PCRs, e.Log)
+	f.Add(e.Quote, e.Signature, a.file("ak.pem"), e.PCRs, []byte{})
+	f.Fuzz(func(t *testing.T, quote, sig, ak, pcrs, log []byte) {
+		r := evidence.VerifyTPM(t.Context(), evidence.TPM{Quote: quote, Signature: sig, AK: ak, PCRs: pcrs, Log: log, Nonce: e.Nonce, PCR: 8,
+			Bound: e.Bound, Key: evidence.Provenance{HCL: log}}, evidence.Options{TrustAK: true})
+		if r.ExitCode() == 0 && !bytes.Equal(quote, e.Quote) {
+			t.Fatal("accepted a quote that was not signed")
+		}
+	})
+}
