@@ -20,8 +20,8 @@ type Options struct {
 	// Fetch downloads missing certificates, and the vendors' revocation lists and TCB status. Without it a verification says in
 	// its notes that it did not look at those.
 	Fetch bool
-	// SNPRoots replaces AMD's roots, by product line; TDXRoots Intel's. AKRoots are the roots of attestation key certificates,
-	// for which there is no default.
+	// SNPRoots replaces AMD's roots, by product line; TDXRoots Intel's. AKRoots are the roots of attestation and endorsement key
+	// certificates, for which there is no default.
 	SNPRoots map[string][]*sevtrust.AMDRootCerts
 	TDXRoots *x509.CertPool
 	AKRoots  *x509.CertPool

@@ -22,6 +22,10 @@ import (
 type Provenance struct {
 	// AKCert is the key's certificate and its intermediates, PEM or one DER; Options.AKRoots must lead to it.
 	AKCert []byte
+	// Challenge is what [NewChallenge] made for this key and a TPM's endorsement certificate, which Options.AKRoots must lead to,
+	// and Answer what the TPM made of it (tpm2_activatecredential -o). An endorsement certificate alone shows nothing.
+	Challenge *Challenge
+	Answer    []byte
 	// HCL is the paravisor's report of an Azure confidential VM (vTPM NV index 0x01400001). Its SNP report binds the runtime data in
 	// which the key is.
 	HCL []byte
@@ -34,42 +38,46 @@ func (r *Result) provenance(ctx context.Context, ak *attestationKey, p Provenanc
 	switch {
 	case p.HCL != nil:
 		r.hclKey(ctx, ak, p, o)
-	case p.AKCert != nil && o.AKRoots == nil:
+	case (p.AKCert != nil || p.Challenge != nil) && o.AKRoots == nil:
 		r.add(Check{Name: "ak", Verdict: Unknown, Reason: AKUnbound, Detail: "no roots were given for the key's certificate"})
+	case p.Challenge != nil:
+		r.result("ak", ak.activated(p.Challenge, p.Answer, o))
 	case p.AKCert != nil:
 		r.result("ak", ak.certified(p.AKCert, o))
 	case o.TrustAK:
 		r.add(Check{Name: "ak", Verdict: Pass, Detail: "trusted without proof, as asked"})
 	default:
 		r.add(Check{Name: "ak", Verdict: Unknown, Reason: AKUnbound,
-			Detail: "nothing shows that a TPM holds this key; give its certificate or an HCL report, or trust it"})
+			Detail: "nothing shows that a TPM holds this key; give its certificate, an answered challenge or an HCL report, or trust it"})
 	}
 }
 
 // certified verifies the chain to the key's certificate.
 func (ak *attestationKey) certified(certs []byte, o Options) error {
-	var chain []*x509.Certificate
+	chain, err := parseChain(certs)
+	if err != nil {
+		return err
+	}
+	if !ak.is(chain[0].PublicKey) {
+		return errors.New("the certificate is of another key")
+	}
+	return verifyChain(chain, o)
+}
+
+// parseChain reads certificates in PEM, or one in DER: a leaf, and its intermediates. It returns at least one.
+func parseChain(certs []byte) ([]*x509.Certificate, error) {
 	if block, _ := pem.Decode(certs); block == nil {
 		certs = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certs})
 	}
+	var chain []*x509.Certificate
 	for block, rest := pem.Decode(certs); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return fmt.Errorf("certificate: %w", err)
+			return nil, fmt.Errorf("certificate: %w", err)
 		}
 		chain = append(chain, c)
 	}
-	leaf := chain[0]
-	if !ak.is(leaf.PublicKey) {
-		return errors.New("the certificate is of another key")
-	}
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: o.AKRoots, Intermediates: intermediates, CurrentTime: o.now(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	return err
+	return chain, nil
 }
 
 // is says whether pub is the attestation key.

@@ -254,6 +254,71 @@ func TestAKCertificate(t *testing.T) {
 	}
 }
 
+func TestChallenge(t *testing.T) {
+	for _, alg := range []string{"ecc", "rsa"} {
+		t.Run(alg, func(t *testing.T) {
+			a := newAttester(t, "ecc", "ecdsa", text)
+			a.tool("tpm2_createek", "-G", alg, "-c", "ek.ctx", "-u", "ek.pub")
+			a.tool("tpm2_createak", "-C", "ek.ctx", "-c", "ak.ctx", "-G", "ecc", "-g", "sha256", "-s", "ecdsa", "-u", "ak.pub")
+			a.tool("tpm2_readpublic", "-c", "ek.ctx", "-f", "pem", "-o", "ek.pem")
+			e := a.quote("sha256:8")
+			block, _ := pem.Decode(a.file("ek.pem"))
+			ek, err := x509.ParsePKIXPublicKey(block.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			roots, cert := issue(t, ek)
+			c, err := evidence.NewChallenge(rand.Reader, cert, e.AK)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer := a.activate(c)
+			_, untrusted := issue(t, ek)
+			forged := c
+			forged.EKCert = untrusted
+			otherKey := c
+			otherKey.AKName = flip(c.AKName, 5)
+			tests := []struct {
+				name      string
+				challenge evidence.Challenge
+				answer    []byte
+				roots     *x509.CertPool
+				exit      int
+				verdict   evidence.Verdict
+			}{
+				{"answered", c, answer, roots, 0, evidence.Pass},
+				{"answered wrongly", c, flip(answer, 0), roots, 1, evidence.Fail},
+				{"not answered", c, nil, roots, 1, evidence.Fail},
+				{"without a secret", evidence.Challenge{AKName: c.AKName, EKCert: cert}, nil, roots, 1, evidence.Fail},
+				{"for another key", otherKey, answer, roots, 1, evidence.Fail},
+				{"endorsement key of another vendor", forged, answer, roots, 1, evidence.Fail},
+				{"no roots", c, answer, nil, 3, evidence.Unknown},
+			}
+			for _, tt := range tests {
+				t.Run(tt.name, func(t *testing.T) {
+					e.Key = evidence.Provenance{Challenge: &tt.challenge, Answer: tt.answer}
+					expect(t, evidence.VerifyTPM(t.Context(), e, evidence.Options{AKRoots: tt.roots}), tt.exit, "ak", tt.verdict)
+				})
+			}
+			if _, err := evidence.NewChallenge(rand.Reader, cert, a.file("ak.pem")); err == nil {
+				t.Error("a challenge for a key without a name")
+			}
+		})
+	}
+}
+
+// activate has the TPM answer a challenge, with the policy of the default endorsement key.
+func (a attester) activate(c evidence.Challenge) []byte {
+	a.t.Helper()
+	if err := os.WriteFile(filepath.Join(a.dir, "cred"), c.Credential, 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	a.tool("tpm2_startauthsession", "--policy-session", "-S", "s.ctx")
+	a.tool("tpm2_policysecret", "-S", "s.ctx", "-c", "e")
+	a.tool("tpm2_activatecredential", "-c", "ak.ctx", "-C", "ek.ctx", "-i", "cred", "-o", "answer", "-P", "session:s.ctx")
+	return a.file("answer")
+}
+
 // issue makes a root and a certificate of pub under it.
 func issue(t *testing.T, pub any) (*x509.CertPool, []byte) {
 	t.Helper()
