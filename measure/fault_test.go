@@ -285,8 +285,10 @@ func TestLogFull(t *testing.T) {
 
 func TestLogFileMustBeOurs(t *testing.T) {
 	tests := map[string]func(path string) error{
-		"no directory":   func(path string) error { return os.Remove(filepath.Dir(path)) },
-		"symbolic link":  func(path string) error { return os.Symlink("/dev/null", path) },
+		"no directory": func(path string) error { return os.Remove(filepath.Dir(path)) },
+		"symbolic link": func(path string) error {
+			return errors.Join(os.WriteFile(path+"2", nil, 0o600), os.Symlink(path+"2", path))
+		},
 		"hard link":      func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Link(path, path+"2")) },
 		"readable":       func(path string) error { return os.WriteFile(path, nil, 0o644) },
 		"named pipe":     func(path string) error { return syscall.Mkfifo(path, 0o600) },

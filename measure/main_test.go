@@ -164,7 +164,9 @@ func (b *bench) pcr() map[string]string {
 }
 
 // foreign extends PCR 8's sha256 bank as another program would: tpm2_pcrextend 8:sha256=...
-func (b *bench) foreign(digest []byte) {
+func (b *bench) foreign(digest []byte) { b.t.Helper(); b.foreignBank(tpm2.TPMAlgSHA256, digest) }
+
+func (b *bench) foreignBank(alg tpm2.TPMAlgID, digest []byte) {
 	b.t.Helper()
 	t, err := linuxudstpm.Open(strings.TrimPrefix(b.tpm.Device(), "unix://"))
 	if err != nil {
@@ -172,7 +174,7 @@ func (b *bench) foreign(digest []byte) {
 	}
 	defer t.Close()
 	_, err = tpm2.PCRExtend{PCRHandle: tpm2.AuthHandle{Handle: 8, Auth: tpm2.PasswordAuth(nil)},
-		Digests: tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: digest}}}}.Execute(t)
+		Digests: tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: alg, Digest: digest}}}}.Execute(t)
 	if err != nil {
 		b.t.Fatal(err)
 	}

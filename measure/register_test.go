@@ -2,13 +2,17 @@ package measure_test
 
 import (
 	"context"
+	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/google/go-tpm/tpm2"
 
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
@@ -50,6 +54,22 @@ func TestStateTable(t *testing.T) {
 			prepare: func(t *testing.T, b *bench) { b.foreign(d[:]) }},
 		{name: "another unit extended another digest is refused", config: preextended, state: measure.Preextended,
 			reason: "pcr-unexpected", events: -1, prepare: func(t *testing.T, b *bench) { b.foreign(make([]byte, 32)) }},
+		{name: "another unit extended all banks as we would is verified", config: preextended, state: measure.Preextended,
+			texts: []string{text}, events: 1, prepare: func(t *testing.T, b *bench) {
+				sha384 := sha512.Sum384(d[:])
+				sha1, sha512 := sha1.Sum(d[:]), sha512.Sum512(d[:])
+				b.foreign(d[:])
+				b.foreignBank(tpm2.TPMAlgSHA1, sha1[:])
+				b.foreignBank(tpm2.TPMAlgSHA384, sha384[:])
+				b.foreignBank(tpm2.TPMAlgSHA512, sha512[:])
+			}},
+		{name: "another unit extended another bank by something else is refused", config: preextended, state: measure.Preextended,
+			reason: "pcr-unexpected", events: -1, prepare: func(t *testing.T, b *bench) {
+				b.foreign(d[:])
+				b.foreignBank(tpm2.TPMAlgSHA384, make([]byte, 48))
+			}},
+		{name: "another bank extended by surprise is refused", reason: "pcr-unexpected", events: -1,
+			prepare: func(t *testing.T, b *bench) { b.foreignBank(tpm2.TPMAlgSHA384, make([]byte, 48)) }},
 		{name: "another unit extended twice is refused", config: preextended, state: measure.Preextended, reason: "pcr-unexpected",
 			events: -1, prepare: func(t *testing.T, b *bench) { b.foreign(d[:]); b.foreign(d[:]) }},
 		{name: "restart with the same digest extends nothing", state: measure.Measured, texts: []string{text}, events: 1,

@@ -126,7 +126,7 @@ func TestTPM(t *testing.T) {
 		{"more PCRs quoted, values joined", func(e *evidence.TPM, _ *evidence.Options) { *e = values }, 0, "policy", evidence.Pass},
 		{"more PCRs quoted, values missing", func(e *evidence.TPM, _ *evidence.Options) { *e = wide; e.PCRs = nil }, 3, "event-log", evidence.Unknown},
 		{"more PCRs quoted, values of another quote", func(e *evidence.TPM, _ *evidence.Options) { *e = wide; e.PCRs = good.PCRs }, 1, "pcrs", evidence.Fail},
-		{"PCR values altered", func(e *evidence.TPM, _ *evidence.Options) { e.PCRs = flip(e.PCRs, 140) }, 1, "pcrs", evidence.Fail},
+		{"PCR values altered", func(e *evidence.TPM, _ *evidence.Options) { e.PCRs = flip(e.PCRs, 150) }, 1, "pcrs", evidence.Fail},
 		{"PCR file cut", func(e *evidence.TPM, _ *evidence.Options) { e.PCRs = e.PCRs[:200] }, 1, "pcrs", evidence.Fail},
 		{"another bank quoted", func(e *evidence.TPM, _ *evidence.Options) { *e = sha384 }, 1, "pcrs", evidence.Fail},
 		{"another PCR asked for", func(e *evidence.TPM, _ *evidence.Options) { e.PCR = 9 }, 1, "pcrs", evidence.Fail},
