@@ -1,0 +1,108 @@
+package verity
+
+import (
+	"archive/tar"
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// maxLayerEntries bounds the index of a layer, which is kept in memory: about 300 bytes an entry.
+const maxLayerEntries = 1_000_000
+
+// LayerRoot computes the root that tardev checks a layer against: of the layer's tar, followed by its tarfs index and
+// padded to whole blocks. It reads layer, the decompressed tar, to its end, once; the caller bounds it (images.Layer.Open
+// does).
+//
+// The index is built from a description of the format and has not been compared with one that a real tardev made: there
+// are no public samples. What the description leaves open, or tardev leaves out of the file system, is refused here: a
+// wrong root would only show when the pod does not start.
+func LayerRoot(layer io.Reader, o Options) (Digest, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return Digest{}, fmt.Errorf("computing layer root: %w", err)
+	}
+	b := newBuilder(o, func(int, int64, []byte) error { return nil })
+	if err := appendIndex(b, layer); err != nil {
+		b.abort()
+		return Digest{}, fmt.Errorf("computing layer root: %w", err)
+	}
+	root, err := b.finish()
+	if err != nil {
+		return Digest{}, fmt.Errorf("computing layer root: %w", err)
+	}
+	return root, nil
+}
+
+// IndexLayer copies the tar layer to w and adds the tarfs index, so that w holds what tardev puts on the block device
+// before the hash tree.
+func IndexLayer(w io.Writer, layer io.Reader) error {
+	bw := bufio.NewWriterSize(w, 64<<10)
+	if err := errors.Join(appendIndex(bw, layer), bw.Flush()); err != nil {
+		return fmt.Errorf("indexing layer: %w", err)
+	}
+	return nil
+}
+
+// appendIndex passes layer on to w and follows it with its index.
+func appendIndex(w io.Writer, layer io.Reader) error {
+	in := &tracker{r: io.TeeReader(layer, w)}
+	x := newTarIndex()
+	tr := tar.NewReader(in)
+	for count := 0; ; count++ {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("tar: %w", err)
+		}
+		if count >= maxLayerEntries {
+			return fmt.Errorf("tar: more than %d entries", maxLayerEntries)
+		}
+		if err := checkEntry(h); err != nil {
+			return err
+		}
+		// archive/tar reads headers block by block, so what it read last is the entry's own header, and the data follows.
+		if err := x.add(h, rawHeader(in.last), in.n); err != nil {
+			return fmt.Errorf("tar: entry %.200q: %w", h.Name, err)
+		}
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return err
+	}
+	return x.writeTo(w, in.n)
+}
+
+// checkEntry refuses a file whose bytes are not stored as they are: tarfs maps files straight to the tar.
+func checkEntry(h *tar.Header) error {
+	sparse := h.Typeflag == tar.TypeGNUSparse
+	for key := range h.PAXRecords {
+		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
+	}
+	if sparse {
+		return fmt.Errorf("tar: entry %.200q is a sparse file, which tarfs cannot show", h.Name)
+	}
+	return nil
+}
+
+// tracker counts what is read and keeps the last 512 bytes.
+type tracker struct {
+	r    io.Reader
+	n    int64
+	last [sectorSize]byte
+}
+
+func (t *tracker) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.n += int64(n)
+	if n >= sectorSize {
+		copy(t.last[:], p[n-sectorSize:n])
+	} else if n > 0 {
+		copy(t.last[:], t.last[n:])
+		copy(t.last[sectorSize-n:], p[:n])
+	}
+	return n, err
+}
