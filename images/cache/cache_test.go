@@ -85,7 +85,9 @@ func TestWrongContentIsNotStored(t *testing.T) {
 		"long":     func(d *cache.Dir) error { return d.Put(sum, int64(len(text)), strings.NewReader(text+"!")) },
 		"failing":  func(d *cache.Dir) error { return d.Put(sum, 0, io.MultiReader(strings.NewReader(text), failing{})) },
 		"escaping": func(d *cache.Dir) error { return d.Put("sha256:../../x", 0, strings.NewReader(text)) },
-		"sha512":   func(d *cache.Dir) error { return d.Put(digest.Digest("sha512:"+strings.Repeat("a", 128)), 0, strings.NewReader(text)) },
+		"sha512": func(d *cache.Dir) error {
+			return d.Put(digest.Digest("sha512:"+strings.Repeat("a", 128)), 0, strings.NewReader(text))
+		},
 	} {
 		d, path := open(t)
 		if put(d) == nil {
