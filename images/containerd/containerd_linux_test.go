@@ -89,8 +89,9 @@ func ctr(t *testing.T, socket string, args ...string) string {
 	return string(out)
 }
 
-func TestImagesOfARunningContainerd(t *testing.T) {
-	socket := daemon(t)
+// load imports an image for two architectures, named app:v1, and returns its index and one manifest.
+func load(t *testing.T, socket string) (index, manifest ocispec.Descriptor) {
+	t.Helper()
 	made, dir := imagestest.NewStore(), t.TempDir()
 	big := strings.Repeat("x", 3<<20) // more than one message
 	sample := imagestest.WithFiles(images.Config{User: "web"}, map[string]string{
@@ -99,8 +100,8 @@ func TestImagesOfARunningContainerd(t *testing.T) {
 	sample.Compression = imagestest.None
 	arm := sample
 	arm.Platform = ocispec.Platform{OS: "linux", Architecture: "arm64"}
-	manifest := made.Add("", sample)
-	index := made.AddIndex("app:v1", manifest, made.Add("", arm))
+	manifest = made.Add("", sample)
+	index = made.AddIndex("app:v1", manifest, made.Add("", arm))
 	if err := made.WriteLayout(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,12 @@ func TestImagesOfARunningContainerd(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctr(t, socket, "images", "import", "--no-unpack", "--all-platforms", "--digests", archive)
+	return index, manifest
+}
 
+func TestImagesOfARunningContainerd(t *testing.T) {
+	socket := daemon(t)
+	index, manifest := load(t, socket)
 	s, err := containerd.New(socket, containerd.Namespace)
 	if err != nil {
 		t.Fatal(err)

@@ -155,6 +155,21 @@ func read(t *testing.T, s images.Store, ref string, arch string) (*images.Image,
 	return img, err
 }
 
+// drain reads all layers.
+func drain(t *testing.T, img *images.Image) {
+	for _, l := range img.Layers {
+		rc, err := l.Open(t.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := io.Copy(io.Discard, rc); err != nil {
+			t.Error(err)
+		}
+		rc.Close()
+	}
+}
+
 func TestEachBlobIsPulledOnceAndOnlyWhatIsNeeded(t *testing.T) {
 	h := newHost().plain(t)
 	made, index := sample()
@@ -191,17 +206,7 @@ func TestEachBlobIsPulledOnceAndOnlyWhatIsNeeded(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			for _, l := range img.Layers {
-				rc, err := l.Open(t.Context())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if _, err := io.Copy(io.Discard, rc); err != nil {
-					t.Error(err)
-				}
-				rc.Close()
-			}
+			drain(t, img)
 		})
 	}
 	wg.Wait()
