@@ -5,9 +5,10 @@
 // with the salt before it; 128 hashes fill a hash block, the rest of the last block of a level is zero, and the levels
 // are stored from the top, which is one block, down.
 //
-// The tree is built here and not by github.com/containerd/go-dmverity, which wants data and tree in named files, writes
-// each hash by a system call of its own, and uses one core: on 1 GiB it has 0.7 to 0.8 of veritysetup's speed
-// (BenchmarkGibibyte), and a layer would have to be unpacked to disk first. That library reads and writes the superblock, and checks this tree in tests.
+// The tree is built here and not by github.com/containerd/go-dmverity, which wants data and tree in named files, so that a
+// layer would have to be unpacked to disk first, and which writes each hash by a system call of its own and uses one core:
+// on 1 GiB it has 0.7 to 0.8 of veritysetup's speed (BenchmarkGibibyte). That library makes the superblock, and checks
+// this tree in tests.
 package verity
 
 import (
