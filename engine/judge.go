@@ -36,7 +36,7 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 		}
 	}
 	v, err := e.decide(ctx, w, question{Request: r, parse: parseDecision})
-	if err == nil && cacheable && !v.Holds() && v.Generation == w.generation && !w.policy.ReadsState(r.EntryPoint) {
+	if err == nil && cacheable && !v.Holds() && !w.policy.ReadsState(r.EntryPoint) {
 		hit := *v
 		hit.Cached = true
 		e.cache.put(key, &hit)

@@ -42,6 +42,7 @@ func TestReaches(t *testing.T) {
 		{"with input", `X { Y with input as {"id": 1} } Y { input.id == 1 }`, true, true},
 		{"with input.id", `X { Y with input.id as 1 } Y { input.id == 1 }`, true, true},
 		{"an else branch", `X { input.id == "a" } else = true { input.data }`, true, false},
+		{"a helper of an else branch", `X { input.id == "a" } else = true { h } h { input.data }`, true, false},
 		{"an else branch of a helper", `X { h } h { input.id == "a" } else = true { input.process.Env }`, false, true},
 		{"a default and a second definition", `default X = false
 			X { input.id == 1 } X { input.data }`, true, false},
