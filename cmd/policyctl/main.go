@@ -59,6 +59,10 @@ func usageError(err error) error { return &exitError{exitUsage, err} }
 func run(ctx context.Context, args []string, io stdio) int {
 	root := newRoot(io)
 	root.SetArgs(args)
+	if _, _, err := root.Find(args); err != nil {
+		fmt.Fprintln(io.err, "policyctl:", err)
+		return exitUsage
+	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -94,7 +98,7 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newReplay(), newInput())
+	root.AddCommand(newDemo(), newReplay(), newSend(), newInput(), newBench())
 	for _, cmd := range root.Commands() {
 		if cmd.Args != nil {
 			check := cmd.Args

@@ -128,9 +128,9 @@ type decision struct {
 
 // decide judges a recorded request; what it changes in the state is kept, as if the agent had carried it out.
 func decide(ctx context.Context, e *engine.Engine, record trace.Record) (decision, error) {
-	input, err := ast.ValueFromReader(bytes.NewReader(record.Request))
+	input, err := parseInput(record)
 	if err != nil {
-		return decision{}, fmt.Errorf("line %d: request of %s: %w", record.Line, record.Kind, err)
+		return decision{}, err
 	}
 	v, err := e.Judge(ctx, engine.Request{
 		EntryPoint: record.Kind,
@@ -143,4 +143,12 @@ func decide(ctx context.Context, e *engine.Engine, record trace.Record) (decisio
 		return decision{reason: err.Error()}, nil
 	}
 	return decision{v.Allowed, v.Reason}, v.Commit()
+}
+
+func parseInput(record trace.Record) (ast.Value, error) {
+	input, err := ast.ValueFromReader(bytes.NewReader(record.Request))
+	if err != nil {
+		return nil, fmt.Errorf("line %d: request of %s: %w", record.Line, record.Kind, err)
+	}
+	return input, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -153,6 +154,9 @@ func (c *config) validate() error {
 	if i := c.Binding.Initdata; i != "auto" && i != "off" && !strings.HasPrefix(i, "/") {
 		return fmt.Errorf("binding.initdata = %q: want auto, off or an absolute path", i)
 	}
+	if !filepath.IsAbs(c.Log.Events) {
+		return fmt.Errorf("log.events = %q: want an absolute path", c.Log.Events)
+	}
 	for _, l := range append(slices.Clone(c.Gate.Listen), c.Gate.Agent) {
 		if _, err := gate.ParseAddress(l); err != nil {
 			return err
@@ -186,6 +190,10 @@ func (c *config) tighten(cmdline string) error {
 
 // printable shortens and quotes text that the host chose.
 func printable(s string) string { return fmt.Sprintf("%.40q", s) }
+
+// runDir holds the event log, the journal and the status socket: /run/portcullis. It is never below /run/kata-containers,
+// which the agent removes.
+func (c *config) runDir() string { return filepath.Dir(c.Log.Events) }
 
 func (c *config) level() slog.Level {
 	var l slog.Level

@@ -31,9 +31,6 @@ const (
 // shutdownGrace is how long requests in flight may take after SIGTERM.
 const shutdownGrace = 20 * time.Second
 
-// runDir holds policyd's sockets and its journal. It is never below /run/kata-containers, which the agent removes.
-const runDir = "/run/portcullis"
-
 // run is the whole program but for the process around it.
 func run(ctx context.Context, args []string, io stdio) int {
 	o, err := parseFlags(args)
@@ -144,7 +141,7 @@ func newDaemon(ctx context.Context, c config, logger *slog.Logger) (*policyDaemo
 	if err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(runDir, bootID)
+	j, err := journal.Open(c.runDir(), bootID)
 	if err != nil {
 		return nil, err
 	}

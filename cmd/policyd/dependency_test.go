@@ -1,0 +1,95 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What policyd must not link: what only the tools need.
+var foreign = []string{
+	"github.com/google/go-containerregistry", "github.com/containerd/containerd", "k8s.io/", "sigs.k8s.io/yaml", "go.yaml.in/yaml",
+	"gopkg.in/yaml", "github.com/google/go-sev-guest/verify", "github.com/google/go-sev-guest/validate",
+	"github.com/google/go-tdx-guest/verify", "github.com/google/go-tdx-guest/validate", "github.com/spf13/cobra",
+	"portcullis/measure/evidence", "portcullis/rules/generate", "portcullis/images", "portcullis/agentproto/agenttest",
+	"portcullis/hostdata/hostdatatest", "portcullis/measure/measuretest", "testing",
+}
+
+// allowedYAML is what OPA itself links.
+var linkedByOPA = map[string]bool{"sigs.k8s.io/yaml": true, "go.yaml.in/yaml/v2": true, "go.yaml.in/yaml/v3": true}
+
+func TestPolicydLinksOnlyWhatTheGuestNeeds(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pkg := range strings.Fields(string(out)) {
+		for _, bad := range foreign {
+			if strings.HasPrefix(pkg, bad) && !linkedByOPA[pkg] {
+				t.Errorf("policyd links %s", pkg)
+			}
+		}
+	}
+}
+
+// maxBinary is the largest stripped policyd, in bytes.
+const maxBinary = 25_000_000
+
+func TestPolicydStaysSmall(t *testing.T) {
+	info, err := os.Stat(buildPolicyd(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("policyd is %d bytes, stripped", info.Size())
+	if info.Size() > maxBinary {
+		t.Errorf("policyd is %d bytes, at most %d are allowed", info.Size(), maxBinary)
+	}
+}
+
+// buildPolicyd builds the binary as it is installed.
+func buildPolicyd(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "policyd")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build policyd: %v\n%s", err, out)
+	}
+	return path
+}
+
+func TestTheRootPackagesDoNotImportOneAnother(t *testing.T) {
+	roots := []string{"agentproto", "engine", "hostdata", "images", "measure", "rules"}
+	allowed := map[string]string{ // what design gives as direction, beside cmd
+		"engine/gate": "agentproto", "measure/evidence": "hostdata/initdata", "rules/generate": "images",
+	}
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "portcullis/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		words := strings.Fields(strings.ReplaceAll(line, "portcullis/", ""))
+		from := words[0]
+		root, _, _ := strings.Cut(from, "/")
+		for _, to := range words[1:] {
+			target, _, _ := strings.Cut(to, "/")
+			if root == target || !isOneOf(roots, root) || !isOneOf(roots, target) {
+				continue
+			}
+			if prefix, ok := allowed[from]; !ok || !strings.HasPrefix(to, prefix) {
+				t.Errorf("%s imports %s", from, to)
+			}
+		}
+	}
+}
+
+func isOneOf(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
