@@ -1,0 +1,79 @@
+# Portcullis: build, test and install. `make help` lists the targets.
+
+SHELL := /bin/bash
+GO ?= go
+BIN := $(CURDIR)/bin
+TOOLS := .ci/tools
+LDFLAGS := -s -w
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLAGS)'
+
+# What the tests run against besides our own code: a TPM, its tools, dm-verity's reference, a containerd.
+TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd
+OPA := $(BIN)/opa
+STATICCHECK := $(BIN)/staticcheck
+
+FUZZTIME ?= 20s
+BENCHTIME ?= 1s
+BENCHCOUNT ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race test-packages lint check-gen generate fuzz bench interop clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build policyd, genpolicy and policyctl into bin/
+	@mkdir -p $(BIN)
+	@for cmd in $(notdir $(wildcard cmd/*)); do $(BUILD) -o $(BIN)/$$cmd ./cmd/$$cmd || exit 1; done
+
+demo: ## play a pod's life through a real gate, decisions printed
+	@mkdir -p $(BIN)
+	@start=$$(date +%s); $(BUILD) -o $(BIN)/policyctl ./cmd/policyctl && echo "built in $$(( $$(date +%s) - start )) s"
+	@$(BIN)/policyctl demo
+
+test: test-packages $(OPA) ## install what the tests need and run them all
+	$(GO) test -timeout 20m ./...
+
+race: test-packages $(OPA) ## run the tests with the race detector
+	$(GO) test -race -timeout 30m ./...
+
+test-packages: ## install the system packages that the tests use (Debian, Ubuntu; needs root)
+	@missing=(); for p in $(TEST_PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing+=($$p); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing $${missing[*]}"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	fi
+
+$(OPA): $(TOOLS)/go.mod
+	@mkdir -p $(BIN)
+	$(GO) -C $(TOOLS) build -o $@ github.com/open-policy-agent/opa
+
+$(STATICCHECK): $(TOOLS)/go.mod
+	@mkdir -p $(BIN)
+	$(GO) -C $(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+lint: $(STATICCHECK) ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+generate: ## write the generated files anew
+	$(GO) -C $(TOOLS) run ./protogen
+
+check-gen: generate ## prove that generated files are fresh
+	git diff --exit-code -- agentproto
+	$(GO) mod tidy -diff
+
+fuzz: ## run each fuzz target for FUZZTIME (default 20s)
+	@.ci/fuzz $(FUZZTIME)
+
+bench: $(OPA) ## measure against OPA and a direct connection; BENCHTIME, BENCHCOUNT
+	PORTCULLIS_OPA=$(OPA) $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -count $(BENCHCOUNT) -timeout 60m ./engine/... ./agentproto/... ./measure ./images/verity ./rules/...
+
+interop: build ## play a pod through the gate in front of a real agent: make interop KATA_AGENT=path
+	@.ci/interop "$(KATA_AGENT)"
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+-include images/rootfs/rootfs.mk
