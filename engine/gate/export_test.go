@@ -2,7 +2,11 @@ package gate
 
 import (
 	"context"
+	"strings"
 
+	"google.golang.org/protobuf/proto"
+
+	"portcullis/agentproto"
 	"portcullis/engine"
 )
 
@@ -21,4 +25,16 @@ func (p panicking) Judge(ctx context.Context, r engine.Request) (*engine.Verdict
 		panic("planted")
 	}
 	return p.Policies.Judge(ctx, r)
+}
+
+// Decide judges a message as a handler does, from the encoding for the cache to the verdict.
+func Decide(ctx context.Context, e *engine.Engine, request proto.Message) (*engine.Verdict, error) {
+	name := strings.TrimSuffix(string(request.ProtoReflect().Descriptor().Name()), "Request")
+	m, _ := agentproto.Lookup("grpc.AgentService", name)
+	c := &call{method: m, request: request}
+	key, err := c.key()
+	if err != nil {
+		return nil, err
+	}
+	return e.Judge(ctx, engine.Request{EntryPoint: m.EntryPoint(), Key: key, Input: c.input})
 }

@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -29,6 +31,7 @@ type filter struct {
 	known   func(service, method string) bool
 	drain   <-chan struct{} // closed: no further frame is read, Read blocks until Close
 	log     *slog.Logger
+	quiet   *rate.Limiter
 
 	header [headerLen]byte
 	frame  []byte // the current frame, as passed on
@@ -42,7 +45,7 @@ type filter struct {
 }
 
 func newFilter(ctx context.Context, conn net.Conn, g *Gate) *filter {
-	f := &filter{Conn: conn, tickets: g.tickets, known: g.known, drain: g.draining, log: g.log}
+	f := &filter{Conn: conn, tickets: g.tickets, known: g.known, drain: g.draining, log: g.log, quiet: g.quiet}
 	f.ctx, f.close = context.WithCancel(ctx)
 	return f
 }
@@ -56,7 +59,7 @@ func (f *filter) Read(p []byte) (int, error) {
 	if f.next == len(f.frame) {
 		if err := f.readFrame(); err != nil {
 			f.ended = true
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && f.quiet.Allow() {
 				f.log.Warn("client connection closed", "peer", peerName(f.Conn), "error", err)
 			}
 			return 0, io.EOF

@@ -6,7 +6,6 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
@@ -16,8 +15,7 @@ import (
 
 // forward sends an allowed request to the agent over the client's own agent connection and returns the agent's answer.
 func (c *call) forward(ctx context.Context) (proto.Message, error) {
-	// The answer is not read, so it passes as it came: all its fields are unknown to an Empty.
-	resp := proto.Message(&emptypb.Empty{})
+	resp := proto.Message(&opaque{})
 	if c.observed() {
 		resp = c.method.Response.New().Interface()
 	}
@@ -49,7 +47,7 @@ func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Messag
 	if err := c.journal(v.InDoubt(), id, ""); err != nil {
 		return nil, denial(c.method, "the restart journal cannot be written")
 	}
-	resp := proto.Message(&emptypb.Empty{})
+	resp := &opaque{}
 	err := c.gate.stateful.call(context.WithoutCancel(ctx), c.method, c.request, resp)
 	switch {
 	case err == nil:

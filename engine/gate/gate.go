@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/containerd/ttrpc"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -62,6 +63,7 @@ type Gate struct {
 	log       *slog.Logger
 	trace     *trace.Log
 
+	quiet    *rate.Limiter // what a host can cause to be logged; the decision log has it all
 	tickets  *tickets
 	stateful agentConn // for requests that change the policy's state; never closed with a client
 
@@ -90,6 +92,7 @@ func New(c Config) *Gate {
 		protected: newProtected(c.Protected),
 		log:       c.Log,
 		trace:     c.Trace,
+		quiet:     rate.NewLimiter(10, 100),
 		tickets:   newTickets(c.Limits),
 		stateful:  agentConn{dial: c.Agent},
 		draining:  make(chan struct{}),
@@ -142,7 +145,9 @@ func (g *Gate) Serve(ctx context.Context, l net.Listener) error {
 // connect takes no room either.
 func (g *Gate) admit(ctx context.Context, conn net.Conn) {
 	if !peerAllowed(conn, g.peers) {
-		g.log.Warn("connection refused: peer is not in vsock_peers", "peer", peerName(conn))
+		if g.quiet.Allow() {
+			g.log.Warn("connection refused: peer is not in vsock_peers", "peer", peerName(conn))
+		}
 		conn.Close()
 		return
 	}
@@ -154,7 +159,9 @@ func (g *Gate) admit(ctx context.Context, conn net.Conn) {
 	}
 	g.mu.Unlock()
 	if full {
-		g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limit)
+		if g.quiet.Allow() {
+			g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limit)
+		}
 		s.conn.Close()
 		return
 	}

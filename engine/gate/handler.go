@@ -65,13 +65,11 @@ func (s *session) handler(m agentproto.Method) ttrpc.Method {
 
 // decode reads the request and refuses what the policy would not see.
 func decode(m agentproto.Method, unmarshal func(any) error) (proto.Message, error) {
-	// Every field is unknown to an Empty, which keeps them as they came. They have to be seen in that form: decoding into
-	// the request's own type silently drops unknown fields in the entries of maps.
-	var opaque emptypb.Empty
-	if err := unmarshal(&opaque); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "%s is no valid protobuf message", m.EntryPoint())
+	var encoded opaque
+	if err := unmarshal(&encoded); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "%s cannot be read", m.EntryPoint())
 	}
-	request, err := agentproto.Decode(m.Request, opaque.ProtoReflect().GetUnknown())
+	request, err := agentproto.Decode(m.Request, encoded.wire)
 	if errors.Is(err, agentproto.ErrUnknownField) {
 		return nil, denial(m, err.Error())
 	}
@@ -146,7 +144,9 @@ func (c *call) denied(reason string) (*engine.Verdict, error) {
 	if _, ok := c.request.(*agentpb.ReadStreamRequest); ok {
 		return nil, nil
 	}
-	c.gate.log.Info("request denied", "request", c.method.EntryPoint(), "reason", reason)
+	if c.gate.quiet.Allow() {
+		c.gate.log.Info("request denied", "request", c.method.EntryPoint(), "reason", reason)
+	}
 	return nil, denial(c.method, reason)
 }
 

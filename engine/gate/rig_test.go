@@ -42,6 +42,8 @@ type rigOptions struct {
 	noAgent bool
 	dir     string // of journal and sockets; empty: a new one
 	journal bool   // keep the journal on disk
+	// programs run in the fake agent's containers, besides cat.
+	programs map[string]agenttest.Program
 }
 
 const allowAll = `package agent_policy
@@ -57,7 +59,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		o.dir = t.TempDir()
 	}
 	r := &rig{
-		t: t, agent: agenttest.New(agenttest.Options{Programs: map[string]agenttest.Program{"cat": agenttest.Cat}}), dir: o.dir,
+		t: t, agent: agenttest.New(agenttest.Options{Programs: o.programs}), dir: o.dir,
 		address: gate.Address{Path: filepath.Join(o.dir, "gate.sock")},
 		socket:  gate.Address{Path: filepath.Join(o.dir, "agent.sock")},
 	}
