@@ -138,7 +138,8 @@ type EnvPatterns struct {
 	Whole []string          `json:"whole"` // patterns of "NAME=value", such as service links
 }
 
-// Capabilities has the five sets in the request's names, each sorted, with CAP_.
+// Capabilities has the five sets in the request's names, with CAP_, in the order
+// in which the runtime writes them; they are compared in any order.
 type Capabilities struct {
 	Ambient     []string
 	Bounding    []string

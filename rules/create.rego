@@ -1,0 +1,184 @@
+# CreateContainer: one of the policy's containers, and nothing of it may differ.
+# The container is found by its name; checks that cost little come first. Every
+# check has a name, and findings.rego tells which of them failed.
+package agent_policy
+
+import rego.v1
+
+CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
+	type_ok
+	plain_ok
+	id_ok
+	instance_ok
+	order_ok
+	process_ok
+	args_ok
+	capabilities_ok
+	linux_ok
+	namespaces_ok
+	paths_ok
+	sysctl_ok
+	stdio_ok
+	image_ok
+	identity_ok
+	pod_ok
+	annotations_ok
+	devices_ok
+	storages_ok
+	mounts_ok
+	env_ok(container, input.OCI.Process.Env, policy.strict.env)
+}
+
+container := policy_container(container_name)
+
+container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "$sandbox")
+
+type_ok if {
+	input.OCI.Annotations["io.kubernetes.cri.container-type"] == container.type
+	kata_type := {"sandbox": "pod_sandbox", "container": "pod_container"}
+	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == kata_type[container.type]
+	input.sandbox_pidns == container.pidns
+}
+
+# What no container may ask for: code of the host's (hooks), other platforms,
+# profiles and mappings that no manifest can express.
+plain_ok if {
+	object.subset(input, {
+		"string_user": null,
+		"OCI": {
+			"Hooks": null,
+			"Solaris": null,
+			"Windows": null,
+			"Process": {"SelinuxLabel": ""},
+			"Linux": {
+				"IntelRdt": null,
+				"MountLabel": "",
+				"RootfsPropagation": "",
+				"Seccomp": null,
+				"Resources": {"BlockIO": null, "Network": null, "Pids": null},
+			},
+		},
+	})
+	input.shared_mounts == []
+	input.OCI.Process.Rlimits == []
+	input.OCI.Linux.UIDMappings == []
+	input.OCI.Linux.GIDMappings == []
+	input.OCI.Linux.Resources.Devices == []
+}
+
+# The id in the root path is the container's id.
+id_ok if {
+	safe_id(root_id)
+	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", root_id)
+	input.OCI.Root.Readonly == container.readonly_root
+	same_id
+}
+
+root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
+	around := split(policy.common.root_path, "$(container-id)")
+}
+
+same_id if {
+	root_id == input.container_id
+	input.exec_id in {"", root_id}
+}
+
+same_id if {
+	policy.strict.container_id == "free"
+	regex.match(`^[0-9A-Za-z._-]*$`, input.container_id)
+}
+
+# Who the pod is. pod_ok holds every later container to it.
+pod := {
+	"id": input.OCI.Annotations["io.kubernetes.cri.sandbox-id"],
+	"name": input.OCI.Annotations["io.kubernetes.cri.sandbox-name"],
+	"namespace": input.OCI.Annotations["io.kubernetes.cri.sandbox-namespace"],
+	"network": network_namespace,
+	"uid": object.get(input.OCI.Annotations, "io.kubernetes.cri.sandbox-uid", ""),
+}
+
+identity_ok if {
+	regex.match(policy.sandbox.name, pod.name)
+	policy.sandbox.namespace in {"", pod.namespace}
+	regex.match(`^[a-z0-9][a-z0-9-]*$`, pod.namespace)
+	regex.match(`^[a-z0-9]{64}$`, pod.id)
+	regex.match(`^[0-9a-f-]*$`, pod.uid)
+	bundle := input.OCI.Annotations["io.katacontainers.pkg.oci.bundle_path"]
+	bundle == replace(policy.common.bundle_path, "$(container-id)", root_id)
+	hostname_ok
+	log_directory_ok
+}
+
+hostname_ok if input.OCI.Hostname in {"", policy.sandbox.hostname}
+
+hostname_ok if policy.sandbox.hostname == ""
+
+hostname_ok if {
+	policy.sandbox.hostname == "$(sandbox-name)"
+	input.OCI.Hostname == trim_right(substring(pod.name, 0, 63), "-.")
+}
+
+log_directory_ok if not input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"]
+
+log_directory_ok if {
+	container.type == "sandbox"
+	path := input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"]
+	prefix := concat("", ["/var/log/pods/", pod.namespace, "_", pod.name, "_"])
+	startswith(path, prefix)
+	uid := trim_prefix(path, prefix)
+	regex.match(`^[0-9a-f-]+$`, uid)
+	pod.uid in {"", uid}
+}
+
+annotations_ok if {
+	fixed_annotations_ok
+	every key, value in other_annotations {
+		annotation_ok(key, value)
+	}
+}
+
+fixed_annotations_ok if object.subset(input.OCI.Annotations, container.annotations.fixed)
+
+fixed_annotations_ok if {
+	policy.strict.annotations != "required"
+	every key, value in container.annotations.fixed {
+		object.get(input.OCI.Annotations, key, value) == value
+	}
+}
+
+# Those that no other check covers.
+other_annotations := object.remove(object.remove(input.OCI.Annotations, container.annotations.fixed), {
+	"io.katacontainers.pkg.oci.bundle_path",
+	"io.katacontainers.pkg.oci.container_type",
+	"io.kubernetes.cri.container-name",
+	"io.kubernetes.cri.container-type",
+	"io.kubernetes.cri.image-name",
+	"io.kubernetes.cri.sandbox-id",
+	"io.kubernetes.cri.sandbox-log-directory",
+	"io.kubernetes.cri.sandbox-name",
+	"io.kubernetes.cri.sandbox-namespace",
+	"io.kubernetes.cri.sandbox-uid",
+})
+
+annotation_ok(key, value) if regex.match(policy.common.annotations.patterns[key], value)
+
+annotation_ok(key, value) if container.annotations.optional[key] == value
+
+annotation_ok(key, value) if regex.match(container.annotations.patterns[key], value)
+
+annotation_ok(key, value) if {
+	some key_pattern, pattern in policy.common.annotations.keys
+	regex.match(key_pattern, key)
+	regex.match(pattern, value)
+}
+
+annotation_ok(key, value) if {
+	container.vfio.count > 0
+	regex.match(`^cdi\.k8s\.io/vfio[0-9]+$`, key)
+	regex.match(container.vfio.annotation, value)
+}
+
+annotation_ok(key, _) if {
+	policy.strict.annotations == "free"
+	startswith(key, "io.kubernetes.cri.")
+}

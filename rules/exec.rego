@@ -1,0 +1,59 @@
+# ExecProcess: another process in a container that exists.
+package agent_policy
+
+import rego.v1
+
+ExecProcessRequest if {
+	exec_command_ok
+	exec_process_ok
+	exec_stdio_ok
+	env_ok(exec_container, input.process.Env, policy.strict.exec_env)
+}
+
+exec_container := policy_container(name_of(input.container_id))
+
+# A probe or hook of this container, without a terminal.
+exec_command_ok if {
+	input.process.Args in exec_container.exec
+	input.process.Terminal == false
+}
+
+# A command the policy allows in every container.
+exec_command_ok if {
+	exec_container
+	input.process.Args in policy.requests.exec.commands
+	exec_terminal_ok
+}
+
+exec_command_ok if {
+	exec_container
+	some pattern in policy.requests.exec.joined
+	regex.match(pattern, concat(" ", input.process.Args))
+	exec_terminal_ok
+}
+
+exec_terminal_ok if input.process.Terminal == false
+
+exec_terminal_ok if policy.requests.exec.terminal
+
+# The process runs as the container's own process does, and gains nothing.
+exec_process_ok if {
+	input.string_user == null
+	input.process.Capabilities == null
+	input.process.Rlimits == []
+	input.process.SelinuxLabel == ""
+	input.process.ApparmorProfile in policy.common.apparmor
+	input.process.Cwd == exec_container.cwd
+	input.process.NoNewPrivileges == exec_container.no_new_privileges
+	console_ok(input.process)
+	user_ok(exec_container, input.process.User)
+}
+
+# Ports carry a stream past the requests that read and write it.
+exec_stdio_ok if {
+	safe_id(input.exec_id)
+	input.exec_id != input.container_id
+	port_ok(input.stdin_port, policy.requests.exec.stdin)
+	port_ok(input.stdout_port, policy.requests.read_stream)
+	port_ok(input.stderr_port, policy.requests.read_stream)
+}

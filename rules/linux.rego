@@ -1,0 +1,122 @@
+# What a container sees of the guest kernel.
+package agent_policy
+
+import rego.v1
+
+linux_ok if input.OCI.Linux.Devices == []
+
+linux_ok if {
+	paths := [device.Path | some device in input.OCI.Linux.Devices]
+	sort(paths) == sort(container.devices)
+	every device in input.OCI.Linux.Devices {
+		device.Type in {"b", "c"}
+	}
+}
+
+# One network namespace at most; it is the pod's, see pod_ok.
+namespaces_ok if {
+	network_namespace
+	types := [mount_or(namespace.Type) |
+		some namespace in input.OCI.Linux.Namespaces
+		not namespace.Type in {"network", "cgroup"}
+		namespace.Path == ""
+	]
+	types == container.namespaces
+	ignored := [1 | some namespace in input.OCI.Linux.Namespaces; namespace.Type in {"network", "cgroup"}]
+	count(types) + count(ignored) == count(input.OCI.Linux.Namespaces)
+}
+
+mount_or(type) := "mount" if type == "mnt"
+
+mount_or(type) := type if type != "mnt"
+
+network_namespace := concat("", paths) if {
+	paths := [namespace.Path | some namespace in input.OCI.Linux.Namespaces; namespace.Type == "network"]
+	count(paths) <= 1
+}
+
+paths_ok if {
+	wanted := policy.common.paths[container.paths]
+	input.OCI.Linux.MaskedPaths == wanted.masked
+	input.OCI.Linux.ReadonlyPaths == wanted.readonly
+}
+
+# In any order; a read-only path may be masked instead; more only where known.
+paths_ok if {
+	wanted := policy.common.paths[container.paths]
+	masked := {path | some path in input.OCI.Linux.MaskedPaths}
+	readonly := {path | some path in input.OCI.Linux.ReadonlyPaths}
+	needed := {path | some path in wanted.masked}
+	protected := needed | {path | some path in wanted.readonly}
+	count(needed - masked) == 0
+	count(protected - (masked | readonly)) == 0
+	every path in (masked | readonly) - protected {
+		extra_path_ok(wanted.optional, path)
+	}
+}
+
+extra_path_ok(_, _) if policy.strict.paths == "optional"
+
+extra_path_ok(patterns, path) if {
+	some pattern in patterns
+	regex.match(pattern, path)
+}
+
+sysctl_ok if input.OCI.Linux.Sysctl == container.sysctl.fixed
+
+sysctl_ok if {
+	object.subset(object.union(container.sysctl.optional, container.sysctl.fixed), input.OCI.Linux.Sysctl)
+	sysctl_complete
+}
+
+sysctl_complete if object.subset(input.OCI.Linux.Sysctl, container.sysctl.fixed)
+
+sysctl_complete if policy.strict.sysctl == "optional"
+
+# Agent devices: block devices of the manifest, one to one, and VFIO.
+devices_ok if {
+	input.devices == []
+	container.devices == []
+	container.vfio.count == 0
+}
+
+devices_ok if {
+	plain := [device | some device in input.devices; not startswith(device.container_path, vfio_path)]
+	sort([device.container_path | some device in plain]) == sort(container.devices)
+	vfio := [device | some device in input.devices; startswith(device.container_path, vfio_path)]
+	every device in vfio {
+		vfio_ok(device)
+	}
+	vfio_numbers_ok([number |
+		some device in vfio
+		number := trim_prefix(device.container_path, vfio_path)
+	])
+}
+
+vfio_path := container.vfio.path if container.vfio.count > 0
+
+else := "\u0000"
+
+vfio_ok(device) if {
+	number := trim_prefix(device.container_path, vfio_path)
+	regex.match(`^[0-9]+$`, number)
+	device.id == concat("", ["vfio", number])
+	device.type_ == container.vfio.type
+	device.vm_path == ""
+	count(device.options) > 0
+	every option in device.options {
+		regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]=[0-9a-f]{2}/[0-9a-f]{2}$`, option)
+	}
+}
+
+# Hot-plugged: each device has its annotation. Cold-plugged: annotations alone.
+vfio_numbers_ok(numbers) if {
+	count(numbers) in {0, container.vfio.count}
+	vfio_count_ok
+	count({number | some number in numbers}) == count(numbers)
+	count({number | some number in numbers} - vfio_annotated) == 0
+}
+
+vfio_count_ok if count(vfio_annotated) == container.vfio.count
+
+vfio_annotated := {trim_prefix(key, "cdi.k8s.io/vfio") | some key, _ in input.OCI.Annotations; startswith(key, "cdi.k8s.io/vfio")}

@@ -1,0 +1,43 @@
+# The pod's network is the host's, but never the loopback device of the guest.
+package agent_policy
+
+import rego.v1
+
+UpdateInterfaceRequest if {
+	limits := policy.requests.interface
+	is_string(input.interface.name)
+	bits.and(input.interface.raw_flags, limits.raw_flags) == input.interface.raw_flags
+	not input.interface.name in limits.forbidden_names
+	not input.interface.device in limits.forbidden_names
+	not input.interface.hwAddr in limits.forbidden_hw_addrs
+}
+
+UpdateRoutesRequest if {
+	limits := policy.requests.routes
+	every route in input.routes.Routes {
+		is_string(route.device)
+		not route.device in limits.forbidden_devices
+		avoids(limits.forbidden_sources, route.source)
+		avoids(limits.forbidden_sources, route.dest)
+	}
+}
+
+AddARPNeighborsRequest if {
+	limits := policy.requests.arp
+	every neighbor in input.neighbors.ARPNeighbors {
+		is_string(neighbor.device)
+		not neighbor.device in limits.forbidden_devices
+		avoids(limits.forbidden_addresses, neighbor.toIPAddress.address)
+		neighbor.toIPAddress.mask == ""
+		neighbor.state in limits.states
+		bits.and(neighbor.flags, limits.flags) == neighbor.flags
+	}
+}
+
+# A string that matches none of the patterns.
+avoids(patterns, value) if {
+	is_string(value)
+	every pattern in patterns {
+		not regex.match(pattern, value)
+	}
+}

@@ -1,0 +1,167 @@
+package policydata
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// JSON returns the policy as text: keys sorted, nil lists and maps written as
+// empty, one line for what fits in lineWidth columns, no trailing newline. The
+// same value gives the same bytes.
+func (p *Policy) JSON() ([]byte, error) {
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode policy_data: %w", err)
+	}
+	tree, err := decodeTree(raw)
+	if err != nil {
+		return nil, fmt.Errorf("encode policy_data: %w", err)
+	}
+	var out bytes.Buffer
+	writeTree(&out, fillNil(tree, ""), 0)
+	return out.Bytes(), nil
+}
+
+// Full returns the full form: the rules, then policy_data as a rule. The text
+// runs on any engine that upstream's policies run on.
+func (p *Policy) Full(rules string) ([]byte, error) {
+	data, err := p.JSON()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat([]byte(head(rules)), []byte("policy_data := "), data, []byte("\n")), nil
+}
+
+// Compact returns the compact form: the digest of the rules, which the guest
+// must hold, and policy_data.
+func (p *Policy) Compact(rules string) ([]byte, error) {
+	data, err := p.JSON()
+	if err != nil {
+		return nil, err
+	}
+	start := fmt.Sprintf("package agent_policy\n\nrules := %q\n\npolicy_data := ", Digest(rules))
+	return slices.Concat([]byte(start), data, []byte("\n")), nil
+}
+
+// Digest names the rules in the compact form: "sha256:" and the lower-case hex
+// SHA-256 of exactly the bytes that precede policy_data in the full form.
+func Digest(rules string) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(head(rules))))
+}
+
+// head is what precedes policy_data in the full form: the rules, ended by one
+// empty line.
+func head(rules string) string {
+	return strings.TrimRight(rules, "\n") + "\n\n"
+}
+
+func decodeTree(raw []byte) (any, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var tree any
+	err := dec.Decode(&tree)
+	return tree, err
+}
+
+// nullable is the one key whose null means something: no group.
+const nullable = "fs_group"
+
+// listKeys are the keys whose empty value is a list; every other nil is a map.
+// It is never written to.
+var listKeys = []string{
+	"after", "args", "exec", "apparmor", "devices", "layers", "namespaces", "storages", "options", "driver_options",
+	"fixed", "masked", "readonly", "optional", "oci_versions", "shared_dirs", "whole", "allow", "copy_file", "commands", "joined",
+	"forbidden_addresses", "forbidden_devices", "forbidden_hw_addrs", "forbidden_names", "forbidden_sources", "states",
+	"AdditionalGids", "Ambient", "Bounding", "Effective", "Inheritable", "Permitted",
+}
+
+// fillNil writes empty lists and maps for nil ones. "fixed" and "optional" are
+// lists or maps by the table they are in.
+func fillNil(v any, key string) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, child := range v {
+			if child == nil && k != nullable {
+				v[k] = emptyFor(key, k)
+				continue
+			}
+			v[k] = fillNil(child, k)
+		}
+	case []any:
+		for i := range v {
+			v[i] = fillNil(v[i], key)
+		}
+	}
+	return v
+}
+
+func emptyFor(parent, key string) any {
+	if (parent == "annotations" || parent == "sysctl") && (key == "fixed" || key == "optional") || parent == "env" && key == "optional" {
+		return map[string]any{}
+	}
+	if slices.Contains(listKeys, key) {
+		return []any{}
+	}
+	return map[string]any{}
+}
+
+// lineWidth keeps lines short enough to review, and below the limits on line
+// length that Rego engines have.
+const lineWidth = 100
+
+func writeTree(out *bytes.Buffer, v any, depth int) {
+	if line := oneLine(v); len(line)+2*depth <= lineWidth {
+		out.Write(line)
+		return
+	}
+	indent := strings.Repeat("  ", depth+1)
+	switch v := v.(type) {
+	case map[string]any:
+		out.WriteString("{\n")
+		for i, key := range sortedKeys(v) {
+			if i > 0 {
+				out.WriteString(",\n")
+			}
+			out.WriteString(indent)
+			out.Write(oneLine(key))
+			out.WriteString(": ")
+			writeTree(out, v[key], depth+1)
+		}
+		out.WriteString("\n" + indent[2:] + "}")
+	case []any:
+		out.WriteString("[\n")
+		for i, item := range v {
+			if i > 0 {
+				out.WriteString(",\n")
+			}
+			out.WriteString(indent)
+			writeTree(out, item, depth+1)
+		}
+		out.WriteString("\n" + indent[2:] + "]")
+	default:
+		out.Write(oneLine(v))
+	}
+}
+
+// oneLine is compact JSON; encoding/json sorts the keys of maps. Values come
+// from decodeTree, so that encoding cannot fail.
+func oneLine(v any) []byte {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v)
+	return bytes.TrimRight(out.Bytes(), "\n")
+}
+
+func sortedKeys(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}

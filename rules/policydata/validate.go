@@ -1,0 +1,164 @@
+package policydata
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrInvalid is wrapped by every error of Validate.
+var ErrInvalid = errors.New("policy_data is not consistent")
+
+// Validate checks what the rules rely on and JSON cannot say: patterns anchored
+// at both ends, references to named sets, names of variables used once, sorted
+// groups. It returns every fault, joined, in a fixed order.
+func (p *Policy) Validate() error {
+	v := &validator{}
+	if p.Version != Version {
+		v.fault("version", "is %d, want %d", p.Version, Version)
+	}
+	if p.Order != OrderFree && p.Order != OrderEnforced {
+		v.fault("order", "is %q, want free or enforced", p.Order)
+	}
+	v.pattern("sandbox.name", p.Sandbox.Name)
+	v.common(&p.Common)
+	v.requests(&p.Requests)
+	for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
+		v.container(p, name)
+	}
+	return errors.Join(v.faults...)
+}
+
+type validator struct{ faults []error }
+
+func (v *validator) fault(path, format string, args ...any) {
+	v.faults = append(v.faults, fmt.Errorf("%w: %s %s", ErrInvalid, path, fmt.Sprintf(format, args...)))
+}
+
+func (v *validator) pattern(path, pattern string) {
+	if err := Anchored(pattern); err != nil {
+		v.fault(path, "%v", err)
+	}
+}
+
+func (v *validator) patterns(path string, patterns map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(patterns)) {
+		v.pattern(path+"["+strconv.Quote(key)+"]", patterns[key])
+	}
+}
+
+func (v *validator) list(path string, patterns []string) {
+	for i, pattern := range patterns {
+		v.pattern(fmt.Sprintf("%s[%d]", path, i), pattern)
+	}
+}
+
+func (v *validator) common(c *Common) {
+	for _, key := range slices.Sorted(maps.Keys(c.Annotations.Keys)) {
+		v.pattern("common.annotations.keys", key)
+	}
+	v.patterns("common.annotations.keys", c.Annotations.Keys)
+	v.patterns("common.annotations.patterns", c.Annotations.Patterns)
+	v.patterns("common.env.names", c.Env.Names)
+	v.list("common.env.whole", c.Env.Whole)
+	for _, name := range slices.Sorted(maps.Keys(c.Paths)) {
+		v.list("common.paths."+name+".optional", c.Paths[name].Optional)
+	}
+	if strings.Count(c.BundlePath, "$(container-id)") != 1 || strings.Count(c.RootPath, "$(container-id)") != 1 {
+		v.fault("common.bundle_path or root_path", "does not hold $(container-id) once")
+	}
+}
+
+func (v *validator) requests(r *Requests) {
+	v.list("requests.copy_file", r.CopyFile)
+	v.list("requests.exec.joined", r.Exec.Joined)
+	v.list("requests.arp.forbidden_addresses", r.AddARPNeighbors.ForbiddenAddresses)
+	v.list("requests.routes.forbidden_sources", r.Routes.ForbiddenSources)
+}
+
+func (v *validator) container(p *Policy, name string) {
+	c, path := p.Containers[name], "containers["+strconv.Quote(name)+"]"
+	if c == nil || strings.ContainsAny(name, "/~") || name == "" {
+		v.fault(path, "is no container")
+		return
+	}
+	_, hasCaps := p.Common.Capabilities[c.Capabilities]
+	_, hasMounts := p.Common.Mounts[c.BaseMounts]
+	_, hasPaths := p.Common.Paths[c.Paths]
+	if !hasCaps || !hasMounts || !hasPaths {
+		v.fault(path, "names a set of capabilities, mounts or paths that common does not have")
+	}
+	if !slices.IsSorted(c.User.AdditionalGids) {
+		v.fault(path+".user.AdditionalGids", "is not sorted")
+	}
+	for _, step := range c.After {
+		if p.Containers[step.Container] == nil || step.Container == name {
+			v.fault(path+".after", "waits for %q", step.Container)
+		}
+	}
+	v.patterns(path+".annotations.patterns", c.Annotations.Patterns)
+	if c.VFIO.Count > 0 {
+		v.pattern(path+".vfio.annotation", c.VFIO.Annotation)
+	}
+	v.args(path, c)
+	v.env(path, &c.Env)
+	v.mounts(path, p.Common.Mounts[c.BaseMounts], c.Mounts)
+}
+
+func (v *validator) args(path string, c *Container) {
+	for _, key := range slices.Sorted(maps.Keys(c.ArgMatches)) {
+		m := c.ArgMatches[key]
+		if n, err := strconv.Atoi(key); err != nil || n < 0 || n >= len(c.Args) || (m.Pattern == "") == (m.Template == "") {
+			v.fault(path+".arg_matches", "entry %q is not one pattern or template for an argument", key)
+		}
+		if m.Pattern != "" {
+			v.pattern(path+".arg_matches", m.Pattern)
+		}
+	}
+}
+
+func (v *validator) env(path string, e *Env) {
+	v.patterns(path+".env.patterns", e.Patterns)
+	v.patterns(path+".env.optional", e.Optional)
+	seen := map[string]bool{}
+	names := slices.Concat(slices.Collect(maps.Keys(e.Patterns)), slices.Collect(maps.Keys(e.Optional)), slices.Collect(maps.Keys(e.Templates)))
+	for _, entry := range e.Fixed {
+		name, _, ok := strings.Cut(entry, "=")
+		if !ok || name == "" {
+			v.fault(path+".env.fixed", "has an entry that is not NAME=value")
+		}
+		names = append(names, name)
+	}
+	for _, name := range names {
+		if seen[name] {
+			v.fault(path+".env", "has %s twice", name)
+		}
+		seen[name] = true
+	}
+}
+
+func (v *validator) mounts(path string, base []ExactMount, mounts map[string]Mount) {
+	for _, m := range base {
+		if _, twice := mounts[m.Destination]; twice {
+			v.fault(path+".mounts", "has %s, which its base mounts have", m.Destination)
+		}
+	}
+}
+
+// Anchored returns an error unless every string that the pattern matches is
+// matched from its first to its last character. An alternation such as "^a|b$"
+// is not; "^(?:a|b)$" is.
+func Anchored(pattern string) error {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return fmt.Errorf("pattern %q: %w", pattern, err)
+	}
+	if re.Op != syntax.OpConcat || len(re.Sub) < 2 || re.Sub[0].Op != syntax.OpBeginText || re.Sub[len(re.Sub)-1].Op != syntax.OpEndText {
+		return fmt.Errorf("pattern %q is not anchored at both ends", pattern)
+	}
+	return nil
+}

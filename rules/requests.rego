@@ -1,0 +1,124 @@
+# What a confidential pod lets the host ask of its Kata agent.
+#
+# The host is the attacker. Each rule named after a message of the agent's API
+# decides one kind of request: true, or an object with "allowed" and the changes
+# to make to the state once the agent has succeeded. Undefined is a denial.
+#
+# What this pod in particular may do is policy_data; package policydata describes
+# it. These rules are the same for every pod.
+package agent_policy
+
+import rego.v1
+
+# Turns denials into warnings, for debugging. Never with these rules.
+AllowRequestsFailingPolicy := false
+
+# The pod's policy is bound to the hardware; it does not change.
+SetPolicyRequest := false
+
+# The host may end the pod, learn its size and add CPUs and memory to it.
+DestroySandboxRequest := true
+
+GetOOMEventRequest := true
+
+GuestDetailsRequest := true
+
+OnlineCPUMemRequest := true
+
+RemoveStaleVirtiofsShareMountsRequest := true
+
+# Allowed as a whole where policy_data lists them by name.
+AddSwapPathRequest if listed("AddSwapPathRequest")
+
+AddSwapRequest if listed("AddSwapRequest")
+
+GetIPTablesRequest if listed("GetIPTablesRequest")
+
+GetMetricsRequest if listed("GetMetricsRequest")
+
+ListInterfacesRequest if listed("ListInterfacesRequest")
+
+ListRoutesRequest if listed("ListRoutesRequest")
+
+MemAgentCompactConfig if listed("MemAgentCompactConfig")
+
+MemAgentMemcgConfig if listed("MemAgentMemcgConfig")
+
+MemHotplugByProbeRequest if listed("MemHotplugByProbeRequest")
+
+PauseContainerRequest if listed("PauseContainerRequest")
+
+ReseedRandomDevRequest if listed("ReseedRandomDevRequest")
+
+ResizeVolumeRequest if listed("ResizeVolumeRequest")
+
+ResumeContainerRequest if listed("ResumeContainerRequest")
+
+SetGuestDateTimeRequest if listed("SetGuestDateTimeRequest")
+
+SetIPTablesRequest if listed("SetIPTablesRequest")
+
+UpdateContainerRequest if listed("UpdateContainerRequest")
+
+VolumeStatsRequest if listed("VolumeStatsRequest")
+
+listed(name) if name in policy.requests.allow
+
+# For a container that exists.
+SignalProcessRequest if known_container
+
+StatsContainerRequest if known_container
+
+TtyWinResizeRequest if known_container
+
+WaitProcessRequest if known_container
+
+GetDiagnosticDataRequest if {
+	policy.requests.get_diagnostic_data
+	known_container
+}
+
+# Output to the host, and input from it, only where the policy asks for it.
+ReadStreamRequest if {
+	policy.requests.read_stream
+	known_container
+}
+
+WriteStreamRequest if {
+	stdin_allowed
+	known_container
+}
+
+CloseStdinRequest if {
+	closing_allowed
+	known_container
+}
+
+closing_allowed if policy.requests.close_stdin
+
+closing_allowed if stdin_allowed
+
+stdin_allowed if policy.requests.write_stream
+
+stdin_allowed if {
+	own_process
+	policy_container(name_of(input.container_id)).stdin
+}
+
+stdin_allowed if {
+	not own_process
+	policy.requests.exec.stdin
+}
+
+# The container's own process, as opposed to one started by ExecProcess.
+own_process if input.exec_id in {"", input.container_id}
+
+# Sizes of memory-backed volumes.
+UpdateEphemeralMountsRequest if {
+	policy.requests.update_ephemeral_mounts
+	every storage in input.storages {
+		storage.driver == "ephemeral"
+		storage.fstype == "tmpfs"
+		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z.-]+)$`, storage.mount_point)
+	}
+}

@@ -1,0 +1,81 @@
+// Package rules holds the Rego rules that decide the host's requests, and the
+// default policies of a guest that was given none.
+//
+// The rules are several files, one per family of requests, that make one module
+// in a fixed order. They find the pod's policy at data.agent_policy.policy_data,
+// be that a rule appended to them (the full form) or a document loaded beside
+// them (the compact form); see package policydata.
+package rules
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+//go:embed requests.rego policy.rego upstream.rego state.rego sandbox.rego create.rego process.rego linux.rego
+//go:embed storage.rego exec.rego copyfile.rego network.rego findings.rego
+var files embed.FS
+
+//go:embed default/*.rego
+var defaults embed.FS
+
+// header is what begins each file; the module has it once.
+const header = "package agent_policy\n\nimport rego.v1\n"
+
+// order is the order of the files in the module.
+func order(source string) []string {
+	return []string{
+		"requests.rego", source, "state.rego", "sandbox.rego", "create.rego", "process.rego",
+		"linux.rego", "storage.rego", "exec.rego", "copyfile.rego", "network.rego", "findings.rego",
+	}
+}
+
+// Text returns the rules for policy_data in this project's shape, ending in a newline.
+func Text() string {
+	return join(order("policy.rego"))
+}
+
+// UpstreamText returns the rules for policy_data in the shape of upstream's
+// genpolicy, which can be given them as its rules file (-p). They differ from
+// Text in one file, which reads that shape.
+func UpstreamText() string {
+	return join(order("upstream.rego"))
+}
+
+// join makes one module of the files, without their comments: the host's limit
+// on annotations counts every byte, and the files are where people read them.
+func join(names []string) string {
+	var out strings.Builder
+	out.WriteString(header)
+	for _, name := range names {
+		text, err := files.ReadFile(name)
+		if err != nil {
+			panic("rules: embedded file missing: " + name)
+		}
+		_, body, ok := strings.Cut(string(text), header)
+		if !ok {
+			panic("rules: embedded file without the common header: " + name)
+		}
+		for _, line := range strings.Split(strings.Trim(body, "\n"), "\n") {
+			if trimmed := strings.TrimSpace(line); trimmed != "" && !strings.HasPrefix(trimmed, "#") {
+				out.WriteString(line + "\n")
+			}
+		}
+	}
+	return out.String()
+}
+
+// Default returns a default policy: "deny-all-but-setpolicy", "allow-all" or
+// "allow-all-except-exec". An unknown name is an error that wraps fs.ErrNotExist.
+func Default(name string) (string, error) {
+	if !fs.ValidPath(name) || strings.Contains(name, "/") {
+		return "", fmt.Errorf("default policy %q: %w", name, fs.ErrNotExist)
+	}
+	text, err := defaults.ReadFile("default/" + name + ".rego")
+	if err != nil {
+		return "", fmt.Errorf("default policy %q: %w", name, fs.ErrNotExist)
+	}
+	return string(text), nil
+}

@@ -1,0 +1,49 @@
+# CreateSandbox: the pod itself.
+package agent_policy
+
+import rego.v1
+
+CreateSandboxRequest := {"allowed": true, "ops": [{
+	"op": "add",
+	"path": "/pstate/sandbox",
+	"value": input.sandbox_id,
+}]} if {
+	sandbox_once_ok
+	sandbox_plain_ok
+	sandbox_id_ok
+	sandbox_hostname_ok
+	sandbox_storages_ok
+}
+
+sandbox_once_ok if not data.pstate.sandbox
+
+sandbox_once_ok if policy.strict.instances == "free"
+
+# No code from the host, and the process namespace the policy says.
+sandbox_plain_ok if {
+	input.guest_hook_path == ""
+	input.kernel_modules == []
+	input.sandbox_pidns == policy.sandbox.pidns
+}
+
+sandbox_id_ok if input.sandbox_id == ""
+
+sandbox_id_ok if safe_id(input.sandbox_id)
+
+sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
+
+sandbox_hostname_ok if policy.sandbox.hostname == ""
+
+sandbox_hostname_ok if {
+	policy.sandbox.hostname == "$(sandbox-name)"
+	regex.match(policy.sandbox.name, input.hostname)
+}
+
+sandbox_storages_ok if sort(input.storages) == sort(policy.sandbox.storages)
+
+sandbox_storages_ok if {
+	policy.strict.storages == "optional"
+	every storage in input.storages {
+		storage in policy.sandbox.storages
+	}
+}

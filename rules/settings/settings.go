@@ -1,0 +1,260 @@
+// Package settings says what the pods of one platform look like, apart from
+// their manifests: what the container runtime adds, how volumes arrive, which
+// requests are allowed beyond the rules' defaults.
+//
+// Settings are TOML: one documented file per platform, drop-ins over it in the
+// order in which they are named. Unknown keys are errors.
+package settings
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"portcullis/rules/policydata"
+)
+
+// ErrUnknown is wrapped by Load for a platform or drop-in that does not exist.
+var ErrUnknown = errors.New("unknown settings")
+
+//go:embed *.toml dropins/*.toml
+var files embed.FS
+
+// DefaultPlatform is the platform of a user who names none.
+const DefaultPlatform = "guest-pull"
+
+// Settings is one platform, with its drop-ins merged in.
+type Settings struct {
+	Annotation Annotation          `json:"annotation"`
+	Order      policydata.Order    `json:"order"`
+	Strict     policydata.Strict   `json:"strict"`
+	Common     policydata.Common   `json:"common"`
+	Sandbox    Sandbox             `json:"sandbox"`
+	Requests   policydata.Requests `json:"requests"`
+	Generate   Generate            `json:"generate"`
+}
+
+// Annotation names how a policy reaches the guest.
+type Annotation string
+
+// Values of Annotation.
+const (
+	Initdata Annotation = "initdata" // io.katacontainers.config.hypervisor.cc_init_data
+	Policy   Annotation = "policy"   // io.katacontainers.config.agent.policy
+)
+
+// Sandbox is the part of policydata.Sandbox that is the platform's.
+type Sandbox struct {
+	Hostname string               `json:"hostname"`
+	Storages []policydata.Storage `json:"storages"`
+}
+
+// Generate is what only the generator reads.
+type Generate struct {
+	ImageFrom              policydata.ImageFrom `json:"image_from"`
+	PauseImage             string               `json:"pause_image"`
+	PauseArgs              []string             `json:"pause_args"`
+	EmptyDir               string               `json:"empty_dir"` // key of Volumes
+	HashConfigFiles        bool                 `json:"hash_config_files"`
+	PrivilegedCapabilities struct {
+		Names []string `json:"names"`
+	} `json:"privileged_capabilities"`
+	Sandbox   Template          `json:"sandbox"`   // the sandbox container
+	Container Template          `json:"container"` // every other
+	Volumes   map[string]Volume `json:"volumes"`   // by kind: memory, config, shared, block-encrypted, block-plain
+	VFIO      VFIO              `json:"vfio"`
+}
+
+// Template is what the runtime adds to a container. Options of Mounts may hold
+// $(rw) and $(privileged-rw).
+type Template struct {
+	Annotations map[string]string           `json:"annotations"` // key -> pattern of the value
+	Sysctl      map[string]string           `json:"sysctl"`      // may be there
+	Mounts      map[string]policydata.Mount `json:"mounts"`      // by destination
+}
+
+// Volume is how a kind of volume shows in CreateContainer. Strings may hold
+// $(name) and $(basename).
+type Volume struct {
+	Mount   policydata.Mount    `json:"mount"`
+	Storage *policydata.Storage `json:"storage"` // nil: none
+}
+
+// VFIO is how passed-through devices show.
+type VFIO struct {
+	Resources  []string `json:"resources"` // extended resources that mean a device
+	Path       string   `json:"path"`
+	Type       string   `json:"type"`
+	Annotation string   `json:"annotation"` // pattern
+}
+
+// DropIn is a drop-in's text with its name for error messages.
+type DropIn struct {
+	Name string
+	Text []byte
+}
+
+// Platforms returns the names of the platforms, sorted.
+func Platforms() []string { return names(".") }
+
+// DropIns returns the names of the drop-ins that come with this package, sorted.
+func DropIns() []string { return names("dropins") }
+
+// Named returns a drop-in that comes with this package.
+func Named(name string) (DropIn, error) {
+	if !slices.Contains(DropIns(), name) {
+		return DropIn{}, fmt.Errorf("drop-in %q: %w, want one of %s", name, ErrUnknown, strings.Join(DropIns(), ", "))
+	}
+	text, err := files.ReadFile("dropins/" + name + ".toml")
+	return DropIn{Name: name, Text: text}, err
+}
+
+// Load returns the settings of a platform with drop-ins merged over it in order.
+// Within the result every pattern is anchored.
+func Load(platform string, dropIns ...DropIn) (*Settings, error) {
+	tree, err := platformTree(platform)
+	if err != nil {
+		return nil, err
+	}
+	for _, dropIn := range dropIns {
+		over, err := parse(dropIn)
+		if err != nil {
+			return nil, err
+		}
+		tree = merge(tree, over)
+	}
+	return decode(tree)
+}
+
+func platformTree(platform string) (map[string]any, error) {
+	if !slices.Contains(Platforms(), platform) {
+		return nil, fmt.Errorf("platform %q: %w, want one of %s", platform, ErrUnknown, strings.Join(Platforms(), ", "))
+	}
+	text, err := files.ReadFile(platform + ".toml")
+	if err != nil {
+		return nil, fmt.Errorf("platform %q: %w", platform, err)
+	}
+	tree, err := parse(DropIn{Name: platform, Text: text})
+	if err != nil {
+		return nil, err
+	}
+	base, ok := tree["based_on"].(string)
+	if !ok {
+		return tree, nil
+	}
+	delete(tree, "based_on")
+	below, err := platformTree(base)
+	if err != nil {
+		return nil, err
+	}
+	return merge(below, tree), nil
+}
+
+func parse(d DropIn) (map[string]any, error) {
+	var tree map[string]any
+	if _, err := toml.Decode(string(d.Text), &tree); err != nil {
+		return nil, fmt.Errorf("read settings %s: %w", d.Name, err)
+	}
+	return tree, nil
+}
+
+// removed is the value that takes a key away.
+const removed = "$(remove)"
+
+// merge returns below with over's keys: tables merged, all else replaced.
+func merge(below, over map[string]any) map[string]any {
+	out := make(map[string]any, len(below)+len(over))
+	for key, value := range below {
+		out[key] = value
+	}
+	for key, value := range over {
+		table, isTable := value.(map[string]any)
+		old, wasTable := out[key].(map[string]any)
+		switch {
+		case value == removed:
+			delete(out, key)
+		case isTable && wasTable:
+			out[key] = merge(old, table)
+		default:
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// decode goes through JSON, whose names policydata's types carry.
+func decode(tree map[string]any) (*Settings, error) {
+	raw, err := json.Marshal(tree)
+	if err != nil {
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	var s Settings
+	if err := dec.Decode(&s); err != nil {
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	return &s, s.validate()
+}
+
+func (s *Settings) validate() error {
+	p, err := s.Policy()
+	if err != nil {
+		return err
+	}
+	p.Sandbox.Name = "^settings$"
+	if err := p.Validate(); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	if s.Annotation != Initdata && s.Annotation != Policy {
+		return fmt.Errorf("read settings: annotation is %q, want initdata or policy", s.Annotation)
+	}
+	if _, ok := s.Generate.Volumes[s.Generate.EmptyDir]; !ok {
+		return fmt.Errorf("read settings: generate.empty_dir is %q, which generate.volumes does not have", s.Generate.EmptyDir)
+	}
+	return nil
+}
+
+// Policy returns a policy of this platform without containers and without the
+// pod's name. It shares nothing with the settings.
+func (s *Settings) Policy() (*policydata.Policy, error) {
+	raw, err := json.Marshal(policydata.Policy{
+		Version:    policydata.Version,
+		Common:     s.Common,
+		Containers: map[string]*policydata.Container{},
+		Order:      s.Order,
+		Requests:   s.Requests,
+		Sandbox:    policydata.Sandbox{Hostname: s.Sandbox.Hostname, Storages: s.Sandbox.Storages},
+		Strict:     s.Strict,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("copy settings: %w", err)
+	}
+	var p policydata.Policy
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return nil, fmt.Errorf("copy settings: %w", err)
+	}
+	return &p, nil
+}
+
+func names(dir string) []string {
+	entries, err := fs.ReadDir(files, dir)
+	if err != nil {
+		panic("settings: embedded directory missing: " + dir)
+	}
+	var out []string
+	for _, entry := range entries {
+		if name, ok := strings.CutSuffix(path.Base(entry.Name()), ".toml"); ok {
+			out = append(out, name)
+		}
+	}
+	return out
+}

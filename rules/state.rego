@@ -1,0 +1,112 @@
+# State: what happened so far. It lives at data.pstate, as a flat object:
+#
+#   pod                 what the first container said of the pod: name, namespace, …
+#   sandbox             id given to CreateSandbox
+#   container:<id>      name of the container with that id
+#   running:<name>      id of the container with that name
+#   started:<name>      true once it was started
+#   succeeded:<name>    true once its process ended with exit code 0
+#
+# The host chooses ids, but the prefix decides what a key means, and an id has no
+# character that is special in a JSON pointer.
+package agent_policy
+
+import rego.v1
+
+name_of(id) := data.pstate[concat("", ["container:", id])]
+
+known_container if name_of(input.container_id)
+
+known_container if policy.strict.lifecycle == "free"
+
+safe_id(id) if {
+	count(id) <= 128
+	regex.match(`^[0-9a-z][0-9A-Za-z._-]*$`, id)
+}
+
+# An id and a name are free, the first time or after RemoveContainer.
+instance_ok if {
+	not name_of(input.container_id)
+	not data.pstate[concat("", ["running:", container_name])]
+}
+
+instance_ok if {
+	policy.strict.instances == "free"
+	not name_of(input.container_id)
+}
+
+instance_ok if {
+	policy.strict.instances == "free"
+	name_of(input.container_id) == container_name
+}
+
+# What the containers of a pod share does not change from one to the next.
+pod_ok if not data.pstate.pod
+
+pod_ok if data.pstate.pod == pod
+
+order_ok if policy.order == "free"
+
+order_ok if {
+	policy.order == "enforced"
+	every step in container.after {
+		data.pstate[concat("", [step.state, ":", step.container])]
+	}
+}
+
+create_ops := array.concat(
+	[{"op": "add", "path": "/pstate/pod", "value": pod} | not data.pstate.pod],
+	[
+		{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
+		{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
+	],
+)
+
+StartContainerRequest := {"allowed": true, "ops": [{
+	"op": "add",
+	"path": concat("", ["/pstate/started:", name_of(input.container_id)]),
+	"value": true,
+}]} if {
+	name_of(input.container_id)
+}
+
+StartContainerRequest if {
+	policy.strict.lifecycle == "free"
+	not name_of(input.container_id)
+}
+
+# Only our gate asks this, after the agent answered WaitProcess.
+WaitProcessResponse := {"allowed": true, "ops": [{
+	"op": "add",
+	"path": concat("", ["/pstate/succeeded:", name_of(input.request.container_id)]),
+	"value": true,
+}]} if {
+	name_of(input.request.container_id)
+	input.request.exec_id in {"", input.request.container_id}
+	input.response.status == 0
+}
+
+RemoveContainerRequest := {"allowed": true, "ops": array.concat(
+	[{"op": "remove", "path": concat("", ["/pstate/container:", input.container_id])}],
+	[{"op": "remove", "path": concat("", ["/pstate/", key])} |
+		key := concat("", ["running:", name_of(input.container_id)])
+		data.pstate[key] == input.container_id
+	],
+)} if {
+	name_of(input.container_id)
+}
+
+RemoveContainerRequest if {
+	policy.strict.lifecycle == "free"
+	not name_of(input.container_id)
+}
+
+# Every container of the policy has been started.
+default pod_complete := false
+
+pod_complete if {
+	count(container_names) > 0
+	every name in container_names {
+		data.pstate[concat("", ["started:", name])]
+	}
+}

@@ -1,0 +1,227 @@
+# Image, storages and mounts: what a container's files are.
+package agent_policy
+
+import rego.v1
+
+# The image: annotation and pull source are the policy's, and the pull lands on
+# the container's own root.
+image_ok if {
+	image_annotation_ok
+	image_pull_ok
+}
+
+image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.image-name", "") == container.image.annotation
+
+image_annotation_ok if {
+	policy.strict.image == "optional"
+	not input.OCI.Annotations["io.kubernetes.cri.image-name"]
+}
+
+image_annotation_ok if policy.strict.image == "free"
+
+image_pull_ok if {
+	[pull] := pulls
+	container.image.from == "guest-pull"
+	pull_source_ok(pull.source)
+	pull.mount_point == input.OCI.Root.Path
+	pull.fstype == "overlay"
+	pull.options == []
+	pull.fs_group == null
+	pull.shared == false
+	pull_metadata_ok(pull.driver_options)
+}
+
+image_pull_ok if {
+	pulls == []
+	container.image.from != "guest-pull"
+}
+
+image_pull_ok if {
+	pulls == []
+	policy.strict.image != "required"
+}
+
+pulls := [storage | some storage in input.storages; storage.driver == "image_guest_pull"]
+
+pull_source_ok(source) if source == container.image.source
+
+pull_source_ok(_) if policy.strict.image == "free"
+
+# The agent takes from it whether this is the sandbox container.
+pull_metadata_ok(options) if options == [concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])]
+
+pull_metadata_ok(options) if {
+	[option] := options
+	startswith(option, "image_guest_pull=")
+	json.unmarshal(trim_prefix(option, "image_guest_pull=")) == {"metadata": input.OCI.Annotations}
+}
+
+# Storages, one to one with the policy's. What the host may choose is replaced by
+# the placeholder that stands for it there.
+storages_ok if {
+	container.storages == []
+	count(input.storages) == count(pulls)
+}
+
+storages_ok if {
+	others := [storage | some storage in input.storages; storage.driver != "image_guest_pull"]
+	every storage in others {
+		literal_ok(storage)
+	}
+	sort([normal(storage) | some storage in others]) == sort([ordered(storage) | some storage in container.storages])
+	private := [storage.mount_point | some storage in others; not storage.shared]
+	count(private) == count({point | some point in private})
+	count({point | some point in private} & {storage.mount_point | some storage in others; storage.shared}) == 0
+}
+
+# No placeholder comes from the host.
+literal_ok(storage) if {
+	regex.match(`^[0-9A-Za-z_-]+$`, storage.driver)
+	startswith(storage.mount_point, "/")
+	not startswith(storage.source, "$(")
+}
+
+normal(storage) := object.union(ordered(storage), {"driver": "$(block)", "source": "$(device)", "mount_point": block_point(storage)}) if {
+	block_device(storage)
+}
+
+normal(storage) := object.union(ordered(storage), {"mount_point": root_or(storage.mount_point)}) if {
+	not block_device(storage)
+}
+
+ordered(storage) := object.union(storage, {"options": sort(storage.options), "driver_options": sort(storage.driver_options)})
+
+block_device(storage) if {
+	storage.driver == "blk"
+	regex.match(`^(?:[0-9a-f]{2}(?:/[0-9a-f]{2})?|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])$`, storage.source)
+}
+
+block_device(storage) if {
+	storage.driver == "scsi"
+	regex.match(`^[0-9]+:[0-9]+$`, storage.source)
+}
+
+block_point(storage) := "$(device)" if storage.mount_point == device_point(storage)
+
+else := root_or(storage.mount_point)
+
+device_point(storage) := concat("/", [policy.common.storage_dir, base64url.encode(storage.source)])
+
+root_or(point) := "$(root)" if point == input.OCI.Root.Path
+
+else := point
+
+# Mounts, one to one with the policy's.
+mounts_ok if {
+	destinations := {mount.destination | some mount in other_mounts}
+	count(destinations) == count(other_mounts)
+	every mount in unusual_mounts {
+		mount_ok(container.mounts[mount.destination], mount)
+	}
+	mounts_complete(object.keys(container.mounts) - destinations)
+	volumes_ok
+}
+
+# Those that every container has come first, as they are; or in another order.
+other_mounts := array.slice(input.OCI.Mounts, count(base_mounts), 10000) if {
+	array.slice(input.OCI.Mounts, 0, count(base_mounts)) == base_mounts
+} else := [mount | some mount in input.OCI.Mounts; not base_mount_ok(mount)] if {
+	count({mount.destination | some mount in input.OCI.Mounts}) == count(input.OCI.Mounts)
+	base_complete
+}
+
+base_mounts := policy.common.mounts[container.base_mounts]
+
+base_mount_ok(mount) if {
+	some wanted in base_mounts
+	wanted.destination == mount.destination
+	object.remove(wanted, ["options"]) == object.remove(mount, ["options"])
+	sort(wanted.options) == sort(mount.options)
+}
+
+base_complete if policy.strict.mounts == "optional"
+
+base_complete if {
+	present := {mount.destination | some mount in input.OCI.Mounts}
+	count({mount.destination | some mount in base_mounts} - present) == 0
+}
+
+mounts_complete(_) if policy.strict.mounts == "optional"
+
+mounts_complete(missing) if {
+	every destination in missing {
+		container.mounts[destination].optional
+	}
+}
+
+# Most mounts are shared files with the policy's type and options in its order.
+unusual_mounts := [mount | some mount in other_mounts; not mount in usual] if {
+	wanted_mounts := container.mounts
+	prefix := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
+	usual := {mount |
+		some mount in other_mounts
+		wanted := wanted_mounts[mount.destination]
+		wanted.from == "shared"
+		wanted.options == mount.options
+		wanted.type_ == mount.type_
+		shared_ok(wanted, mount.source, prefix)
+	}
+}
+
+mount_ok(wanted, mount) if {
+	mount.type_ == wanted.type_
+	options_ok(wanted, mount.options)
+	source_ok(wanted, mount.source)
+}
+
+options_ok(wanted, options) if options == wanted.options
+
+options_ok(wanted, options) if sort(options) == sort(wanted.options)
+
+options_ok(wanted, options) if {
+	got := {option | some option in options}
+	count(got) == count(options)
+	needed := {option | some option in wanted.options}
+	count(needed - got) == 0
+	every option in got - needed {
+		option in wanted.extra_options
+	}
+}
+
+source_ok(wanted, source) if {
+	wanted.from == "exact"
+	source == wanted.source
+}
+
+source_ok(wanted, source) if {
+	wanted.from == "shared"
+	some dir in policy.common.shared_dirs
+	shared_ok(wanted, source, concat("", [dir, "/", root_id, "-"]))
+}
+
+# <shared directory>/<container id>-<16 random>-<name>
+shared_ok(wanted, source, prefix) if {
+	startswith(source, prefix)
+	tail := substring(source, count(prefix), -1)
+	regex.match(`^[a-z0-9]{16}-`, tail)
+	substring(tail, 17, -1) == wanted.source
+}
+
+source_ok(wanted, source) if {
+	wanted.from == "storage"
+	source in block_points
+}
+
+block_points := {storage.mount_point | some storage in input.storages; block_device(storage)}
+
+# Two volumes are never the same storage.
+volumes_ok if container.storages == []
+
+volumes_ok if {
+	uses := {[mount.source, wanted.source] |
+		some mount in input.OCI.Mounts
+		wanted := container.mounts[mount.destination]
+		wanted.from == "storage"
+	}
+	count({source | some [source, _] in uses}) == count(uses)
+}

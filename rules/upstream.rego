@@ -1,0 +1,4 @@
+# x
+package agent_policy
+
+import rego.v1
