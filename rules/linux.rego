@@ -3,11 +3,36 @@ package agent_policy
 
 import rego.v1
 
-linux_ok if input.OCI.Linux.Devices == []
-
 linux_ok if {
+	cpu_ok
+	control_group_ok
+	linux_devices_ok
+}
+
+# Shares and quotas are the host's, but not which CPUs, nor real time.
+cpu_ok if input.OCI.Linux.Resources.CPU == null
+
+cpu_ok if object.subset(input.OCI.Linux.Resources.CPU, {"Cpus": "", "Mems": "", "RealtimePeriod": 0, "RealtimeRuntime": 0})
+
+control_group_ok if {
+	regex.match(`^[0-9A-Za-z/:._-]*$`, input.OCI.Linux.CgroupsPath)
+	not contains(input.OCI.Linux.CgroupsPath, "..")
+}
+
+linux_devices_ok if {
+	input.OCI.Linux.Devices == []
+	container.devices == []
+}
+
+linux_devices_ok if {
+	input.OCI.Linux.Devices == []
+	policy.strict.mounts == "optional"
+}
+
+linux_devices_ok if {
 	paths := [device.Path | some device in input.OCI.Linux.Devices]
 	sort(paths) == sort(container.devices)
+	count(paths) == count(input.OCI.Linux.Devices)
 	every device in input.OCI.Linux.Devices {
 		device.Type in {"b", "c"}
 	}
@@ -46,6 +71,8 @@ paths_ok if {
 	wanted := policy.common.paths[container.paths]
 	masked := {path | some path in input.OCI.Linux.MaskedPaths}
 	readonly := {path | some path in input.OCI.Linux.ReadonlyPaths}
+	count(masked) == count(input.OCI.Linux.MaskedPaths)
+	count(readonly) == count(input.OCI.Linux.ReadonlyPaths)
 	needed := {path | some path in wanted.masked}
 	protected := needed | {path | some path in wanted.readonly}
 	count(needed - masked) == 0
@@ -83,7 +110,13 @@ devices_ok if {
 devices_ok if {
 	plain := [device | some device in input.devices; not startswith(device.container_path, vfio_path)]
 	sort([device.container_path | some device in plain]) == sort(container.devices)
+	count(plain) == count(container.devices)
+	every device in plain {
+		device.type_ in {"blk", "blk-ccw", "mmioblk", "nvdimm", "scsi"}
+		device.options == []
+	}
 	vfio := [device | some device in input.devices; startswith(device.container_path, vfio_path)]
+	count(plain) + count(vfio) == count(input.devices)
 	every device in vfio {
 		vfio_ok(device)
 	}

@@ -63,8 +63,8 @@ func addWeb(p *policydata.Policy, s *settings.Settings) {
 	web.Args = []string{"serve", "--name=$(sandbox-name)", "--shard=7"}
 	web.ArgMatches = map[string]policydata.Match{"1": {Template: "--name=$(sandbox-name)"}, "2": {Pattern: "^--shard=[0-9]+$"}}
 	web.Env.Fixed = []string{"A_SERVICE_HOST=db", "EQUALS=a=b=c", "LEVEL=info", "PATH=/usr/bin:/bin"}
-	web.Env.Templates = map[string]string{"POD_NAME": "$(sandbox-name)", "URL": "http://$(sandbox-namespace).svc/$(sandbox-uid)"}
-	web.Env.Patterns = map[string]string{"POD_IP": "^[0-9.]+$"}
+	maps.Copy(web.Env.Templates, map[string]string{"POD_NAME": "$(sandbox-name)", "URL": "http://$(sandbox-namespace).svc/$(sandbox-uid)"})
+	web.Env.Patterns["POD_IP"] = "^[0-9.]+$"
 	web.Env.Optional = map[string]string{"TOKEN_FILE": "^/var/run/token$"}
 	web.Exec = [][]string{{"curl", "-f", "localhost"}, {"true"}}
 	web.User = policydata.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{10, 1000}}
@@ -119,7 +119,11 @@ func plain(s *settings.Settings, name string) *policydata.Container {
 	image := "registry.example/" + name + "@" + digest
 	return &policydata.Container{
 		Args: []string{"/bin/" + name}, BaseMounts: "default", Capabilities: "default", Paths: "default", Cwd: "/",
-		Env:        policydata.Env{Fixed: []string{"NAME=" + name, "PATH=/usr/bin:/bin"}},
+		Env: policydata.Env{
+			Fixed:     []string{"NAME=" + name, "PATH=/usr/bin:/bin"},
+			Patterns:  maps.Clone(s.Generate.Container.EnvPatterns),
+			Templates: maps.Clone(s.Generate.Container.EnvTemplates),
+		},
 		Exec:       [][]string{},
 		Image:      policydata.Image{Annotation: image, Digest: digest, From: policydata.GuestPull, Source: image},
 		Mounts:     options(s.Generate.Container.Mounts, "rw"),

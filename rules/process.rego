@@ -61,7 +61,12 @@ capabilities_ok if {
 	count(wanted) == 5
 	object.keys(input.OCI.Process.Capabilities) == object.keys(wanted)
 	every set, names in wanted {
-		sort([trim_prefix(name, "CAP_") | some name in input.OCI.Process.Capabilities[set]]) == sort([trim_prefix(name, "CAP_") | some name in names])
+		got := input.OCI.Process.Capabilities[set]
+		count(got) == count(names)
+		every name in got {
+			trim_prefix(name, "CAP_") in {trim_prefix(wanted_name, "CAP_") | some wanted_name in names}
+		}
+		count({name | some name in got}) == count(got)
 	}
 }
 
@@ -71,12 +76,16 @@ env_ok(c, env, level) if {
 	names := {split(entry, "=")[0] | some entry in env}
 	count(names) == count(env)
 	fixed := {entry | some entry in c.env.fixed}
-	others := entries - fixed
-	shared := {entry | some pattern in policy.common.env.whole; some entry in others; regex.match(pattern, entry)}
-	every entry in others - shared {
-		env_entry_ok(c, entry)
+	others := {split(entry, "=")[0]: entry | some entry in (entries - fixed)}
+	own := env_names(c)
+	every name, entry in object.filter(others, own) {
+		own_env_ok(c, name, env_value(name, entry))
 	}
-	not_shadowed(env_names(c), shared)
+	free := object.remove(others, own)
+	links := {name | some pattern in policy.common.env.whole; some name, entry in free; regex.match(pattern, entry)}
+	every name, entry in object.remove(free, links) {
+		regex.match(policy.common.env.names[name], env_value(name, entry))
+	}
 	env_complete(level, ((fixed - entries) | (env_needed(c) - names)))
 }
 
@@ -88,34 +97,13 @@ env_needed(c) := object.keys(c.env.patterns) | object.keys(c.env.templates)
 
 env_names(c) := env_needed(c) | object.keys(c.env.optional)
 
-# A name of the container's own is not taken by what any container may carry.
-not_shadowed(names, _) if count(names) == 0
+own_env_ok(c, name, value) if regex.match(c.env.patterns[name], value)
 
-not_shadowed(names, shared) if count(names & {split(entry, "=")[0] | some entry in shared}) == 0
+own_env_ok(c, name, value) if value == filled(c.env.templates[name])
 
-env_entry_ok(c, entry) if {
-	name := split(entry, "=")[0]
-	not name in env_names(c)
-	regex.match(policy.common.env.names[name], env_value(entry, name))
-}
+own_env_ok(c, name, value) if regex.match(c.env.optional[name], value)
 
-# A variable of this container whose value is not a literal.
-env_entry_ok(c, entry) if {
-	name := split(entry, "=")[0]
-	env_value(entry, name) == filled(c.env.templates[name])
-}
-
-env_entry_ok(c, entry) if {
-	name := split(entry, "=")[0]
-	regex.match(c.env.patterns[name], env_value(entry, name))
-}
-
-env_entry_ok(c, entry) if {
-	name := split(entry, "=")[0]
-	regex.match(c.env.optional[name], env_value(entry, name))
-}
-
-env_value(entry, name) := trim_prefix(entry, prefix) if {
+env_value(name, entry) := trim_prefix(entry, prefix) if {
 	prefix := concat("", [name, "="])
 	startswith(entry, prefix)
 }

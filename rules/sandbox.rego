@@ -28,7 +28,7 @@ sandbox_plain_ok if {
 
 sandbox_id_ok if input.sandbox_id == ""
 
-sandbox_id_ok if safe_id(input.sandbox_id)
+sandbox_id_ok if regex.match(`^[0-9a-z]{64}$`, input.sandbox_id)
 
 sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
 

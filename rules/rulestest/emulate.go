@@ -142,9 +142,7 @@ func (e Emulator) env(c *policydata.Container) []string {
 	for _, name := range slices.Sorted(maps.Keys(c.Env.Templates)) {
 		env = append(env, name+"="+e.fill(c.Env.Templates[name]))
 	}
-	return append(env, "HOSTNAME="+e.Pod.Name, "KUBERNETES_SERVICE_HOST=10.0.0.1", "KUBERNETES_SERVICE_PORT=443",
-		"KUBERNETES_SERVICE_PORT_HTTPS=443", "KUBERNETES_PORT=tcp://10.0.0.1:443", "KUBERNETES_PORT_443_TCP=tcp://10.0.0.1:443",
-		"KUBERNETES_PORT_443_TCP_PROTO=tcp", "KUBERNETES_PORT_443_TCP_PORT=443", "KUBERNETES_PORT_443_TCP_ADDR=10.0.0.1")
+	return env
 }
 
 func (e Emulator) fill(template string) string {

@@ -79,6 +79,9 @@ type Template struct {
 	Annotations map[string]string           `json:"annotations"` // key -> pattern of the value
 	Sysctl      map[string]string           `json:"sysctl"`      // may be there
 	Mounts      map[string]policydata.Mount `json:"mounts"`      // by destination
+	// Variables of every such container, by name.
+	EnvTemplates map[string]string `json:"env_templates"`
+	EnvPatterns  map[string]string `json:"env_patterns"`
 }
 
 // Volume is how a kind of volume shows in CreateContainer. Strings may hold
