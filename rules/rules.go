@@ -15,7 +15,7 @@ import (
 )
 
 //go:embed requests.rego policy.rego upstream.rego state.rego sandbox.rego create.rego process.rego linux.rego
-//go:embed storage.rego exec.rego copyfile.rego network.rego findings.rego
+//go:embed storage.rego exec.rego copyfile.rego network.rego
 var files embed.FS
 
 //go:embed default/*.rego
@@ -28,7 +28,7 @@ const header = "package agent_policy\n\nimport rego.v1\n"
 func order(source string) []string {
 	return []string{
 		"requests.rego", source, "state.rego", "sandbox.rego", "create.rego", "process.rego",
-		"linux.rego", "storage.rego", "exec.rego", "copyfile.rego", "network.rego", "findings.rego",
+		"linux.rego", "storage.rego", "exec.rego", "copyfile.rego", "network.rego",
 	}
 }
 
@@ -44,8 +44,8 @@ func UpstreamText() string {
 	return join(order("upstream.rego"))
 }
 
-// join makes one module of the files, without their comments: the host's limit
-// on annotations counts every byte, and the files are where people read them.
+// join makes one module of the files, without comments and indentation: the limit
+// on the size of annotations counts every byte, and people read the files.
 func join(names []string) string {
 	var out strings.Builder
 	out.WriteString(header)
@@ -59,13 +59,23 @@ func join(names []string) string {
 			panic("rules: embedded file without the common header: " + name)
 		}
 		for _, line := range strings.Split(strings.Trim(body, "\n"), "\n") {
-			if trimmed := strings.TrimSpace(line); trimmed != "" && !strings.HasPrefix(trimmed, "#") {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 				out.WriteString(line + "\n")
 			}
 		}
 	}
 	return out.String()
 }
+
+//go:embed reasons.rego
+var reasons string
+
+// Reasons returns a second module of the same package that tells why a request
+// was denied: rules findings.<Request> (a set of objects with container, check,
+// path, wanted, got and text) and reasons.<Request> (a set of short sentences).
+// It only asks the rules of Text and decides nothing, so that it need not travel
+// with a policy: whoever holds the rules compiles it beside them.
+func Reasons() string { return reasons }
 
 // Default returns a default policy: "deny-all-but-setpolicy", "allow-all" or
 // "allow-all-except-exec". An unknown name is an error that wraps fs.ErrNotExist.

@@ -19,7 +19,7 @@ func judge(tb testing.TB, p *policydata.Policy) *rulestest.Judge {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	j, err := rulestest.New(string(text), nil)
+	j, err := rulestest.New(string(text), nil, rules.Reasons())
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func judgeCompact(tb testing.TB, p *policydata.Policy) *rulestest.Judge {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	j, err := rulestest.New(rules.Text(), data)
+	j, err := rulestest.New(rules.Text(), data, rules.Reasons())
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -116,57 +116,44 @@ mounts_ok if {
 	destinations := {mount.destination | some mount in other_mounts}
 	count(destinations) == count(other_mounts)
 	every mount in unusual_mounts {
-		mount_ok(container.mounts[mount.destination], mount)
+		mount_ok(wanted_mounts[mount.destination], mount)
 	}
-	mounts_complete(object.keys(container.mounts) - destinations)
+	mounts_complete(object.keys(wanted_mounts) - destinations)
 	volumes_ok
-}
-
-# Those that every container has come first, as they are; or in another order.
-other_mounts := array.slice(input.OCI.Mounts, count(base_mounts), 10000) if {
-	array.slice(input.OCI.Mounts, 0, count(base_mounts)) == base_mounts
-} else := [mount | some mount in input.OCI.Mounts; not base_mount_ok(mount)] if {
-	count({mount.destination | some mount in input.OCI.Mounts}) == count(input.OCI.Mounts)
-	base_complete
-}
-
-base_mounts := policy.common.mounts[container.base_mounts]
-
-base_mount_ok(mount) if {
-	some wanted in base_mounts
-	wanted.destination == mount.destination
-	object.remove(wanted, ["options"]) == object.remove(mount, ["options"])
-	sort(wanted.options) == sort(mount.options)
-}
-
-base_complete if policy.strict.mounts == "optional"
-
-base_complete if {
-	present := {mount.destination | some mount in input.OCI.Mounts}
-	count({mount.destination | some mount in base_mounts} - present) == 0
 }
 
 mounts_complete(_) if policy.strict.mounts == "optional"
 
 mounts_complete(missing) if {
 	every destination in missing {
-		container.mounts[destination].optional
+		wanted_mounts[destination].optional
 	}
 }
 
+# Those that every container has come first and as they are, or anywhere.
+base_first if array.slice(input.OCI.Mounts, 0, count(base_mounts)) == base_mounts
+
+base_mounts := policy.common.mounts[container.base_mounts]
+
+other_mounts := array.slice(input.OCI.Mounts, count(base_mounts), 10000) if base_first
+
+else := input.OCI.Mounts
+
+wanted_mounts := container.mounts if base_first
+
+else := object.union(container.mounts, {mount.destination: object.union(mount, {"from": "exact"}) | some mount in base_mounts})
+
 # Most mounts are shared files with the policy's type and options in its order.
-unusual_mounts := [mount | some mount in other_mounts; not mount in usual] if {
-	wanted_mounts := container.mounts
-	prefix := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
-	usual := {mount |
-		some mount in other_mounts
-		wanted := wanted_mounts[mount.destination]
-		wanted.from == "shared"
-		wanted.options == mount.options
-		wanted.type_ == mount.type_
-		shared_ok(wanted, mount.source, prefix)
-	}
+usual_mounts := {mount |
+	some mount in other_mounts
+	wanted := container.mounts[mount.destination]
+	wanted.from == "shared"
+	wanted.options == mount.options
+	wanted.type_ == mount.type_
+	shared_ok(wanted, mount.source, concat("", [policy.common.shared_dirs[0], "/", root_id, "-"]))
 }
+
+unusual_mounts := [mount | some mount in other_mounts; not mount in usual_mounts]
 
 mount_ok(wanted, mount) if {
 	mount.type_ == wanted.type_
@@ -176,16 +163,12 @@ mount_ok(wanted, mount) if {
 
 options_ok(wanted, options) if options == wanted.options
 
-options_ok(wanted, options) if sort(options) == sort(wanted.options)
-
 options_ok(wanted, options) if {
 	got := {option | some option in options}
 	count(got) == count(options)
 	needed := {option | some option in wanted.options}
 	count(needed - got) == 0
-	every option in got - needed {
-		option in wanted.extra_options
-	}
+	count((got - needed) - {option | some option in wanted.extra_options}) == 0
 }
 
 source_ok(wanted, source) if {

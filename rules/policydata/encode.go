@@ -114,11 +114,11 @@ func emptyFor(parent, key string) any {
 const lineWidth = 100
 
 func writeTree(out *bytes.Buffer, v any, depth int) {
-	if line := oneLine(v); len(line)+2*depth <= lineWidth {
+	if line := oneLine(v); len(line)+depth <= lineWidth {
 		out.Write(line)
 		return
 	}
-	indent := strings.Repeat("  ", depth+1)
+	indent := strings.Repeat(" ", depth+1)
 	switch v := v.(type) {
 	case map[string]any:
 		out.WriteString("{\n")
@@ -131,7 +131,7 @@ func writeTree(out *bytes.Buffer, v any, depth int) {
 			out.WriteString(": ")
 			writeTree(out, v[key], depth+1)
 		}
-		out.WriteString("\n" + indent[2:] + "}")
+		out.WriteString("\n" + indent[1:] + "}")
 	case []any:
 		out.WriteString("[\n")
 		for i, item := range v {
@@ -141,7 +141,7 @@ func writeTree(out *bytes.Buffer, v any, depth int) {
 			out.WriteString(indent)
 			writeTree(out, item, depth+1)
 		}
-		out.WriteString("\n" + indent[2:] + "]")
+		out.WriteString("\n" + indent[1:] + "]")
 	default:
 		out.Write(oneLine(v))
 	}

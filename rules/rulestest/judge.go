@@ -42,15 +42,20 @@ type Judge struct {
 	queries  map[string]rego.PreparedEvalQuery
 }
 
-// New compiles a policy text. Data, if not nil, is loaded as policy_data beside
-// it, as a guest does with the compact form.
-func New(text string, data []byte) (*Judge, error) {
-	module, err := ast.ParseModuleWithOpts("agent_policy.rego", text, ast.ParserOptions{RegoVersion: ast.RegoV0})
-	if err != nil {
-		return nil, fmt.Errorf("parse rules: %w", err)
+// New compiles a policy text, with further modules of its package. Data, if not
+// nil, is loaded as policy_data beside it, as a guest does with the compact form.
+func New(text string, data []byte, more ...string) (*Judge, error) {
+	modules := map[string]*ast.Module{}
+	for i, source := range append([]string{text}, more...) {
+		name := fmt.Sprintf("agent_policy-%d.rego", i)
+		module, err := ast.ParseModuleWithOpts(name, source, ast.ParserOptions{RegoVersion: ast.RegoV0})
+		if err != nil {
+			return nil, fmt.Errorf("parse rules: %w", err)
+		}
+		modules[name] = module
 	}
 	compiler := ast.NewCompiler()
-	if compiler.Compile(map[string]*ast.Module{"agent_policy.rego": module}); compiler.Failed() {
+	if compiler.Compile(modules); compiler.Failed() {
 		return nil, fmt.Errorf("compile rules: %w", compiler.Errors)
 	}
 	root := map[string]any{"pstate": map[string]any{}}
