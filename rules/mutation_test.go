@@ -142,6 +142,17 @@ func covered(tried map[string]bool, kind, path string) bool {
 // agentAPI is the agent's API as facts: messages by full name.
 type agentAPI struct {
 	Messages map[string][]struct{ Name, Type string }
+	Services map[string][]apiMethod
+}
+
+type apiMethod struct{ Method, Request string }
+
+func readMethods(t *testing.T) []apiMethod {
+	t.Helper()
+	if api := readAPI(t); api != nil {
+		return api.Services["grpc.AgentService"]
+	}
+	return nil
 }
 
 func readAPI(t *testing.T) *agentAPI {

@@ -1,6 +1,5 @@
 # Waits for the pod's own policy: nothing else is allowed, so that nothing can have
-# happened before it. What a runtime asks of every guest before it sets the policy is
-# read-only or harmless.
+# happened before it.
 package agent_policy
 
 import rego.v1
@@ -19,7 +18,7 @@ CreateContainerRequest := false
 
 CreateSandboxRequest := false
 
-DestroySandboxRequest := true
+DestroySandboxRequest := false
 
 ExecProcessRequest := false
 
@@ -29,9 +28,9 @@ GetIPTablesRequest := false
 
 GetMetricsRequest := false
 
-GetOOMEventRequest := true
+GetOOMEventRequest := false
 
-GuestDetailsRequest := true
+GuestDetailsRequest := false
 
 ListInterfacesRequest := false
 

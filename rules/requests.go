@@ -1,0 +1,36 @@
+package rules
+
+import (
+	_ "embed"
+	"encoding/json"
+)
+
+//go:embed requests.json
+var requestsJSON []byte
+
+// Stance is what the rules say to a kind of request before looking at a policy.
+type Stance string
+
+// Values of Stance.
+const (
+	Allowed Stance = "allowed" // whatever the request holds
+	Checked Stance = "checked" // allowed where the checks hold
+	Denied  Stance = "denied"  // unless the policy asks for it
+)
+
+// Entry is an entry point of the rules. The agent's 42 methods have 41: both
+// methods that read a stream have one message.
+type Entry struct {
+	Request string `json:"request"` // message name
+	Default Stance `json:"default"`
+	Checks  string `json:"checks"` // one or two sentences, Markdown
+}
+
+// Entries returns the entry points in the order of the agent's methods.
+func Entries() []Entry {
+	var list []Entry
+	if err := json.Unmarshal(requestsJSON, &list); err != nil {
+		panic("rules: embedded list of requests: " + err.Error())
+	}
+	return list
+}
