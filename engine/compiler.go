@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -19,16 +20,27 @@ const DefaultTimeout = 2 * time.Second
 type CompilerOptions struct {
 	// Timeout bounds the one evaluation that Compile makes. Zero means DefaultTimeout.
 	Timeout time.Duration
-	// HeldRules are the rules texts that a compact policy may name by digest: each the exact bytes that precede policy_data
-	// in the full form.
-	HeldRules [][]byte
+	// HeldRules are the rules that a compact policy may name by digest.
+	HeldRules []HeldRules
+}
+
+// HeldRules are rules that the guest has in its measured image.
+type HeldRules struct {
+	// Text is the exact bytes that precede policy_data in the full form; their SHA-256 is the rules' digest.
+	Text []byte
+	// Reasons is a module of the same package that is compiled beside Text: a rule named reasons and what it needs. It does not
+	// count for the digest, and may explain but not decide: it must not define a rule that Text defines. Nil for none.
+	Reasons []byte
+	// OnDemand rules are compiled when a policy first names them, others also by Warm.
+	OnDemand bool
 }
 
 // Compiler turns policy texts into policies. It is immutable and safe for concurrent use.
 type Compiler struct {
 	timeout time.Duration
 	v0, v1  *ast.Capabilities
-	held    map[[sha256.Size]byte]*program
+	held    map[[sha256.Size]byte]func() (*program, error) // compiled once, when first asked for
+	warm    []func() (*program, error)
 }
 
 // CompileError says where a policy text does not compile. It never quotes the text.
@@ -51,28 +63,53 @@ func (e *UnheldRulesError) Error() string {
 // ErrCompilePanic is wrapped by the error of a text on which the parser or compiler panicked.
 var ErrCompilePanic = errors.New("policy compiler panicked")
 
-// NewCompiler compiles the held rules. It fails if one of them does not compile.
+// NewCompiler makes a compiler. Held rules are not compiled yet: that is done by Warm, or when a policy first names them.
 func NewCompiler(opts CompilerOptions) (*Compiler, error) {
 	c := &Compiler{
 		timeout: opts.Timeout,
 		v0:      capabilities(ast.RegoV0),
 		v1:      capabilities(ast.RegoV1),
-		held:    make(map[[sha256.Size]byte]*program, len(opts.HeldRules)),
+		held:    make(map[[sha256.Size]byte]func() (*program, error), len(opts.HeldRules)),
 	}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
 	}
-	for i, text := range opts.HeldRules {
-		if err := CheckText(text); err != nil {
+	for i, rules := range opts.HeldRules {
+		if err := CheckText(rules.Text); err != nil {
 			return nil, fmt.Errorf("held rules %d: %w", i, err)
 		}
-		p, err := c.build(bytes.Clone(text), true)
-		if err != nil {
-			return nil, fmt.Errorf("held rules %d: %w", i, err)
+		build := sync.OnceValues(func() (*program, error) {
+			return c.build(source{rules: rules.Text, reasons: rules.Reasons, hoisted: true})
+		})
+		c.held[sha256.Sum256(rules.Text)] = build
+		if !rules.OnDemand {
+			c.warm = append(c.warm, build)
 		}
-		c.held[sha256.Sum256(text)] = p
 	}
 	return c, nil
+}
+
+// Warm compiles the held rules, so that a policy that names them only has to load its data. It is for a guest's idle time
+// between its start and the first policy; a policy that comes meanwhile waits for it. It fails if one does not compile.
+func (c *Compiler) Warm() error {
+	var failed error
+	for _, build := range c.warm {
+		failed = errors.Join(failed, attempt(build))
+	}
+	return failed
+}
+
+func attempt(build func() (*program, error)) (err error) {
+	defer recoverTo(&err, ErrCompilePanic)
+	_, err = build()
+	return err
+}
+
+// source is what a program is built from.
+type source struct {
+	rules   []byte
+	reasons []byte // compiled beside the rules; nil for none
+	hoisted bool   // policy_data is not a rule but a base document, which the rules may name as if it were one
 }
 
 // Compile checks the bounds of text, parses it (Rego v0 first, v1 if that fails), and prepares it for evaluation. The text is
@@ -116,23 +153,26 @@ func recoverTo(err *error, as error) {
 // plain data; any other is compiled as it stands, so that taking it apart can never change what it means.
 func (c *Compiler) load(ctx context.Context, text []byte) (*Policy, error) {
 	if p, ok := splitCompact(text); ok {
-		prog := c.held[p.digest]
-		if prog == nil {
+		build, ok := c.held[p.digest]
+		if !ok {
 			return nil, &UnheldRulesError{Digest: p.digest}
+		}
+		prog, err := build()
+		if err != nil {
+			return nil, fmt.Errorf("held rules: %w", err)
 		}
 		return newPolicy(ctx, c, policyParts{text: text, program: prog, data: p.data})
 	}
 	if p, ok := splitFull(text); ok {
-		prog := c.held[p.digest]
-		var err error
-		if prog == nil {
-			prog, err = c.build(p.rules, true)
+		build, ok := c.held[p.digest]
+		if !ok {
+			build = func() (*program, error) { return c.build(source{rules: p.rules, hoisted: true}) }
 		}
-		if err == nil {
+		if prog, err := build(); err == nil {
 			return newPolicy(ctx, c, policyParts{text: text, program: prog, data: p.data})
 		}
 	}
-	prog, err := c.build(text, false)
+	prog, err := c.build(source{rules: text})
 	if err != nil {
 		return nil, err
 	}
@@ -140,12 +180,12 @@ func (c *Compiler) load(ctx context.Context, text []byte) (*Policy, error) {
 }
 
 // build compiles rules as Rego v0 and, if that fails, as v1. Of two failures it reports the one that got further.
-func (c *Compiler) build(rules []byte, hoisted bool) (*program, error) {
-	prog, err0 := c.buildVersion(rules, ast.RegoV0, hoisted)
+func (c *Compiler) build(src source) (*program, error) {
+	prog, err0 := c.buildVersion(src, ast.RegoV0)
 	if err0 == nil {
 		return prog, nil
 	}
-	prog, err1 := c.buildVersion(rules, ast.RegoV1, hoisted)
+	prog, err1 := c.buildVersion(src, ast.RegoV1)
 	if err1 == nil {
 		return prog, nil
 	}
@@ -175,24 +215,28 @@ var (
 
 const dataName = "policy_data"
 
-// buildVersion parses and compiles rules. With hoisted set, policy_data is not a rule but a base document, which the rules may
-// name as if it were one.
-func (c *Compiler) buildVersion(rules []byte, version ast.RegoVersion, hoisted bool) (*program, *stagedError) {
+// buildVersion parses and compiles the source as one version of Rego.
+func (c *Compiler) buildVersion(src source, version ast.RegoVersion) (*program, *stagedError) {
 	caps := c.v0
 	if version == ast.RegoV1 {
 		caps = c.v1
 	}
-	module, err := ast.ParseModuleWithOpts("policy.rego", string(rules), ast.ParserOptions{RegoVersion: version, Capabilities: caps})
+	opts := ast.ParserOptions{RegoVersion: version, Capabilities: caps}
+	module, err := parse(src.rules, opts)
 	if err != nil {
-		return nil, staged(0, err)
+		return nil, err
 	}
-	if !module.Package.Path.Equal(policyPackage) {
-		loc := module.Package.Location
-		return nil, &stagedError{stage: 1, CompileError: CompileError{
-			Line: loc.Row, Column: loc.Col, Code: "package_error", Message: "the package must be agent_policy"}}
-	}
-	if hoisted {
+	if src.hoisted {
 		if err := importData(module); err != nil {
+			return nil, err
+		}
+	}
+	if src.reasons != nil {
+		reasons, err := parse(src.reasons, opts)
+		if err != nil {
+			return nil, err
+		}
+		if err := addReasons(module, reasons); err != nil {
 			return nil, err
 		}
 	}
@@ -203,12 +247,46 @@ func (c *Compiler) buildVersion(rules []byte, version ast.RegoVersion, hoisted b
 	return prog, nil
 }
 
+// parse reads one module of the package agent_policy.
+func parse(text []byte, opts ast.ParserOptions) (*ast.Module, *stagedError) {
+	module, err := ast.ParseModuleWithOpts(moduleName, string(text), opts)
+	if err != nil {
+		return nil, staged(0, err)
+	}
+	if !module.Package.Path.Equal(policyPackage) {
+		return nil, misplaced(module.Package.Location, "package_error", "the package must be agent_policy")
+	}
+	return module, nil
+}
+
+// addReasons moves the rules of reasons into module, whose imports serve them too. Neither may define what the other defines.
+func addReasons(module, reasons *ast.Module) *stagedError {
+	defined := map[string]bool{}
+	for _, rule := range module.Rules {
+		defined[ruleName(rule)] = true
+	}
+	for _, rule := range reasons.Rules {
+		if defined[ruleName(rule)] {
+			return misplaced(rule.Location, "reasons_error", "reasons must not define a rule that decides")
+		}
+		ast.WalkRules(rule, func(r *ast.Rule) bool {
+			r.Module = module
+			return false
+		})
+		module.Rules = append(module.Rules, rule)
+	}
+	return nil
+}
+
+func misplaced(at *ast.Location, code, message string) *stagedError {
+	return &stagedError{stage: 1, CompileError: CompileError{Line: at.Row, Column: at.Col, Code: code, Message: message}}
+}
+
 // importData lets the rules of module name the base document policy_data by its bare name.
 func importData(module *ast.Module) *stagedError {
 	for _, rule := range module.Rules {
 		if rule.Head.Ref()[0].Value.Compare(ast.Var(dataName)) == 0 {
-			return &stagedError{stage: 1, CompileError: CompileError{
-				Line: rule.Location.Row, Column: rule.Location.Col, Code: "policy_data_error", Message: "rules must not define policy_data"}}
+			return misplaced(rule.Location, "policy_data_error", "rules must not define policy_data")
 		}
 	}
 	for _, imp := range module.Imports {
@@ -216,8 +294,7 @@ func importData(module *ast.Module) *stagedError {
 			if ref, ok := imp.Path.Value.(ast.Ref); ok && ref.Equal(policyData) {
 				return nil
 			}
-			return &stagedError{stage: 1, CompileError: CompileError{
-				Line: imp.Location.Row, Column: imp.Location.Col, Code: "policy_data_error", Message: "rules must not import another policy_data"}}
+			return misplaced(imp.Location, "policy_data_error", "rules must not import another policy_data")
 		}
 	}
 	module.Imports = append(module.Imports, &ast.Import{Path: ast.NewTerm(policyData.Copy()), Location: module.Package.Location})

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+
 	"portcullis/engine"
 )
 
@@ -275,9 +277,51 @@ func TestHeldRulesMustCompile(t *testing.T) {
 		"nothing":             "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: [][]byte{[]byte(rules)}}); err == nil {
+			if err := warm(engine.HeldRules{Text: []byte(rules)}); err == nil {
 				t.Error("accepted")
 			}
 		})
 	}
+}
+
+// Reasons that are held beside rules explain their denials, in both forms, and cannot decide.
+func TestHeldReasonsExplainAndDoNotDecide(t *testing.T) {
+	rules := "package agent_policy\n\nimport rego.v1\n\nStatsContainerRequest if input.container_id == policy_data.id\n"
+	reasons := "package agent_policy\n\nimport rego.v1\n\nreasons.StatsContainerRequest contains msg if {\n\tmsg := sprintf(\"want %s\", [policy_data.id])\n}\n"
+	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []engine.HeldRules{{Text: []byte(rules), Reasons: []byte(reasons)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	compact := fmt.Sprintf("package agent_policy\n\nrules := \"sha256:%x\"\n\npolicy_data := {\"id\": \"a\"}\n", sha256.Sum256([]byte(rules)))
+	for name, text := range map[string]string{"compact": compact, "full": rules + "policy_data := {\"id\": \"a\"}\n"} {
+		t.Run(name, func(t *testing.T) {
+			p, err := c.Compile(context.Background(), []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := engine.New(p, engine.Options{})
+			defer e.Close()
+			for id, reason := range map[string]string{"a": "", "b": "want a"} {
+				v, err := e.Judge(context.Background(), engine.Request{EntryPoint: "StatsContainerRequest", Input: func(*engine.Policy) (ast.Value, error) {
+					return ast.NewObject(ast.Item(ast.StringTerm("container_id"), ast.StringTerm(id))), nil
+				}})
+				if err != nil || v.Allowed != (reason == "") || v.Reason != reason {
+					t.Errorf("%s: %+v, %v", id, v, err)
+				}
+			}
+		})
+	}
+	decides := strings.Replace(reasons, "reasons.StatsContainerRequest contains msg", "StatsContainerRequest", 1)
+	if err := warm(engine.HeldRules{Text: []byte(rules), Reasons: []byte(decides)}); err == nil {
+		t.Error("reasons that define a deciding rule were taken")
+	}
+}
+
+// warm compiles held rules.
+func warm(rules engine.HeldRules) error {
+	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []engine.HeldRules{rules}})
+	if err != nil {
+		return err
+	}
+	return c.Warm()
 }

@@ -43,7 +43,7 @@ func newCompiler(t testing.TB, held ...string) *engine.Compiler {
 	t.Helper()
 	var opts engine.CompilerOptions
 	for _, h := range held {
-		opts.HeldRules = append(opts.HeldRules, []byte(h))
+		opts.HeldRules = append(opts.HeldRules, engine.HeldRules{Text: []byte(h)})
 	}
 	c, err := engine.NewCompiler(opts)
 	if err != nil {

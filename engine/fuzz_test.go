@@ -21,7 +21,7 @@ func FuzzCompile(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	c, err := engine.NewCompiler(engine.CompilerOptions{Timeout: 100 * time.Millisecond, HeldRules: [][]byte{[]byte(podRules)}})
+	c, err := engine.NewCompiler(engine.CompilerOptions{Timeout: 100 * time.Millisecond, HeldRules: []engine.HeldRules{{Text: []byte(podRules)}}})
 	if err != nil {
 		f.Fatal(err)
 	}

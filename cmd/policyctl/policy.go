@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"portcullis/engine"
+	"portcullis/rules"
 )
 
 // loadEngine compiles the policy file at path and starts an engine on it. What is wrong with the file is the user's mistake.
@@ -39,7 +40,13 @@ func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
 }
 
 // heldRules are the rules texts that a compact policy may name by digest.
-func heldRules() [][]byte { return nil }
+func heldRules() []engine.HeldRules {
+	reasons := []byte(rules.Reasons())
+	return []engine.HeldRules{
+		{Text: []byte(rules.Text()), Reasons: reasons},
+		{Text: []byte(rules.UpstreamText()), Reasons: reasons, OnDemand: true},
+	}
+}
 
 // readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"portcullis/engine"
+	"portcullis/rules"
 )
 
 // denyAllButSetPolicy decides where no default policy is configured.
@@ -45,4 +46,10 @@ func readPolicy(path string) ([]byte, error) {
 }
 
 // heldRules are the rules texts that a compact policy may name by digest.
-func heldRules() [][]byte { return nil }
+func heldRules() []engine.HeldRules {
+	reasons := []byte(rules.Reasons())
+	return []engine.HeldRules{
+		{Text: []byte(rules.Text()), Reasons: reasons},
+		{Text: []byte(rules.UpstreamText()), Reasons: reasons, OnDemand: true},
+	}
+}

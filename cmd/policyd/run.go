@@ -88,6 +88,7 @@ func serve(ctx context.Context, c config, logger *slog.Logger) error {
 		logger.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
 	}
 	notify(logger, daemon.SdNotifyReady)
+	go d.warm()
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
@@ -117,12 +118,20 @@ func notify(logger *slog.Logger, state string) {
 
 // daemon is policyd's parts, wired.
 type policyDaemon struct {
-	config config
-	log    *slog.Logger
-	engine *engine.Engine
-	chain  *binding.Chain
-	gate   *gate.Gate
-	trace  *trace.Log
+	config   config
+	log      *slog.Logger
+	compiler *engine.Compiler
+	engine   *engine.Engine
+	chain    *binding.Chain
+	gate     *gate.Gate
+	trace    *trace.Log
+}
+
+// warm compiles the held rules while the guest is still waiting for its policy.
+func (d *policyDaemon) warm() {
+	if err := d.compiler.Warm(); err != nil {
+		d.log.Error("held rules do not compile, policies in compact form are refused", "error", err)
+	}
 }
 
 // newDaemon wires the parts and brings the binding into its first state. What cannot be bound is denied, with the reason in
@@ -152,6 +161,7 @@ func newDaemon(ctx context.Context, c config, logger *slog.Logger) (*policyDaemo
 	if d.trace, err = openTrace(c.Policy.DebugLog, logger); err != nil {
 		return nil, err
 	}
+	d.compiler = compiler
 	d.engine = engine.New(first, engine.Options{})
 	anchors := bind(ctx, c, bootID, logger)
 	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
