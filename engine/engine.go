@@ -87,6 +87,12 @@ func (e *Engine) State() State { return stateOf(e.world.Load().states) }
 // Activate makes p the active policy, in one step, once no verdict holds the state any more. Judgements without ops that are
 // under way end with the policy they began with. It fails only when ctx ends first, and then changes nothing.
 func (e *Engine) Activate(ctx context.Context, p *Policy, change StateChange) error {
+	return e.ActivateAfter(ctx, p, change, func(State) error { return nil })
+}
+
+// ActivateAfter is Activate with one more condition: ready is called with the state that p begins in, when nothing else can
+// fail any more and while nobody can change the state. Its error is returned as it is, and changes nothing.
+func (e *Engine) ActivateAfter(ctx context.Context, p *Policy, change StateChange, ready func(State) error) error {
 	if err := e.hold(ctx); err != nil {
 		return fmt.Errorf("activate policy: %w", err)
 	}
@@ -95,6 +101,9 @@ func (e *Engine) Activate(ctx context.Context, p *Policy, change StateChange) er
 	states := []document{freshState()}
 	if change == KeepState {
 		states = w.states
+	}
+	if err := ready(stateOf(states)); err != nil {
+		return err
 	}
 	e.install(p, w.generation+1, states)
 	return nil

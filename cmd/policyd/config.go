@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"portcullis/engine/gate"
+	"portcullis/measure"
 )
 
 // config is /etc/portcullis/config.toml. Every key has a default, and an unknown one is an error.
@@ -148,8 +150,11 @@ func (c *config) validate() error {
 			return fmt.Errorf("%s = %q: want one of %q", w.key, w.value, w.allowed)
 		}
 	}
-	if p := c.Binding.VTPM.PCR; p < 0 || p > 15 {
-		return fmt.Errorf("binding.vtpm.pcr = %d: want 0 to 15; 16 and 23 can be reset, 17 to 22 cannot be extended", p)
+	if err := c.Binding.VTPM.validate(); err != nil {
+		return err
+	}
+	if c.Binding.Backend == "vtpm" && c.Binding.Alg != "sha256" {
+		return fmt.Errorf("binding.alg = %q: a vTPM takes sha256 only", c.Binding.Alg)
 	}
 	if i := c.Binding.Initdata; i != "auto" && i != "off" && !strings.HasPrefix(i, "/") {
 		return fmt.Errorf("binding.initdata = %q: want auto, off or an absolute path", i)
@@ -164,6 +169,19 @@ func (c *config) validate() error {
 	}
 	if len(c.Gate.Listen) == 0 && c.Gate.REST == "" {
 		return errors.New("gate.listen is empty and gate.rest is not set: there is nothing to serve")
+	}
+	return nil
+}
+
+func (v vtpmConfig) validate() error {
+	if v.PCR < 0 || v.PCR > math.MaxInt32 {
+		return fmt.Errorf("binding.vtpm.pcr = %d: there is no such register; use 8", v.PCR)
+	}
+	if err := measure.CheckPCR(uint32(v.PCR)); err != nil {
+		return fmt.Errorf("binding.vtpm.pcr = %d: %w", v.PCR, err)
+	}
+	if !strings.HasPrefix(v.Device, "/") && !strings.HasPrefix(v.Device, "unix:///") {
+		return fmt.Errorf("binding.vtpm.device = %q: want a device file or unix:///path", v.Device)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: c.level()}))
-	if err := serve(ctx, c, logger); err != nil {
+	if err := serve(ctx, c, thisGuest(c), logger); err != nil {
 		logger.Error("policyd stops", "error", err)
 		return exitFail
 	}
@@ -70,10 +70,10 @@ func tightenByKernel(c *config) error {
 }
 
 // serve runs the daemon until ctx ends.
-func serve(ctx context.Context, c config, logger *slog.Logger) error {
+func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 	quietLibraries()
 	limitMemory()
-	d, err := newDaemon(ctx, c, logger)
+	d, err := newDaemon(ctx, c, g, logger)
 	if err != nil {
 		return err
 	}
@@ -82,6 +82,7 @@ func serve(ctx context.Context, c config, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer d.serveStatus(ctx)()
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- d.gate.Serve(context.WithoutCancel(ctx), l) }()
@@ -119,6 +120,7 @@ func notify(logger *slog.Logger, state string) {
 // daemon is policyd's parts, wired.
 type policyDaemon struct {
 	config   config
+	guest    guest
 	log      *slog.Logger
 	compiler *engine.Compiler
 	engine   *engine.Engine
@@ -136,8 +138,8 @@ func (d *policyDaemon) warm() {
 
 // newDaemon wires the parts and brings the binding into its first state. What cannot be bound is denied, with the reason in
 // every denial; what cannot be configured is an error.
-func newDaemon(ctx context.Context, c config, logger *slog.Logger) (*policyDaemon, error) {
-	d := &policyDaemon{config: c, log: logger}
+func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*policyDaemon, error) {
+	d := &policyDaemon{config: c, guest: g, log: logger}
 	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: heldRules()})
 	if err != nil {
 		return nil, err
@@ -150,7 +152,7 @@ func newDaemon(ctx context.Context, c config, logger *slog.Logger) (*policyDaemo
 	if err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(c.runDir(), bootID)
+	j, err := journal.Open(g.runDir, bootID)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +165,7 @@ func newDaemon(ctx context.Context, c config, logger *slog.Logger) (*policyDaemo
 	}
 	d.compiler = compiler
 	d.engine = engine.New(first, engine.Options{})
-	anchors := bind(ctx, c, bootID, logger)
+	anchors := bind(ctx, c, g, bootID, logger)
 	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
 	d.chain = binding.New(anchors)
 	if err := d.chain.Start(ctx, isUp(ctx, agent)); err != nil {

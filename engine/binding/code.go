@@ -35,6 +35,7 @@ const (
 	CodePCRUnexpected   Code = "pcr-unexpected"    // the register holds what nobody accounted for
 	CodePCRExtend       Code = "pcr-extend-failed" // the TPM did not take the digest
 	CodeTPMUntrusted    Code = "tpm-untrusted"     // the only backend is a TPM without trust set
+	CodeModeRefused     Code = "mode-refused"      // mode off in a guest that shows a TEE
 	CodeLogFailed       Code = "log-failed"        // the event log or the journal cannot be written
 	CodeStateLost       Code = "state-lost"        // policyd was restarted beside a running agent without its journal
 )
@@ -74,6 +75,15 @@ func (e *Error) GRPCStatus() *status.Status {
 		code = codes.Unavailable
 	}
 	return status.New(code, engine.OneLine("SetPolicyRequest is refused: "+e.Error(), maxErrorText))
+}
+
+// codeOf returns the code of an Error in err's tree, "" when there is none.
+func codeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
 }
 
 // refuse makes an Error.

@@ -1,6 +1,7 @@
 package binding
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -14,47 +15,71 @@ import (
 // what initdata says, or else the default policy. agentRuns says that an agent is already there. An error is never a reason
 // to run open: it is also the reason of every denial from then on.
 func (c *Chain) Start(ctx context.Context, agentRuns bool) error {
-	record, text, err := c.Journal.Load()
+	record, text, err := c.cfg.Journal.Load()
 	switch {
-	case c.denied != nil && c.Denied != nil:
-		return c.Denied
+	case c.fatal != nil:
+		return c.fatal
 	case errors.Is(err, journal.ErrNone) && agentRuns:
 		return c.lost(errors.New("an agent is running and there is no journal of what it runs"))
 	case errors.Is(err, journal.ErrNone):
-		return c.startInitdata(ctx)
+		return c.startFresh(ctx)
 	case err != nil:
 		return c.lost(err)
+	case record.Policy != "":
+		return c.resume(ctx, record, text)
+	case c.cfg.Initdata != nil && record.Ran:
+		return c.lost(errors.New("there is initdata now, and the default policy has let requests through before"))
 	}
-	if err := c.restore(ctx, record, text); err != nil {
-		return c.lost(err)
-	}
-	return nil
+	return c.resumeDefault(ctx, record)
 }
 
 // lost denies everything but what ends a pod: nobody knows what runs beside this process.
 func (c *Chain) lost(cause error) error {
-	c.Deny(CodeStateLost, cause)
-	return c.Denied
+	err := refuse(CodeStateLost, cause)
+	c.Deny(err.Code, err.Err)
+	return err
 }
 
-// startInitdata binds and activates the policy of the guest's initdata, if there is initdata.
-func (c *Chain) startInitdata(ctx context.Context) error {
-	if c.Initdata == nil {
+// startFresh begins a boot: with initdata's policy, if there is initdata, else without a policy. What an earlier process
+// measured and did not live to activate must be sent again before anything runs.
+func (c *Chain) startFresh(ctx context.Context) error {
+	if i := c.cfg.Initdata; i != nil {
+		if err := c.bindInitdata(ctx, i); err != nil {
+			c.Deny(err.Code, err.Err)
+			return err
+		}
 		return nil
 	}
-	if err := c.bindInitdata(ctx); err != nil {
-		c.Deny(err.Code, err.Err)
-		return err
+	digest, err := c.measured(ctx)
+	if err == nil && digest != nil {
+		err = refuse(CodeNotSet, fmt.Errorf("the policy with digest %x was measured and is not active; send it again", digest))
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.denied = err // a SetPolicy tries again
+	return err
 }
 
-func (c *Chain) bindInitdata(ctx context.Context) *Error {
-	i := c.Initdata
-	if c.Field != nil {
-		if err := c.Field.Match(i.Digest); err != nil {
-			return because(CodeDigestMismatch, err)
-		}
+// measured is Register.Measured, bounded; nil without a register.
+func (c *Chain) measured(ctx context.Context) ([]byte, *Error) {
+	if c.cfg.Register == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	digest, err := c.cfg.Register.Measured(ctx)
+	if err != nil {
+		return nil, because(CodePCRUnexpected, err)
+	}
+	return digest, nil
+}
+
+func (c *Chain) bindInitdata(ctx context.Context, i *Initdata) *Error {
+	if err := c.compare(i.event()); err != nil {
+		return err
 	}
 	if i.Policy == nil {
 		return refuse(CodeInitdataInvalid, errors.New("initdata has no policy.rego"))
@@ -63,71 +88,104 @@ func (c *Chain) bindInitdata(ctx context.Context) *Error {
 	if err != nil {
 		return because(CodePolicyInvalid, err)
 	}
-	return c.activate(ctx, p, i.event(), i.Provide)
+	return c.activate(ctx, p, i.event())
 }
 
 func (i *Initdata) event() Event {
 	return Event{Type: "initdata", Alg: i.Alg, Digest: i.Digest, Size: i.Size}
 }
 
-// restore makes the journal's policy active again in its state. The hardware and the register have to vouch for it again.
-func (c *Chain) restore(ctx context.Context, record journal.Record, text []byte) error {
-	if record.Pending != "" {
-		err := c.Journal.Update(func(r *journal.Record) error {
-			id := r.Pending
-			r.Pending = ""
-			return r.Burn(id)
-		})
-		if err != nil {
-			return err
+// resumeDefault goes on with the default policy in the journal's state.
+func (c *Chain) resumeDefault(ctx context.Context, record journal.Record) error {
+	if err := c.burnPending(record.Pending); err != nil {
+		return c.lost(err)
+	}
+	if len(record.State.Possible) > 0 { // else no request has changed the state
+		if err := c.cfg.Engine.Restore(ctx, c.cfg.Default, record.State); err != nil {
+			return c.lost(err)
 		}
 	}
-	p := c.Default
-	if record.Policy != "" {
-		var err error
-		if p, err = c.rebind(ctx, text); err != nil {
-			return err
-		}
+	c.mu.Lock()
+	c.ran = record.Ran
+	c.mu.Unlock()
+	return c.startFresh(ctx)
+}
+
+// errReplaced says that the register holds a later policy than the journal.
+var errReplaced = errors.New("a later policy was measured and is not active; send it again")
+
+// resume makes the journal's policy active again in its state. The hardware and the register have to vouch for it again.
+func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) error {
+	if err := c.burnPending(record.Pending); err != nil {
+		return c.lost(err)
 	}
-	if err := c.Engine.Restore(ctx, p, record.State); err != nil {
-		return fmt.Errorf("restore policy state: %w", err)
+	p, err := c.rebind(ctx, text)
+	if err != nil && !errors.Is(err, errReplaced) {
+		return c.lost(err)
+	}
+	if err := c.cfg.Engine.Restore(ctx, p, record.State); err != nil {
+		return c.lost(err)
+	}
+	if i := c.cfg.Initdata; i != nil && i.Provide != nil {
+		if err := i.Provide(); err != nil {
+			refused := because(CodeInitdataInvalid, err)
+			c.Deny(refused.Code, refused.Err)
+			return refused
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.isSet, c.ran = record.Policy != "", record.Ran
-	if c.isSet {
-		c.denied = nil
+	c.isSet, c.ran, c.denied = true, record.Ran, nil
+	if err != nil {
+		c.denied = refuse(CodeNotSet, err)
+		return c.denied
 	}
-	digest := p.Digest()
-	c.Log.Info("policy and state restored", "sha256", hex.EncodeToString(digest[:]), "ran", record.Ran)
+	c.log.Info("policy and state restored", "sha256", record.Policy, "ran", record.Ran)
 	return nil
 }
 
-// rebind checks that a restored policy is the one that was bound, and compiles it.
+// burnPending keeps a container id out of use whose creation an earlier process did not see the end of.
+func (c *Chain) burnPending(id string) error {
+	if id == "" {
+		return nil
+	}
+	return c.cfg.Journal.Update(func(r *journal.Record) error {
+		r.Pending = ""
+		return r.Burn(id)
+	})
+}
+
+// rebind checks that a restored policy is the one that was bound, and compiles it. With errReplaced the policy is still the
+// one to go on from: it ruled, and an update was measured that did not come into force.
 func (c *Chain) rebind(ctx context.Context, text []byte) (*engine.Policy, error) {
-	event, err := newEvent("policy", c.Alg, text)
+	event, err := newEvent("policy", c.cfg.Alg, text)
 	if err != nil {
 		return nil, err
 	}
-	if c.Initdata != nil {
-		if string(text) != string(c.Initdata.Policy) {
-			return nil, refuse(CodeInitdataLocked, errors.New("the restored policy is not the one of initdata"))
+	if i := c.cfg.Initdata; i != nil {
+		if !bytes.Equal(text, i.Policy) {
+			return nil, errors.New("the restored policy is not the one of initdata")
 		}
-		event = c.Initdata.event()
+		event = i.event()
 	}
-	if c.Field != nil {
-		if err := c.Field.Match(event.Digest); err != nil {
-			return nil, because(CodeDigestMismatch, err)
-		}
+	if err := c.compare(event); err != nil {
+		return nil, err
 	}
 	p, err := c.compile(ctx, text)
 	if err != nil {
 		return nil, err
 	}
-	if c.Measurer != nil {
-		if err := c.Measurer.Measure(ctx, event); err != nil {
-			return nil, because(CodePCRUnexpected, err)
-		}
+	if c.cfg.Register == nil {
+		return p, nil
 	}
-	return p, nil
+	digest, refused := c.measured(ctx)
+	switch {
+	case refused != nil:
+		return nil, refused
+	case bytes.Equal(digest, event.Digest):
+		return p, nil
+	case digest != nil && c.cfg.Update && c.cfg.Initdata == nil:
+		return p, errReplaced
+	}
+	return nil, fmt.Errorf("the restored policy has digest %s, the register holds %s", hex.EncodeToString(event.Digest), hex.EncodeToString(digest))
 }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"portcullis/engine/binding"
+	"portcullis/hostdata/initdata"
+)
+
+// readInitdata reads what the guest was started with, once: from the configured file, else from its disk, else, after a
+// restart, from what the process before this one has kept.
+func (b *binder) readInitdata(ctx context.Context) error {
+	if b.config.Initdata == "off" {
+		return b.wantInitdata(nil)
+	}
+	kept, err := b.keptInitdata()
+	if err != nil {
+		return err
+	}
+	var doc *initdata.Document
+	disk := ""
+	if b.config.Initdata != "auto" {
+		doc, err = initdata.ReadFile(b.config.Initdata)
+	} else {
+		var found *initdata.Disk
+		if found, err = b.guest.disks.Find(ctx); err == nil {
+			doc, disk = found.Document, found.Name
+		} else if errors.Is(err, initdata.ErrNoDisk) {
+			err = nil
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case doc == nil:
+		doc = kept
+	case kept != nil && !bytes.Equal(doc.Bytes(), kept.Bytes()):
+		return refused(binding.CodeInitdataChanged, "initdata is not what was bound in this boot")
+	}
+	if doc != nil {
+		b.useInitdata(doc, disk)
+	}
+	return b.wantInitdata(doc)
+}
+
+// wantInitdata holds what was found against what the configuration binds.
+func (b *binder) wantInitdata(doc *initdata.Document) error {
+	switch {
+	case b.config.Binding == "initdata" && doc == nil:
+		return refused(binding.CodeInitdataInvalid, "binding.binding is initdata, and there is none")
+	case b.config.Binding == "policy" && doc != nil:
+		return refused(binding.CodeInitdataInvalid, "there is initdata, and binding.binding = policy does not bind it")
+	}
+	return nil
+}
+
+func (b *binder) useInitdata(doc *initdata.Document, disk string) {
+	g := b.guest
+	i := &binding.Initdata{Alg: string(doc.Algorithm()), Digest: doc.Digest(), Size: len(doc.Bytes())}
+	if policy, ok := doc.Value(initdata.PolicyKey); ok {
+		i.Policy = []byte(policy)
+	}
+	i.Unchanged = func() error { return copyError(doc.CheckCopies(append([]string{g.initdata}, g.copies...)...)) }
+	i.Provide = func() error {
+		if err := b.keepInitdata(doc); err != nil {
+			return refused(binding.CodeLogFailed, "%w", err)
+		}
+		if disk != "" {
+			ctx, cancel := context.WithTimeout(context.Background(), g.deadline)
+			defer cancel()
+			if err := g.disks.Detach(ctx, disk); err != nil {
+				return err
+			}
+		}
+		if err := doc.Install(g.initdata); err != nil {
+			return copyError(err)
+		}
+		return i.Unchanged()
+	}
+	b.out.Initdata = i
+}
+
+// copyError gives a copy that differs a code of its own: something else in the guest consumes other initdata.
+func copyError(err error) error {
+	if errors.Is(err, initdata.ErrCopy) {
+		return &binding.Error{Code: binding.CodeInitdataChanged, Err: err}
+	}
+	return err
+}
+
+// keptPath is where the bound document is kept for a restart, since its disk is gone by then. The hardware or the journal has
+// to vouch for it again.
+func (b *binder) keptPath() string {
+	return filepath.Join(b.guest.runDir, "initdata-"+b.bootID+".toml")
+}
+
+func (b *binder) keptInitdata() (*initdata.Document, error) {
+	if _, err := os.Lstat(b.keptPath()); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return initdata.ReadFile(b.keptPath())
+}
+
+func (b *binder) keepInitdata(doc *initdata.Document) error {
+	if kept, err := b.keptInitdata(); err == nil && kept != nil && bytes.Equal(kept.Bytes(), doc.Bytes()) {
+		return nil
+	}
+	temporary := b.keptPath() + ".new"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep initdata: %w", err)
+	}
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep initdata: %w", err)
+	}
+	_, err = f.Write(doc.Bytes())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("keep initdata: %w", err)
+	}
+	if err := os.Rename(temporary, b.keptPath()); err != nil {
+		return fmt.Errorf("keep initdata: %w", err)
+	}
+	return nil
+}

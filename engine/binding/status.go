@@ -1,0 +1,113 @@
+package binding
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"portcullis/engine"
+)
+
+// Facts are what start-up found out about this guest. They do not change.
+type Facts struct {
+	Mode    string      `json:"mode"`    // required, auto or off; required where a TEE shows itself
+	Backend string      `json:"backend"` // snp, tdx, vtpm or none
+	Binding string      `json:"binding"` // policy, initdata or none: what the hardware vouches for
+	Note    string      `json:"note,omitempty"`
+	Field   *FieldFacts `json:"field,omitempty"`
+	Log     string      `json:"log,omitempty"` // file of the event log
+}
+
+// FieldFacts is the field of the launcher as it was read at start.
+type FieldFacts struct {
+	Name   string `json:"name"`   // hostdata or mrconfigid
+	Value  string `json:"value"`  // hexadecimal
+	Source string `json:"source"` // device or sysfs
+}
+
+// RegisterStatus is a register beside its log.
+type RegisterStatus struct {
+	Name   string            `json:"name"`             // pcr8
+	Device string            `json:"device"`           // of the TPM
+	State  string            `json:"state"`            // empty, preextended, measured or unexpected
+	Values map[string]string `json:"values"`           // hexadecimal, by bank
+	Events uint64            `json:"events"`           // of the log that are in the register
+	Digest string            `json:"digest,omitempty"` // the latest of them, hexadecimal
+	Error  string            `json:"error,omitempty"`  // why there is no more to show
+}
+
+// The values of Status.State.
+const (
+	StateDenied  = "denied"  // no request is let through; Code says why
+	StateDefault = "default" // the default policy decides, no other was set
+	StateActive  = "active"  // a policy that was set decides
+)
+
+// Status is a chain at one moment. It holds nothing secret.
+type Status struct {
+	Facts
+	State       string          `json:"state"`
+	Code        Code            `json:"code,omitempty"`   // why requests are denied
+	Reason      string          `json:"reason,omitempty"` // the same for people, one line
+	Policy      string          `json:"policy"`           // SHA-256 of the policy's text, hexadecimal
+	Size        int             `json:"size"`             // of the policy's text, in bytes
+	Initdata    *DigestStatus   `json:"initdata,omitempty"`
+	Register    *RegisterStatus `json:"register,omitempty"`
+	Generation  uint64          `json:"generation"`             // activations so far
+	Ran         bool            `json:"ran"`                    // the policy has let requests through
+	PodComplete *bool           `json:"pod_complete,omitempty"` // the policy's pod_complete, if it has that rule
+}
+
+// DigestStatus is a digest with its algorithm.
+type DigestStatus struct {
+	Alg    string `json:"alg"`
+	Digest string `json:"digest"` // hexadecimal
+}
+
+// statusTimeout bounds how long a status waits for the register.
+const statusTimeout = 3 * time.Second
+
+// podCompleteRule is the rule by which a policy says that all its containers run.
+const podCompleteRule = "pod_complete"
+
+// Status shows where the chain stands. It changes nothing.
+func (c *Chain) Status(ctx context.Context) Status {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	s := c.now()
+	if i := c.cfg.Initdata; i != nil {
+		s.Initdata = &DigestStatus{Alg: i.Alg, Digest: hex.EncodeToString(i.Digest)}
+	}
+	if c.cfg.Register != nil {
+		r, err := c.cfg.Register.Status(ctx)
+		if err != nil {
+			r.Error = engine.OneLine(err.Error(), maxErrorText)
+		}
+		s.Register = &r
+	}
+	if s.State != StateDenied && c.cfg.Engine.Active().Has(podCompleteRule) {
+		v, err := c.cfg.Engine.Judge(ctx, engine.Request{EntryPoint: podCompleteRule})
+		if err == nil {
+			v.Discard()
+			complete := v.Allowed && !v.Waived
+			s.PodComplete = &complete
+		}
+	}
+	return s
+}
+
+func (c *Chain) now() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.cfg.Engine.Active()
+	digest := p.Digest()
+	s := Status{Facts: c.cfg.Facts, State: StateDefault, Policy: hex.EncodeToString(digest[:]), Size: len(p.Text()),
+		Generation: c.cfg.Engine.Generation(), Ran: c.ran}
+	switch {
+	case c.denied != nil:
+		s.State, s.Code, s.Reason = StateDenied, c.denied.Code, engine.OneLine(c.denied.Err.Error(), maxErrorText)
+	case c.isSet:
+		s.State = StateActive
+	}
+	return s
+}
