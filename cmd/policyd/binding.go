@@ -18,12 +18,11 @@ import (
 	"portcullis/measure"
 )
 
-// guest is where policyd looks and where it keeps its files: the running guest, or what a test puts in its place.
+// guest is where policyd looks for hardware, and for initdata: the running guest, or what a test puts in its place.
 type guest struct {
 	system   hostdata.System
 	disks    initdata.Disks
 	root     string             // before paths of /sys and /dev of a TPM
-	runDir   string             // journal, status socket, and the bound initdata
 	initdata string             // where guest components find their part of initdata
 	copies   []string           // other directories in which they may find some
 	deadline time.Duration      // for reading all of the hardware at start
@@ -33,14 +32,15 @@ type guest struct {
 // startDeadline is a little more than the kernel's driver retries a request that the SNP security processor throttles.
 const startDeadline = 90 * time.Second
 
-func thisGuest(c config) guest {
-	return guest{runDir: c.runDir(), initdata: initdata.Directory, copies: []string{"/run/peerpod"}, deadline: startDeadline}
+func thisGuest() guest {
+	return guest{initdata: initdata.Directory, copies: []string{"/run/peerpod"}, deadline: startDeadline}
 }
 
 // binder finds out, step by step, what a guest can be bound to.
 type binder struct {
 	config bindingConfig
 	events string // file of the event log
+	runDir string // where the bound initdata is kept for a restart
 	bootID string
 	guest  guest
 	log    *slog.Logger
@@ -54,7 +54,7 @@ type binder struct {
 func bind(ctx context.Context, c config, g guest, bootID string, logger *slog.Logger) binding.Config {
 	ctx, cancel := context.WithTimeout(ctx, g.deadline)
 	defer cancel()
-	b := &binder{config: c.Binding, events: c.Log.Events, bootID: strings.ReplaceAll(bootID, "-", ""), guest: g, log: logger}
+	b := &binder{config: c.Binding, events: c.Log.Events, runDir: c.runDir(), bootID: strings.ReplaceAll(bootID, "-", ""), guest: g, log: logger}
 	b.out = binding.Config{Alg: c.Binding.Alg, Log: logger,
 		Facts: binding.Facts{Mode: c.Binding.Mode, Backend: "none", Binding: "none", Log: c.Log.Events}}
 	for _, step := range []func(context.Context) error{b.detect, b.choose, b.readInitdata} {

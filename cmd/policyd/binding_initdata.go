@@ -97,7 +97,7 @@ func copyError(err error) error {
 // keptPath is where the bound document is kept for a restart, since its disk is gone by then. The hardware or the journal has
 // to vouch for it again.
 func (b *binder) keptPath() string {
-	return filepath.Join(b.guest.runDir, "initdata-"+b.bootID+".toml")
+	return filepath.Join(b.runDir, "initdata-"+b.bootID+".toml")
 }
 
 func (b *binder) keptInitdata() (*initdata.Document, error) {

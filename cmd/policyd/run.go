@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: c.level()}))
-	if err := serve(ctx, c, thisGuest(c), logger); err != nil {
+	if err := serve(ctx, c, thisGuest(), logger); err != nil {
 		logger.Error("policyd stops", "error", err)
 		return exitFail
 	}
@@ -152,7 +152,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 	if err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(g.runDir, bootID)
+	j, err := journal.Open(c.runDir(), bootID)
 	if err != nil {
 		return nil, err
 	}

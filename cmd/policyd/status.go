@@ -24,7 +24,7 @@ const (
 // serveStatus answers each connection to the status socket with one JSON document, one at a time, and reads nothing. The
 // socket is root's. Without it policyd protects no less, so an error is only logged. It returns what ends it.
 func (d *policyDaemon) serveStatus(ctx context.Context) (stop func()) {
-	address := gate.Address{Path: filepath.Join(d.guest.runDir, statusSocket)}
+	address := gate.Address{Path: filepath.Join(d.config.runDir(), statusSocket)}
 	l, err := address.Listen(ctx)
 	if err != nil {
 		d.log.Error("no status socket", "error", err)

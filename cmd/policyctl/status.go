@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/engine/binding"
+)
+
+const (
+	// statusTimeout bounds the whole of a status: policyd may wait for a busy TPM.
+	statusTimeout = 15 * time.Second
+	// maxStatus is the longest status, in bytes.
+	maxStatus = 64 << 10
+)
+
+func newStatus() *cobra.Command {
+	var asJSON bool
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "status [--json]",
+		Short: "Show what a running policyd is bound to, and what decides",
+		Long: `Show mode, backend, field, binding, digests, register, event log and state of the policyd that runs in this guest. It is
+read from a socket that only root can open.
+
+Exit code 1: policyd denies all requests; 3: it cannot be reached.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := readStatus(cmd.Context(), socket)
+			if err != nil {
+				return fmt.Errorf("read status of policyd: %w", err)
+			}
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), s)
+			} else {
+				_, err = io.WriteString(cmd.OutOrStdout(), statusText(s))
+			}
+			if err == nil && s.State == binding.StateDenied {
+				return errNo
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&socket, "socket", "/run/portcullis/status.sock", "`path` of policyd's status socket")
+	return cmd
+}
+
+func readStatus(ctx context.Context, socket string) (binding.Status, error) {
+	var s binding.Status
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	if err != nil {
+		return s, err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return s, err
+	}
+	text, err := io.ReadAll(io.LimitReader(conn, maxStatus+1))
+	if err != nil {
+		return s, err
+	}
+	if len(text) > maxStatus {
+		return s, errors.New("it is too long")
+	}
+	return s, json.Unmarshal(text, &s)
+}
+
+func statusText(s binding.Status) string {
+	var b strings.Builder
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s%s\n", label, fmt.Sprintf(format, args...))
+	}
+	line("state", "%s", s.State)
+	if s.Code != "" {
+		line("reason", "%s: %s", s.Code, s.Reason)
+	}
+	line("mode", "%s", s.Mode)
+	line("backend", "%s", s.Backend)
+	if s.Note != "" {
+		line("binding", "%s, %s", s.Binding, s.Note)
+	} else {
+		line("binding", "%s", s.Binding)
+	}
+	if s.Field != nil {
+		line("field", "%s %s (%s)", s.Field.Name, s.Field.Value, s.Field.Source)
+	}
+	line("policy", "sha256 %s (%d bytes)", s.Policy, s.Size)
+	if s.Initdata != nil {
+		line("initdata", "%s %s", s.Initdata.Alg, s.Initdata.Digest)
+	}
+	if r := s.Register; r != nil {
+		line("register", "%s of %s, %s, %d events", r.Name, r.Device, r.State, r.Events)
+		for _, bank := range slices.Sorted(maps.Keys(r.Values)) {
+			line("", "%s %s", bank, r.Values[bank])
+		}
+		if r.Error != "" {
+			line("", "%s", r.Error)
+		}
+	}
+	line("event log", "%s", s.Log)
+	line("generation", "%d", s.Generation)
+	line("running", "%s", yes(s.Ran))
+	if s.PodComplete != nil {
+		line("pod", "%s", map[bool]string{true: "complete", false: "not complete"}[*s.PodComplete])
+	}
+	return b.String()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
