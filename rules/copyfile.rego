@@ -30,8 +30,8 @@ CopyFileRequest if {
 copy_path_ok if {
 	some pattern in policy.requests.copy_file
 	regex.match(pattern, input.path)
-	components := array.slice(split(input.path, "/"), 1, 10000)
-	count({component | some component in components; component in {"", ".", ".."}}) == 0
+	parts := array.slice(split(input.path, "/"), 1, 10000)
+	count({part | some part in parts; part in {"", ".", ".."}}) == 0
 }
 
 # <shared directory>/<container id>-<16 random>-<volume>/<inner>/…

@@ -35,8 +35,7 @@ container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container
 
 type_ok if {
 	input.OCI.Annotations["io.kubernetes.cri.container-type"] == container.type
-	kata_type := {"sandbox": "pod_sandbox", "container": "pod_container"}
-	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == kata_type[container.type]
+	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == concat("_", ["pod", container.type])
 	input.sandbox_pidns == container.pidns
 }
 

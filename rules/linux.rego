@@ -30,24 +30,24 @@ linux_devices_ok if {
 }
 
 linux_devices_ok if {
-	paths := [device.Path | some device in input.OCI.Linux.Devices]
+	paths := [d.Path | some d in input.OCI.Linux.Devices]
 	sort(paths) == sort(container.devices)
 	count(paths) == count(input.OCI.Linux.Devices)
-	every device in input.OCI.Linux.Devices {
-		device.Type in {"b", "c"}
+	every d in input.OCI.Linux.Devices {
+		d.Type in {"b", "c"}
 	}
 }
 
 # One network namespace at most; it is the pod's, see pod_ok.
 namespaces_ok if {
 	network_namespace
-	types := [mount_or(namespace.Type) |
-		some namespace in input.OCI.Linux.Namespaces
-		not namespace.Type in {"network", "cgroup"}
-		namespace.Path == ""
+	types := [mount_or(n.Type) |
+		some n in input.OCI.Linux.Namespaces
+		not n.Type in {"network", "cgroup"}
+		n.Path == ""
 	]
 	types == container.namespaces
-	ignored := [1 | some namespace in input.OCI.Linux.Namespaces; namespace.Type in {"network", "cgroup"}]
+	ignored := [1 | some n in input.OCI.Linux.Namespaces; n.Type in {"network", "cgroup"}]
 	count(types) + count(ignored) == count(input.OCI.Linux.Namespaces)
 }
 
@@ -56,7 +56,7 @@ mount_or(type) := "mount" if type == "mnt"
 mount_or(type) := type if type != "mnt"
 
 network_namespace := concat("", paths) if {
-	paths := [namespace.Path | some namespace in input.OCI.Linux.Namespaces; namespace.Type == "network"]
+	paths := [n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"]
 	count(paths) <= 1
 }
 
@@ -108,21 +108,21 @@ devices_ok if {
 }
 
 devices_ok if {
-	plain := [device | some device in input.devices; not startswith(device.container_path, vfio_path)]
-	sort([device.container_path | some device in plain]) == sort(container.devices)
+	plain := [d | some d in input.devices; not startswith(d.container_path, vfio_path)]
+	sort([d.container_path | some d in plain]) == sort(container.devices)
 	count(plain) == count(container.devices)
-	every device in plain {
-		device.type_ in {"blk", "blk-ccw", "mmioblk", "nvdimm", "scsi"}
-		device.options == []
+	every d in plain {
+		d.type_ in {"blk", "blk-ccw", "mmioblk", "nvdimm", "scsi"}
+		d.options == []
 	}
-	vfio := [device | some device in input.devices; startswith(device.container_path, vfio_path)]
+	vfio := [d | some d in input.devices; startswith(d.container_path, vfio_path)]
 	count(plain) + count(vfio) == count(input.devices)
-	every device in vfio {
-		vfio_ok(device)
+	every d in vfio {
+		vfio_ok(d)
 	}
 	vfio_numbers_ok([number |
-		some device in vfio
-		number := trim_prefix(device.container_path, vfio_path)
+		some d in vfio
+		number := trim_prefix(d.container_path, vfio_path)
 	])
 }
 
@@ -130,14 +130,14 @@ vfio_path := container.vfio.path if container.vfio.count > 0
 
 else := "\u0000"
 
-vfio_ok(device) if {
-	number := trim_prefix(device.container_path, vfio_path)
+vfio_ok(d) if {
+	number := trim_prefix(d.container_path, vfio_path)
 	regex.match(`^[0-9]+$`, number)
-	device.id == concat("", ["vfio", number])
-	device.type_ == container.vfio.type
-	device.vm_path == ""
-	count(device.options) > 0
-	every option in device.options {
+	d.id == concat("", ["vfio", number])
+	d.type_ == container.vfio.type
+	d.vm_path == ""
+	count(d.options) > 0
+	every option in d.options {
 		regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]=[0-9a-f]{2}/[0-9a-f]{2}$`, option)
 	}
 }

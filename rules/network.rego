@@ -24,13 +24,13 @@ UpdateRoutesRequest if {
 
 AddARPNeighborsRequest if {
 	limits := policy.requests.arp
-	every neighbor in input.neighbors.ARPNeighbors {
-		is_string(neighbor.device)
-		not neighbor.device in limits.forbidden_devices
-		avoids(limits.forbidden_addresses, neighbor.toIPAddress.address)
-		neighbor.toIPAddress.mask == ""
-		neighbor.state in limits.states
-		bits.and(neighbor.flags, limits.flags) == neighbor.flags
+	every n in input.neighbors.ARPNeighbors {
+		is_string(n.device)
+		not n.device in limits.forbidden_devices
+		avoids(limits.forbidden_addresses, n.toIPAddress.address)
+		n.toIPAddress.mask == ""
+		n.state in limits.states
+		bits.and(n.flags, limits.flags) == n.flags
 	}
 }
 

@@ -151,6 +151,7 @@ func onePod(tb testing.TB, dropIns ...string) *policydata.Policy {
 	p.Sandbox.Name, p.Sandbox.Namespace = "^web$", "default"
 	p.Containers[sandbox] = pause(s)
 	p.Containers["web"] = plain(s, "web")
+	p.Prune()
 	return p
 }
 

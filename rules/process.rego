@@ -21,8 +21,7 @@ console_ok(process) if process.Terminal
 user_ok(c, user) if user == c.user
 
 user_ok(c, user) if {
-	object.remove(user, ["AdditionalGids"]) == object.remove(c.user, ["AdditionalGids"])
-	sort(user.AdditionalGids) == c.user.AdditionalGids
+	object.union(user, {"AdditionalGids": sort(user.AdditionalGids)}) == c.user
 }
 
 args_ok if {
@@ -48,7 +47,14 @@ arg_ok(key, _, arg) if arg == filled(container.arg_matches[key].template)
 arg_ok(key, _, arg) if regex.match(container.arg_matches[key].pattern, arg)
 
 # A template with what is known of the pod.
-filled(template) := replace(replace(replace(template, "$(sandbox-name)", this_pod.name), "$(sandbox-namespace)", this_pod.namespace), "$(sandbox-uid)", this_pod.uid)
+filled(template) := strings.replace_n(
+	{
+		"$(sandbox-name)": this_pod.name,
+		"$(sandbox-namespace)": this_pod.namespace,
+		"$(sandbox-uid)": this_pod.uid,
+	},
+	template,
+)
 
 this_pod := data.pstate.pod
 
@@ -72,19 +78,19 @@ capabilities_ok if {
 
 # The environment, by name: nothing twice, nothing unknown, nothing missing.
 env_ok(c, env, level) if {
-	entries := {entry | some entry in env}
-	names := {split(entry, "=")[0] | some entry in env}
+	entries := {e | some e in env}
+	names := {split(e, "=")[0] | some e in env}
 	count(names) == count(env)
-	fixed := {entry | some entry in c.env.fixed}
-	others := {split(entry, "=")[0]: entry | some entry in (entries - fixed)}
+	fixed := {e | some e in c.env.fixed}
+	others := {split(e, "=")[0]: e | some e in (entries - fixed)}
 	own := env_names(c)
-	every name, entry in object.filter(others, own) {
-		own_env_ok(c, name, env_value(name, entry))
+	every name, e in object.filter(others, own) {
+		own_env_ok(c, name, env_value(name, e))
 	}
 	free := object.remove(others, own)
-	links := {name | some pattern in policy.common.env.whole; some name, entry in free; regex.match(pattern, entry)}
-	every name, entry in object.remove(free, links) {
-		regex.match(policy.common.env.names[name], env_value(name, entry))
+	links := {name | some pattern in policy.common.env.whole; some name, e in free; regex.match(pattern, e)}
+	every name, e in object.remove(free, links) {
+		regex.match(policy.common.env.names[name], env_value(name, e))
 	}
 	env_complete(level, ((fixed - entries) | (env_needed(c) - names)))
 }
@@ -103,9 +109,9 @@ own_env_ok(c, name, value) if value == filled(c.env.templates[name])
 
 own_env_ok(c, name, value) if regex.match(c.env.optional[name], value)
 
-env_value(name, entry) := trim_prefix(entry, prefix) if {
+env_value(name, e) := trim_prefix(e, prefix) if {
 	prefix := concat("", [name, "="])
-	startswith(entry, prefix)
+	startswith(e, prefix)
 }
 
 # Ports carry a stream past the requests that read and write it.

@@ -78,7 +78,10 @@ GetDiagnosticDataRequest if {
 	known_container
 }
 
-# Output to the host, and input from it, only where the policy asks for it.
+# Output to the host, and input from it, only where the policy asks for it. An
+# agent without our gate goes on reading output that is denied, not undefined.
+default ReadStreamRequest := false
+
 ReadStreamRequest if {
 	policy.requests.read_stream
 	known_container
@@ -116,9 +119,9 @@ own_process if input.exec_id in {"", input.container_id}
 # Sizes of memory-backed volumes.
 UpdateEphemeralMountsRequest if {
 	policy.requests.update_ephemeral_mounts
-	every storage in input.storages {
-		storage.driver == "ephemeral"
-		storage.fstype == "tmpfs"
-		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z.-]+)$`, storage.mount_point)
+	every s in input.storages {
+		s.driver == "ephemeral"
+		s.fstype == "tmpfs"
+		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z.-]+)$`, s.mount_point)
 	}
 }

@@ -44,8 +44,9 @@ func UpstreamText() string {
 	return join(order("upstream.rego"))
 }
 
-// join makes one module of the files, without comments and indentation: the limit
-// on the size of annotations counts every byte, and people read the files.
+// join makes one module of the files, without comments, indentation and the spaces
+// around operators: the limit on the size of annotations counts every byte, and
+// people read the files.
 func join(names []string) string {
 	var out strings.Builder
 	out.WriteString(header)
@@ -60,9 +61,28 @@ func join(names []string) string {
 		}
 		for _, line := range strings.Split(strings.Trim(body, "\n"), "\n") {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				out.WriteString(line + "\n")
+				out.WriteString(tighten(line) + "\n")
 			}
 		}
+	}
+	return out.String()
+}
+
+// tighten takes spaces away outside of strings.
+func tighten(line string) string {
+	spaces := strings.NewReplacer(" := ", ":=", " == ", "==", " != ", "!=", " | ", "|", ", ", ",", ": ", ":")
+	var out strings.Builder
+	for rest := line; rest != ""; {
+		at := strings.IndexAny(rest, "\"`")
+		if at < 0 {
+			return out.String() + spaces.Replace(rest)
+		}
+		end := at + 1 + strings.IndexByte(rest[at+1:], rest[at]) + 1
+		if end == at+1 || strings.Contains(rest[at:end], `\`) && rest[at] == '"' {
+			return out.String() + rest // an escape or an open string: leave the line as it is
+		}
+		out.WriteString(spaces.Replace(rest[:at]) + rest[at:end])
+		rest = rest[end:]
 	}
 	return out.String()
 }

@@ -43,7 +43,7 @@ sandbox_storages_ok if sort(input.storages) == sort(policy.sandbox.storages)
 
 sandbox_storages_ok if {
 	policy.strict.storages == "optional"
-	every storage in input.storages {
-		storage in policy.sandbox.storages
+	every s in input.storages {
+		s in policy.sandbox.storages
 	}
 }

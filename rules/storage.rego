@@ -41,7 +41,7 @@ image_pull_ok if {
 	policy.strict.image != "required"
 }
 
-pulls := [storage | some storage in input.storages; storage.driver == "image_guest_pull"]
+pulls := [s | some s in input.storages; s.driver == "image_guest_pull"]
 
 pull_source_ok(source) if source == container.image.source
 
@@ -64,61 +64,58 @@ storages_ok if {
 }
 
 storages_ok if {
-	others := [storage | some storage in input.storages; storage.driver != "image_guest_pull"]
-	every storage in others {
-		literal_ok(storage)
+	others := [s | some s in input.storages; s.driver != "image_guest_pull"]
+	every s in others {
+		literal_ok(s)
 	}
-	sort([normal(storage) | some storage in others]) == sort([ordered(storage) | some storage in container.storages])
-	private := [storage.mount_point | some storage in others; not storage.shared]
-	count(private) == count({point | some point in private})
-	count({point | some point in private} & {storage.mount_point | some storage in others; storage.shared}) == 0
+	sort([normal(s) | some s in others]) == sort([ordered(s) | some s in container.storages])
+	private := [s.mount_point | some s in others; not s.shared]
+	shared := {s.mount_point | some s in others; s.shared}
+	count({path | some path in private} | shared) == count(private) + count(shared)
 }
 
 # No placeholder comes from the host.
-literal_ok(storage) if {
-	regex.match(`^[0-9A-Za-z_-]+$`, storage.driver)
-	startswith(storage.mount_point, "/")
-	not startswith(storage.source, "$(")
+literal_ok(s) if {
+	regex.match(`^[0-9A-Za-z_-]+$`, s.driver)
+	startswith(s.mount_point, "/")
+	not startswith(s.source, "$(")
 }
 
-normal(storage) := object.union(ordered(storage), {"driver": "$(block)", "source": "$(device)", "mount_point": block_point(storage)}) if {
-	block_device(storage)
+normal(s) := object.union(ordered(s), {"driver": "$(block)", "source": "$(device)", "mount_point": point(s)}) if block_device(s)
+
+else := object.union(ordered(s), {"mount_point": point(s)})
+
+ordered(s) := object.union(s, {"options": sort(s.options), "driver_options": sort(s.driver_options)})
+
+block_device(s) if {
+	s.driver == "blk"
+	regex.match(`^(?:[0-9a-f]{2}(?:/[0-9a-f]{2})?|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])$`, s.source)
 }
 
-normal(storage) := object.union(ordered(storage), {"mount_point": root_or(storage.mount_point)}) if {
-	not block_device(storage)
+block_device(s) if {
+	s.driver == "scsi"
+	regex.match(`^[0-9]+:[0-9]+$`, s.source)
 }
 
-ordered(storage) := object.union(storage, {"options": sort(storage.options), "driver_options": sort(storage.driver_options)})
+point(s) := "$(root)" if s.mount_point == input.OCI.Root.Path
 
-block_device(storage) if {
-	storage.driver == "blk"
-	regex.match(`^(?:[0-9a-f]{2}(?:/[0-9a-f]{2})?|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])$`, storage.source)
+else := "$(device)" if {
+	block_device(s)
+	s.mount_point == device_point(s)
 }
 
-block_device(storage) if {
-	storage.driver == "scsi"
-	regex.match(`^[0-9]+:[0-9]+$`, storage.source)
-}
+else := s.mount_point
 
-block_point(storage) := "$(device)" if storage.mount_point == device_point(storage)
-
-else := root_or(storage.mount_point)
-
-device_point(storage) := concat("/", [policy.common.storage_dir, base64url.encode(storage.source)])
-
-root_or(point) := "$(root)" if point == input.OCI.Root.Path
-
-else := point
+device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.source)])
 
 # Mounts, one to one with the policy's.
 mounts_ok if {
-	destinations := {mount.destination | some mount in other_mounts}
-	count(destinations) == count(other_mounts)
-	every mount in unusual_mounts {
-		mount_ok(wanted_mounts[mount.destination], mount)
+	there := {m.destination | some m in other_mounts}
+	count(there) == count(other_mounts)
+	every m in unusual_mounts {
+		mount_ok(wanted_mounts[m.destination], m)
 	}
-	mounts_complete(object.keys(wanted_mounts) - destinations)
+	mounts_complete(object.keys(wanted_mounts) - there)
 	volumes_ok
 }
 
@@ -141,24 +138,24 @@ else := input.OCI.Mounts
 
 wanted_mounts := container.mounts if base_first
 
-else := object.union(container.mounts, {mount.destination: object.union(mount, {"from": "exact"}) | some mount in base_mounts})
+else := object.union(container.mounts, {m.destination: object.union(m, {"from": "exact"}) | some m in base_mounts})
 
 # Most mounts are shared files with the policy's type and options in its order.
-usual_mounts := {mount |
-	some mount in other_mounts
-	wanted := container.mounts[mount.destination]
+usual_mounts := {m |
+	some m in other_mounts
+	wanted := container.mounts[m.destination]
 	wanted.from == "shared"
-	wanted.options == mount.options
-	wanted.type_ == mount.type_
-	shared_ok(wanted, mount.source, concat("", [policy.common.shared_dirs[0], "/", root_id, "-"]))
+	wanted.options == m.options
+	wanted.type_ == m.type_
+	shared_ok(wanted, m.source, concat("", [policy.common.shared_dirs[0], "/", root_id, "-"]))
 }
 
-unusual_mounts := [mount | some mount in other_mounts; not mount in usual_mounts]
+unusual_mounts := [m | some m in other_mounts; not m in usual_mounts]
 
-mount_ok(wanted, mount) if {
-	mount.type_ == wanted.type_
-	options_ok(wanted, mount.options)
-	source_ok(wanted, mount.source)
+mount_ok(wanted, m) if {
+	m.type_ == wanted.type_
+	options_ok(wanted, m.options)
+	source_ok(wanted, m.source)
 }
 
 options_ok(wanted, options) if options == wanted.options
@@ -195,15 +192,15 @@ source_ok(wanted, source) if {
 	source in block_points
 }
 
-block_points := {storage.mount_point | some storage in input.storages; block_device(storage)}
+block_points := {s.mount_point | some s in input.storages; block_device(s)}
 
 # Two volumes are never the same storage.
 volumes_ok if container.storages == []
 
 volumes_ok if {
-	uses := {[mount.source, wanted.source] |
-		some mount in input.OCI.Mounts
-		wanted := container.mounts[mount.destination]
+	uses := {[m.source, wanted.source] |
+		some m in input.OCI.Mounts
+		wanted := container.mounts[m.destination]
 		wanted.from == "storage"
 	}
 	count({source | some [source, _] in uses}) == count(uses)

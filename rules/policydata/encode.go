@@ -128,7 +128,7 @@ func writeTree(out *bytes.Buffer, v any, depth int) {
 			}
 			out.WriteString(indent)
 			out.Write(oneLine(key))
-			out.WriteString(": ")
+			out.WriteString(":")
 			writeTree(out, v[key], depth+1)
 		}
 		out.WriteString("\n" + indent[1:] + "}")

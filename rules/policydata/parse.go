@@ -70,6 +70,11 @@ func Parse(text []byte) (*Policy, Document, error) {
 	if p.Version != Version {
 		return nil, doc, fmt.Errorf("parse policy_data: version %d, want %d", p.Version, Version)
 	}
+	for name, c := range p.Containers {
+		if c == nil {
+			return nil, doc, fmt.Errorf("parse policy_data: container %q is null", name)
+		}
+	}
 	return &p, doc, nil
 }
 

@@ -23,6 +23,8 @@
 //	                      mount point: StorageDir/base64url(source)
 package policydata
 
+import "maps"
+
 // Version is the version of the shape described here; the rules refuse others.
 const Version = 1
 
@@ -161,4 +163,15 @@ type ExactMount struct {
 	Options     []string `json:"options"`
 	Source      string   `json:"source"`
 	Type        string   `json:"type_"`
+}
+
+// Prune takes away the named sets of Common that no container refers to.
+func (p *Policy) Prune() {
+	caps, mounts, paths := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, c := range p.Containers {
+		caps[c.Capabilities], mounts[c.BaseMounts], paths[c.Paths] = true, true, true
+	}
+	maps.DeleteFunc(p.Common.Capabilities, func(name string, _ Capabilities) bool { return !caps[name] })
+	maps.DeleteFunc(p.Common.Mounts, func(name string, _ []ExactMount) bool { return !mounts[name] })
+	maps.DeleteFunc(p.Common.Paths, func(name string, _ Paths) bool { return !paths[name] })
 }
