@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -46,18 +45,6 @@ func TestPolicydStaysSmall(t *testing.T) {
 	if info.Size() > maxBinary {
 		t.Errorf("policyd is %d bytes, at most %d are allowed", info.Size(), maxBinary)
 	}
-}
-
-// buildPolicyd builds the binary as it is installed.
-func buildPolicyd(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "policyd")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build policyd: %v\n%s", err, out)
-	}
-	return path
 }
 
 func TestTheRootPackagesDoNotImportOneAnother(t *testing.T) {
