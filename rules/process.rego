@@ -84,7 +84,9 @@ env_ok(c, env, level) if {
 	fixed := {e | some e in c.env.fixed}
 	others := {split(e, "=")[0]: e | some e in (entries - fixed)}
 	own := env_names(c)
-	every name, e in object.filter(others, own) {
+	mine := object.filter(others, own)
+	usual := {name | some name, e in mine; [_, value] := split(e, "="); regex.match(c.env.patterns[name], value)}
+	every name, e in object.remove(mine, usual) {
 		own_env_ok(c, name, env_value(name, e))
 	}
 	free := object.remove(others, own)

@@ -86,15 +86,14 @@ WaitProcessResponse := {"allowed": true, "ops": [{
 	input.response.status == 0
 }
 
-RemoveContainerRequest := {"allowed": true, "ops": array.concat(
+RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if name_of(input.container_id)
+
+remove_ops := array.concat(
 	[{"op": "remove", "path": concat("", ["/pstate/container:", input.container_id])}],
-	[{"op": "remove", "path": concat("", ["/pstate/", key])} |
-		key := concat("", ["running:", name_of(input.container_id)])
-		data.pstate[key] == input.container_id
-	],
-)} if {
-	name_of(input.container_id)
-}
+	[{"op": "remove", "path": concat("", ["/pstate/", own_running])} | data.pstate[own_running] == input.container_id],
+)
+
+own_running := concat("", ["running:", name_of(input.container_id)])
 
 RemoveContainerRequest if {
 	policy.strict.lifecycle == "free"

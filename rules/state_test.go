@@ -122,3 +122,22 @@ func state(t *testing.T, j *rulestest.Judge) map[string]any {
 	}
 	return s
 }
+
+// A shared file's name alone, without the directory and the container's id, is
+// not a shared file.
+func TestSharedFilesAreTheContainersOwn(t *testing.T) {
+	p := newPod(t, richPod(t), sandbox)
+	own := "/run/kata-containers/shared/containers/" + rulestest.ID("web") + "-"
+	for _, source := range []string{
+		"0123456789abcdef-hosts", "/0123456789abcdef-hosts", "", own + "-hosts", own + "0123456789abcdef-hosts/x", own + "0123456789abcde/-hosts",
+		own + "0123456789abcdef-hosts\n", "/run/kata-containers/shared/containers/" + rulestest.ID("other") + "-0123456789abcdef-hosts", own + own + "0123456789abcdef-hosts",
+	} {
+		p.denied(p.create("web", func(_, oci, _ map[string]any) {
+			for _, m := range oci["Mounts"].([]any) {
+				if m := m.(map[string]any); m["destination"] == "/etc/hosts" {
+					m["source"] = source
+				}
+			}
+		}), "mounts")
+	}
+}

@@ -138,16 +138,23 @@ else := input.OCI.Mounts
 
 wanted_mounts := container.mounts if base_first
 
-else := object.union(container.mounts, {m.destination: object.union(m, {"from": "exact"}) | some m in base_mounts})
+else := object.union(container.mounts, base_by_destination)
+
+base_by_destination := {m.destination: object.union(m, {"from": "exact"}) | some m in base_mounts}
 
 # Most mounts are shared files with the policy's type and options in its order.
 usual_mounts := {m |
+	prefix := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
+	wanted := container.mounts
 	some m in other_mounts
-	wanted := container.mounts[m.destination]
-	wanted.from == "shared"
-	wanted.options == m.options
-	wanted.type_ == m.type_
-	shared_ok(wanted, m.source, concat("", [policy.common.shared_dirs[0], "/", root_id, "-"]))
+	w := wanted[m.destination]
+	w.options == m.options
+	w.type_ == m.type_
+	w.from == "shared"
+	startswith(m.source, prefix)
+	tail := trim_prefix(m.source, prefix)
+	regex.match(`^[a-z0-9]{16}-`, tail)
+	substring(tail, 17, -1) == w.source
 }
 
 unusual_mounts := [m | some m in other_mounts; not m in usual_mounts]
@@ -173,16 +180,13 @@ source_ok(wanted, source) if {
 	source == wanted.source
 }
 
+# <shared directory>/<container id>-<16 random>-<name>
 source_ok(wanted, source) if {
 	wanted.from == "shared"
 	some dir in policy.common.shared_dirs
-	shared_ok(wanted, source, concat("", [dir, "/", root_id, "-"]))
-}
-
-# <shared directory>/<container id>-<16 random>-<name>
-shared_ok(wanted, source, prefix) if {
+	prefix := concat("", [dir, "/", root_id, "-"])
 	startswith(source, prefix)
-	tail := substring(source, count(prefix), -1)
+	tail := trim_prefix(source, prefix)
 	regex.match(`^[a-z0-9]{16}-`, tail)
 	substring(tail, 17, -1) == wanted.source
 }

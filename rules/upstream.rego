@@ -12,7 +12,7 @@ policy := {
 	"version": 1,
 	"order": "free",
 	"files": {},
-	"containers": {name: true | some c in upstream.containers; name := upstream_name(c)},
+	"containers": {upstream_name(c): true | some c in upstream.containers},
 	"strict": {
 		"annotations": "free",
 		"container_id": "free",
@@ -37,12 +37,7 @@ policy := {
 		"annotations": {"patterns": {}, "keys": object.union_n([object.get(c, "runtime_anno_patterns", {}) | some c in upstream.containers])},
 		"apparmor": ["", "cri-containerd.apparmor.d"],
 		"bundle_path": upstream_id(object.get(upstream_pause, "io.katacontainers.pkg.oci.bundle_path", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/$(bundle-id)")),
-		"capabilities": {upstream_name(c): {set: names |
-			some set, listed_names in c.OCI.Process.Capabilities
-			names := upstream_capabilities(listed_names)
-		} |
-			some c in upstream.containers
-		},
+		"capabilities": {upstream_name(c): upstream_capability_sets(c.OCI.Process.Capabilities) | some c in upstream.containers},
 		"env": {"names": {}, "whole": [anchored(upstream_pattern(p)) | some p in upstream.request_defaults.CreateContainerRequest.allow_env_regex]},
 		"mounts": {"none": []},
 		"oci_versions": [upstream.containers[0].OCI.Version],
@@ -101,23 +96,27 @@ upstream_prefix(text) := replace(replace(text, "$(sfprefix)", upstream.common.sf
 
 upstream_pattern(text) := replace(replace(replace(replace(text, "$(ipv4_a)", upstream.common.ipv4_a), "$(ip_p)", upstream.common.ip_p), "$(svc_name_downward_env)", upstream.common.svc_name_downward_env), "$(dns_label)", upstream.common.dns_label)
 
+upstream_capability_sets(sets) := {set: upstream_capabilities(names) | some set, names in sets}
+
 upstream_capabilities(["$(default_caps)"]) := upstream.common.default_caps
 
 upstream_capabilities(["$(privileged_caps)"]) := upstream.common.privileged_caps
 
 upstream_capabilities(names) := names if not names in {["$(default_caps)"], ["$(privileged_caps)"]}
 
-policy_container(name) := {
+policy_container(name) := upstream_container(name, c, c.OCI.Process) if {
+	some c in upstream.containers
+	upstream_name(c) == name
+}
+
+upstream_container(name, c, process) := {
 	"after": [],
 	"annotations": {
 		"fixed": {},
 		"optional": {k: v | some k, v in c.OCI.Annotations; not startswith(v, "^")},
 		"patterns": {k: anchored(v) | some k, v in c.OCI.Annotations; startswith(v, "^")},
 	},
-	"arg_matches": {format_int(i, 10): match |
-		some i, arg in object.get(process, "Args", [])
-		match := upstream_arg(arg)
-	},
+	"arg_matches": {format_int(i, 10): upstream_arg(arg) | some i, arg in object.get(process, "Args", [])},
 	"args": [replace(arg, "$$", "$") | some arg in object.get(process, "Args", [])],
 	"base_mounts": "none",
 	"capabilities": name,
@@ -126,11 +125,7 @@ policy_container(name) := {
 	"env": upstream_env(object.get(process, "Env", [])),
 	"exec": c.exec_commands,
 	"image": {"annotation": "", "digest": "", "from": {true: "guest-pull", false: "host"}[upstream.cluster_config.guest_pull], "layers": [], "source": ""},
-	"mounts": {m.destination: object.union(m, {"from": "upstream", "sources": sources, "extra_options": upstream_extras(m)}) |
-		some i, m in c.OCI.Mounts
-		count([1 | some j, other in c.OCI.Mounts; other.destination == m.destination; j > i]) == 0
-		sources := [other.source | some other in c.OCI.Mounts; other.destination == m.destination]
-	},
+	"mounts": {m.destination: upstream_mount(m, c.OCI.Mounts) | some i, m in c.OCI.Mounts; upstream_last(i, m, c.OCI.Mounts)},
 	"namespaces": [n.Type | some n in c.OCI.Linux.Namespaces],
 	"no_new_privileges": process.NoNewPrivileges,
 	"paths": name,
@@ -143,11 +138,15 @@ policy_container(name) := {
 	"type": c.OCI.Annotations["io.kubernetes.cri.container-type"],
 	"user": object.union(process.User, {"AdditionalGids": sort(process.User.AdditionalGids)}),
 	"vfio": upstream_vfio_of([d | some d in c.devices; upstream_vfio(d)]),
-} if {
-	some c in upstream.containers
-	upstream_name(c) == name
-	process := c.OCI.Process
 }
+
+upstream_last(i, mount, mounts) if count([1 | some j, other in mounts; other.destination == mount.destination; j > i]) == 0
+
+upstream_mount(mount, mounts) := object.union(mount, {
+	"from": "upstream",
+	"sources": [other.source | some other in mounts; other.destination == mount.destination],
+	"extra_options": upstream_extras(mount),
+})
 
 upstream_extras(mount) := upstream.cluster_config.cgroup_mount_extras_allowed if mount.type_ == "cgroup"
 
@@ -162,7 +161,7 @@ upstream_arg(arg) := {"template": replace(arg, "$$", "$")} if {
 
 upstream_env(env) := {
 	"fixed": [entry | some entry in env; not contains(entry, "=$("); not contains(entry, "$(sandbox-namespace)")],
-	"optional": {split(entry, "=")[0]: pattern | some entry in env; pattern := upstream_env_pattern(entry)},
+	"optional": {split(entry, "=")[0]: upstream_env_pattern(entry) | some entry in env},
 	"patterns": {},
 	"templates": {split(entry, "=")[0]: substring(entry, indexof(entry, "=") + 1, -1) | some entry in env; upstream_env_template(entry)},
 }
