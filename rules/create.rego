@@ -34,6 +34,7 @@ container := policy_container(container_name)
 container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "$sandbox")
 
 type_ok if {
+	not input.OCI.Annotations["io.kubernetes.cri.container-name"] == "$sandbox"
 	input.OCI.Annotations["io.kubernetes.cri.container-type"] == container.type
 	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == concat("_", ["pod", container.type])
 	input.sandbox_pidns == container.pidns
@@ -108,9 +109,7 @@ identity_ok if {
 	log_directory_ok
 }
 
-hostname_ok if input.OCI.Hostname in {"", policy.sandbox.hostname}
-
-hostname_ok if policy.sandbox.hostname == ""
+hostname_ok if usual_hostname(input.OCI.Hostname)
 
 hostname_ok if {
 	policy.sandbox.hostname == "$(sandbox-name)"

@@ -70,7 +70,8 @@ func join(names []string) string {
 
 // tighten takes spaces away outside of strings.
 func tighten(line string) string {
-	spaces := strings.NewReplacer(" := ", ":=", " == ", "==", " != ", "!=", " | ", "|", ", ", ",", ": ", ":")
+	spaces := strings.NewReplacer(" := ", ":=", " == ", "==", " != ", "!=", " > ", ">", " <= ", "<=",
+		" | ", "|", " & ", "&", " - ", "-", " + ", "+", ", ", ",", ": ", ":", "; ", ";", " if {", " if{")
 	var out strings.Builder
 	for rest := line; rest != ""; {
 		at := strings.IndexAny(rest, "\"`")

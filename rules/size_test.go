@@ -2,11 +2,13 @@ package rules_test
 
 import (
 	"bytes"
-	"compress/gzip"
+
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
 
 	"portcullis/rules"
 )
