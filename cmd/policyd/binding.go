@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-tpm/tpm2/transport"
+
 	"portcullis/engine/binding"
 	"portcullis/hostdata"
 	"portcullis/hostdata/initdata"
@@ -22,11 +24,12 @@ import (
 type guest struct {
 	system   hostdata.System
 	disks    initdata.Disks
-	root     string             // before paths of /sys and /dev of a TPM
-	initdata string             // where guest components find their part of initdata
-	copies   []string           // other directories in which they may find some
-	deadline time.Duration      // for reading all of the hardware at start
-	onStep   func(measure.Step) // called after each step of a measurement
+	root     string                              // before paths of /sys and /dev of a TPM
+	initdata string                              // where guest components find their part of initdata
+	copies   []string                            // other directories in which they may find some
+	deadline time.Duration                       // for reading all of the hardware at start
+	onStep   func(measure.Step)                  // called after each step of a measurement; nil: nothing
+	dial     func() (transport.TPMCloser, error) // opens the TPM; nil: the configured device
 }
 
 // startDeadline is a little more than the kernel's driver retries a request that the SNP security processor throttles.
@@ -194,7 +197,7 @@ func (b *binder) useTrusted() error {
 func (b *binder) useRegister() error {
 	r, err := measure.New(measure.Config{
 		Device: b.config.VTPM.Device, PCR: uint32(b.config.VTPM.PCR), ExpectPreextended: b.config.VTPM.ExpectPreextended,
-		Log: b.events, BootID: b.bootID, OnStep: b.guest.onStep,
+		Log: b.events, BootID: b.bootID, OnStep: b.guest.onStep, Dial: b.guest.dial,
 	})
 	if err != nil {
 		return refused(binding.CodeNoBackend, "%w", err)
