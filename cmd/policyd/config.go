@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"portcullis/engine/gate"
+	"portcullis/engine/rest"
 	"portcullis/measure"
 )
 
@@ -24,6 +25,8 @@ type config struct {
 	Policy  policyConfig  `toml:"policy"`
 	Binding bindingConfig `toml:"binding"`
 	Log     logConfig     `toml:"log"`
+
+	forgetful bool // keep nothing for a restart
 }
 
 type gateConfig struct {
@@ -161,6 +164,11 @@ func (c *config) validate() error {
 	}
 	if !filepath.IsAbs(c.Log.Events) {
 		return fmt.Errorf("log.events = %q: want an absolute path", c.Log.Events)
+	}
+	if r := c.Gate.REST; r != "" {
+		if _, err := rest.ParseAddress(r); err != nil {
+			return fmt.Errorf("gate.rest: %w", err)
+		}
 	}
 	for _, l := range append(slices.Clone(c.Gate.Listen), c.Gate.Agent) {
 		if _, err := gate.ParseAddress(l); err != nil {

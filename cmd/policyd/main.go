@@ -7,6 +7,8 @@
 //
 // It listens where the agent used to, judges every request by the workload owner's Rego policy, and forwards what is allowed
 // to the agent behind it. See docs/policyd.md for the configuration file.
+//
+// Called as opa it stands in for OPA beside an agent of the sidecar era: see docs/opa-drop-in.md.
 package main
 
 import (
@@ -24,7 +26,7 @@ type stdio struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	code := run(ctx, os.Args[1:], stdio{os.Stdout, os.Stderr})
+	code := program(os.Args[0])(ctx, os.Args[1:], stdio{os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
 }

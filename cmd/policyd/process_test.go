@@ -26,8 +26,8 @@ import (
 	"portcullis/agentproto/agenttest"
 )
 
-// binary is policyd as it is installed, built once for all tests.
-var binary = sync.OnceValues(func() (string, error) {
+// builtPolicyd is policyd as it is installed, built once for all tests.
+var builtPolicyd = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "policyd-test-")
 	if err != nil {
 		return "", err
@@ -44,7 +44,7 @@ var binary = sync.OnceValues(func() (string, error) {
 // buildPolicyd returns the path of the binary.
 func buildPolicyd(t testing.TB) string {
 	t.Helper()
-	path, err := binary()
+	path, err := builtPolicyd()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,11 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 		return err
 	}
 	defer d.serveStatus(ctx)()
-	failed := make(chan error, len(listeners))
+	failed := make(chan error, len(listeners)+1)
+	web, err := d.serveREST(ctx, failed)
+	if err != nil {
+		return err
+	}
 	for _, l := range listeners {
 		go func() { failed <- d.gate.Serve(context.WithoutCancel(ctx), l) }()
 		logger.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
@@ -98,7 +102,7 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 	notify(logger, daemon.SdNotifyStopping)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
-	return errors.Join(err, d.gate.Shutdown(grace))
+	return errors.Join(err, web.Shutdown(grace), d.gate.Shutdown(grace))
 }
 
 // quietLibraries keeps ttrpc's own log, which the host could fill, off our streams.
@@ -124,6 +128,8 @@ type policyDaemon struct {
 	log      *slog.Logger
 	compiler *engine.Compiler
 	engine   *engine.Engine
+	first    *engine.Policy // decides until another is set
+	journal  *journal.Journal
 	chain    *binding.Chain
 	gate     *gate.Gate
 	trace    *trace.Log
@@ -152,7 +158,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 	if err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(c.runDir(), bootID)
+	j, err := journal.Open(c.journalDir(), bootID)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +170,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 		return nil, err
 	}
 	d.compiler = compiler
-	d.engine = engine.New(first, engine.Options{})
+	d.engine, d.first, d.journal = engine.New(first, engine.Options{}), first, j
 	anchors := bind(ctx, c, g, bootID, logger)
 	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
 	d.chain = binding.New(anchors)

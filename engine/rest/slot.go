@@ -1,0 +1,271 @@
+package rest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/engine"
+	"portcullis/engine/binding"
+	"portcullis/engine/journal"
+	"portcullis/engine/trace"
+)
+
+// setPolicyRule decides whether the policy may be deleted or replaced.
+const setPolicyRule = "SetPolicyRequest"
+
+// slot is the place of the one policy, with what may be done to it.
+type slot struct {
+	Config
+
+	mu    sync.RWMutex // held for reading while a request is judged, so that none outlasts its policy
+	id    string
+	named bool // id comes from a PUT
+	phase phase
+}
+
+// phase is what may happen next.
+type phase int
+
+const (
+	filled phase = iota // a policy decides; it says whether it may be replaced
+	vacant              // it was deleted: nothing is allowed, and one PUT is taken
+	sealed              // a PUT was refused: nothing is allowed any more
+)
+
+func newSlot(c Config) *slot {
+	if c.ID == "" {
+		c.ID = "default"
+	}
+	return &slot{Config: c, id: c.ID}
+}
+
+// held is the policy that is there, or nil.
+func (s *slot) held() (id string, text []byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.phase != filled {
+		return "", nil
+	}
+	return s.id, s.Engine.Active().Text()
+}
+
+// hasRule says whether path is a rule of the policy that decides.
+func (s *slot) hasRule(path []string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.phase == filled && isRule(path) && s.Engine.Active().Has(path[1])
+}
+
+// packageName is the only package.
+const packageName = "agent_policy"
+
+func isRule(path []string) bool { return len(path) == 2 && path[0] == packageName }
+
+// ask gives the document at path below data, nil when it is undefined. A decision counts: its ops are carried out, and only
+// its bool is the answer, as there is no agent here whose success could be waited for.
+func (s *slot) ask(ctx context.Context, path []string, in input) (ast.Value, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.phase != filled || len(path) > 0 && path[0] != packageName {
+		return nil, nil
+	}
+	if err := s.Policies.Denial(); err != nil {
+		if isRule(path) && path[1] == setPolicyRule && hasCode(err, binding.CodeNotSet) {
+			return s.document(ctx, path[1:], in)
+		}
+		return nil, nil
+	}
+	switch {
+	case len(path) == 0:
+		v, err := s.document(ctx, nil, in)
+		if err != nil || v == nil {
+			return nil, err
+		}
+		return ast.NewObject(ast.Item(ast.StringTerm(packageName), ast.NewTerm(v))), nil
+	case isRule(path) && s.Engine.Active().Has(path[1]):
+		return s.decide(ctx, path[1], in)
+	}
+	return s.document(ctx, path[1:], in)
+}
+
+func (s *slot) document(ctx context.Context, path []string, in input) (ast.Value, error) {
+	v, _, err := s.Engine.Query(ctx, path, in.value)
+	return v, err
+}
+
+// decide judges. What the policy does not allow is looked at once more for its document: agents tell false from undefined, and
+// not every rule is a decision.
+func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, error) {
+	v, err := s.Policies.Judge(ctx, engine.Request{EntryPoint: name, Key: in.key, Input: func(*engine.Policy) (ast.Value, error) {
+		return in.value, nil
+	}})
+	var denied *binding.Error
+	switch {
+	case errors.As(err, &denied):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	defer v.Discard()
+	allowed := v.Allowed && !v.Waived // the agent itself waives, by AllowRequestsFailingPolicy
+	if allowed {
+		if err := s.commit(v); err != nil {
+			return nil, err
+		}
+	}
+	s.record(name, in, v)
+	if allowed {
+		return ast.Boolean(true), nil
+	}
+	doc, err := s.document(ctx, []string{name}, in)
+	if err != nil || doc == nil {
+		return nil, err
+	}
+	if isDecision(doc) {
+		return ast.Boolean(false), nil
+	}
+	return doc, nil
+}
+
+// isDecision says whether a document could be taken for a decision.
+func isDecision(v ast.Value) bool {
+	switch v := v.(type) {
+	case ast.Boolean:
+		return true
+	case ast.Object:
+		return v.Get(ast.StringTerm("allowed")) != nil
+	}
+	return false
+}
+
+// commit carries out a verdict's ops. The journal is ahead of memory.
+func (s *slot) commit(v *engine.Verdict) error {
+	if !v.Holds() {
+		return nil
+	}
+	if err := s.journalState(v.Next()); err != nil {
+		return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
+	}
+	return v.Commit()
+}
+
+func (s *slot) journalState(state engine.State) error {
+	err := s.Journal.Update(func(r *journal.Record) error {
+		r.State = state
+		return nil
+	})
+	if err != nil {
+		s.Log.Error("journal cannot be written", "error", err)
+	}
+	return err
+}
+
+func (s *slot) record(name string, in input, v *engine.Verdict) {
+	if v.Reason != "" {
+		s.Log.Debug("not allowed", "request", name, "reason", v.Reason)
+	}
+	if s.Trace == nil {
+		return
+	}
+	event := trace.Event{Kind: name, Allowed: v.Allowed, Reason: v.Reason, Time: time.Now()}
+	if in.value != nil {
+		if x, err := ast.JSON(in.value); err == nil {
+			event.Request, _ = json.Marshal(x) // null if it cannot be encoded
+		}
+	}
+	s.Trace.Record(event)
+}
+
+// put makes text the policy.
+func (s *slot) put(ctx context.Context, id string, text []byte) error {
+	ctx = context.WithoutCancel(ctx) // whoever hangs up must not leave half of it done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.phase == sealed:
+		return failure(http.StatusForbidden, codeForbidden, "a policy was refused before, and nothing is allowed since")
+	case s.phase == filled && s.named && id != s.id:
+		return failure(http.StatusBadRequest, codeParameter, "one policy is held here, and it is %q", s.id)
+	case bytes.Equal(text, s.Engine.Active().Text()):
+		return s.putBack(id)
+	}
+	err := s.Policies.SetPolicy(ctx, text)
+	if err == nil {
+		s.id, s.named, s.phase = id, true, filled
+		return nil
+	}
+	if s.phase == vacant || !hasCode(err, binding.CodeForbidden) && !hasCode(err, binding.CodeInitdataLocked) {
+		s.seal(err)
+	}
+	return policyRefusal(id, err)
+}
+
+// putBack takes the text that decides already, or did before it was deleted: the default policy at the start, or a policy that
+// is bound. Its state goes on.
+func (s *slot) putBack(id string) error {
+	if s.phase == vacant {
+		if err := s.journalState(s.Policies.State()); err != nil {
+			return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
+		}
+	}
+	s.id, s.named, s.phase = id, true, filled
+	return nil
+}
+
+// seal ends all: the agent takes the refused policy for the one that decides, so no other may.
+func (s *slot) seal(err error) {
+	s.phase = sealed
+	code := binding.CodePolicyInvalid
+	var e *binding.Error
+	if errors.As(err, &e) {
+		code, err = e.Code, e.Err
+	}
+	s.Policies.Deny(code, fmt.Errorf("a policy was put and refused: %w", err))
+	_ = s.closeJournal() // it is in the log, and this process denies all the same
+}
+
+// closeJournal leaves a state that no policy can be restored in: a process that starts after this one denies everything too.
+func (s *slot) closeJournal() error {
+	return s.journalState(engine.State{Possible: []json.RawMessage{[]byte("null")}})
+}
+
+// delete takes the policy away, if it allows that.
+func (s *slot) delete(ctx context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != filled || id != s.id {
+		return noPolicy(id)
+	}
+	if err := s.Policies.Denial(); err != nil && !hasCode(err, binding.CodeNotSet) {
+		return policyRefusal(id, &binding.Error{Code: binding.CodeForbidden, Err: err})
+	}
+	v, err := s.Engine.Judge(ctx, engine.Request{EntryPoint: setPolicyRule, Input: func(*engine.Policy) (ast.Value, error) {
+		return ast.NewObject(), nil
+	}})
+	if err != nil {
+		return policyRefusal(id, &binding.Error{Code: binding.CodeForbidden, Err: err})
+	}
+	v.Discard()
+	if !v.Allowed {
+		return policyRefusal(id, &binding.Error{Code: binding.CodeForbidden, Err: fmt.Errorf("the policy does not allow it: %s", v.Reason)})
+	}
+	if err := s.closeJournal(); err != nil {
+		return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
+	}
+	s.phase = vacant
+	s.Log.Info("policy deleted, nothing is allowed until one is put")
+	return nil
+}
+
+func hasCode(err error, code binding.Code) bool {
+	var e *binding.Error
+	return errors.As(err, &e) && e.Code == code
+}
