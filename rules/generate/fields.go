@@ -1,0 +1,195 @@
+package generate
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// fields classifies the fields of one Kubernetes type by their JSON names. A test
+// holds that every field of every type that is reached has exactly one class.
+type fields struct {
+	used     string            // shapes the policy; what is below it is classified too
+	harmless string            // nothing of it reaches the guest, or the rules leave it to the host
+	refused  map[string]string // why a manifest that sets it gets no policy
+}
+
+// Reasons that several fields share.
+const (
+	noHostNamespaces = "is for namespaces of the host, which a guest does not have"
+	useCSI           = "was removed from Kubernetes; use a CSI driver"
+	notYet           = "is not supported"
+	windowsOnly      = "is for Windows"
+)
+
+// table has every type that is reached from a pod's specification by used fields.
+var table = map[reflect.Type]fields{
+	reflect.TypeFor[corev1.PodSpec](): {
+		used: "automountServiceAccountToken containers enableServiceLinks hostNetwork hostUsers hostname hostnameOverride initContainers " +
+			"nodeName os runtimeClassName securityContext serviceAccount serviceAccountName setHostnameAsFQDN shareProcessNamespace volumes resources",
+		harmless: "activeDeadlineSeconds affinity dnsConfig dnsPolicy evictionResponders hostAliases imagePullSecrets nodeSelector overhead " +
+			"preemptionPolicy priority priorityClassName readinessGates restartPolicy schedulerName schedulingGates schedulingGroup " +
+			"subdomain terminationGracePeriodSeconds tolerations topologySpreadConstraints",
+		refused: map[string]string{
+			"ephemeralContainers": "are added to running pods, and no policy made beforehand can know them",
+			"hostIPC":             noHostNamespaces,
+			"hostPID":             noHostNamespaces,
+			"resourceClaims":      "ask for devices that only the cluster knows",
+		},
+	},
+	reflect.TypeFor[corev1.Container](): {
+		used: "args command env envFrom image lifecycle livenessProbe name readinessProbe resources restartPolicy securityContext " +
+			"startupProbe stdin terminationMessagePath tty volumeDevices volumeMounts workingDir",
+		harmless: "imagePullPolicy ports resizePolicy restartPolicyRules stdinOnce terminationMessagePolicy",
+	},
+	reflect.TypeFor[corev1.PodSecurityContext](): {
+		used: "appArmorProfile fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seccompProfile supplementalGroups " +
+			"supplementalGroupsPolicy sysctls",
+		harmless: "seLinuxChangePolicy seLinuxOptions",
+		refused:  map[string]string{"windowsOptions": windowsOnly},
+	},
+	reflect.TypeFor[corev1.SecurityContext](): {
+		used: "allowPrivilegeEscalation appArmorProfile capabilities privileged procMount readOnlyRootFilesystem runAsGroup runAsNonRoot " +
+			"runAsUser seccompProfile",
+		harmless: "seLinuxOptions",
+		refused:  map[string]string{"windowsOptions": windowsOnly},
+	},
+	reflect.TypeFor[corev1.Capabilities]():    {used: "add drop"},
+	reflect.TypeFor[corev1.AppArmorProfile](): {used: "type", harmless: "localhostProfile"},
+	reflect.TypeFor[corev1.SeccompProfile]():  {used: "type", harmless: "localhostProfile"},
+	reflect.TypeFor[corev1.Sysctl]():          {used: "name value"},
+	reflect.TypeFor[corev1.PodOS]():           {used: "name"},
+	reflect.TypeFor[corev1.ResourceRequirements](): {
+		used: "limits requests", refused: map[string]string{"claims": "ask for devices that only the cluster knows"},
+	},
+	reflect.TypeFor[corev1.EnvVar]():       {used: "name value valueFrom"},
+	reflect.TypeFor[corev1.EnvVarSource](): {used: "configMapKeyRef fieldRef resourceFieldRef secretKeyRef", refused: map[string]string{"fileKeyRef": "takes a value from a file that a container writes, which no policy can know"}},
+	reflect.TypeFor[corev1.EnvFromSource](): {
+		used: "configMapRef prefix secretRef",
+	},
+	reflect.TypeFor[corev1.ConfigMapEnvSource]():    {used: "name optional"},
+	reflect.TypeFor[corev1.SecretEnvSource]():       {used: "name optional"},
+	reflect.TypeFor[corev1.ConfigMapKeySelector]():  {used: "key name optional"},
+	reflect.TypeFor[corev1.SecretKeySelector]():     {used: "key name optional"},
+	reflect.TypeFor[corev1.ObjectFieldSelector]():   {used: "fieldPath", harmless: "apiVersion"},
+	reflect.TypeFor[corev1.ResourceFieldSelector](): {used: "containerName divisor resource"},
+	reflect.TypeFor[corev1.Probe](): {
+		used:     "exec",
+		harmless: "failureThreshold grpc httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket terminationGracePeriodSeconds timeoutSeconds",
+	},
+	reflect.TypeFor[corev1.Lifecycle]():        {used: "postStart preStop", harmless: "stopSignal"},
+	reflect.TypeFor[corev1.LifecycleHandler](): {used: "exec", harmless: "httpGet sleep tcpSocket"},
+	reflect.TypeFor[corev1.ExecAction]():       {used: "command"},
+	reflect.TypeFor[corev1.VolumeDevice]():     {used: "devicePath name"},
+	reflect.TypeFor[corev1.VolumeMount](): {
+		used:    "mountPath mountPropagation name readOnly recursiveReadOnly subPath subPathExpr",
+		refused: map[string]string{"bindMountOptions": notYet},
+	},
+	reflect.TypeFor[corev1.Volume](): {
+		used: "awsElasticBlockStore azureDisk azureFile cinder configMap csi downwardAPI emptyDir ephemeral fc gcePersistentDisk hostPath iscsi " +
+			"name nfs persistentVolumeClaim projected secret",
+		refused: map[string]string{
+			"cephfs": useCSI, "flexVolume": useCSI, "flocker": useCSI, "glusterfs": useCSI, "photonPersistentDisk": useCSI,
+			"portworxVolume": useCSI, "quobyte": useCSI, "rbd": useCSI, "scaleIO": useCSI, "storageos": useCSI, "vsphereVolume": useCSI,
+			"gitRepo": "runs git on the node; clone in an init container",
+			"image":   "mounts an image on the host, which the guest cannot check",
+		},
+	},
+	reflect.TypeFor[corev1.HostPathVolumeSource]():              {used: "path", harmless: "type"},
+	reflect.TypeFor[corev1.EmptyDirVolumeSource]():              {used: "medium", harmless: "mode sizeLimit"},
+	reflect.TypeFor[corev1.ConfigMapVolumeSource]():             {used: "items name optional", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.SecretVolumeSource]():                {used: "items optional secretName", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.KeyToPath]():                         {used: "key path", harmless: "mode user"},
+	reflect.TypeFor[corev1.DownwardAPIVolumeSource]():           {used: "items", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.DownwardAPIVolumeFile]():             {used: "fieldRef path", harmless: "mode resourceFieldRef user"},
+	reflect.TypeFor[corev1.ProjectedVolumeSource]():             {used: "sources", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.VolumeProjection]():                  {used: "configMap downwardAPI secret", harmless: "clusterTrustBundle podCertificate serviceAccountToken"},
+	reflect.TypeFor[corev1.ConfigMapProjection]():               {used: "items name optional"},
+	reflect.TypeFor[corev1.SecretProjection]():                  {used: "items name optional"},
+	reflect.TypeFor[corev1.DownwardAPIProjection]():             {used: "items"},
+	reflect.TypeFor[corev1.PersistentVolumeClaimVolumeSource](): {used: "readOnly", harmless: "claimName"},
+	reflect.TypeFor[corev1.EphemeralVolumeSource]():             {harmless: "volumeClaimTemplate"},
+	reflect.TypeFor[corev1.CSIVolumeSource]():                   {used: "readOnly", harmless: "driver fsType nodePublishSecretRef volumeAttributes"},
+	reflect.TypeFor[corev1.NFSVolumeSource]():                   {used: "readOnly", harmless: "path server"},
+	reflect.TypeFor[corev1.AzureFileVolumeSource]():             {used: "readOnly", harmless: "secretName shareName"},
+	reflect.TypeFor[corev1.AzureDiskVolumeSource]():             {used: "readOnly", harmless: "cachingMode diskName diskURI fsType kind"},
+	reflect.TypeFor[corev1.AWSElasticBlockStoreVolumeSource]():  {used: "readOnly", harmless: "fsType partition volumeID"},
+	reflect.TypeFor[corev1.GCEPersistentDiskVolumeSource]():     {used: "readOnly", harmless: "fsType partition pdName"},
+	reflect.TypeFor[corev1.CinderVolumeSource]():                {used: "readOnly", harmless: "fsType secretRef volumeID"},
+	reflect.TypeFor[corev1.FCVolumeSource]():                    {used: "readOnly", harmless: "fsType lun targetWWNs wwids"},
+	reflect.TypeFor[corev1.ISCSIVolumeSource](): {
+		used:     "readOnly",
+		harmless: "chapAuthDiscovery chapAuthSession fsType initiatorName iqn iscsiInterface lun portals secretRef targetPortal",
+	},
+}
+
+// checkFields refuses what the table refuses, all of it at once.
+func (b *builder) checkFields() error {
+	faults := refusals(reflect.ValueOf(b.pod.owner.spec).Elem(), "spec", func(field, why string) error { return b.pod.fault(field, why) })
+	spec := b.pod.owner.spec
+	if spec.HostUsers != nil && !*spec.HostUsers {
+		faults = append(faults, b.pod.fault("spec.hostUsers", "is false, and user namespaces do not reach into the guest"))
+	}
+	if spec.OS != nil && spec.OS.Name == corev1.Windows {
+		faults = append(faults, b.pod.fault("spec.os.name", windowsOnly))
+	}
+	return errors.Join(faults...)
+}
+
+// refusals walks over what is set and reports every refused field.
+func refusals(v reflect.Value, path string, fault func(field, why string) error) []error {
+	var all []error
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return refusals(v.Elem(), path, fault)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			all = append(all, refusals(v.Index(i), fmt.Sprintf("%s[%d]", path, i), fault)...)
+		}
+	case reflect.Struct:
+		classes, known := table[v.Type()]
+		if !known {
+			return nil
+		}
+		eachField(v.Type(), func(name string, index []int) {
+			field, err := v.FieldByIndexErr(index)
+			if err != nil || field.IsZero() {
+				return
+			}
+			if why, ok := classes.refused[name]; ok {
+				all = append(all, fault(join(path, name), why))
+			} else if contains(classes.used, name) {
+				all = append(all, refusals(field, join(path, name), fault)...)
+			}
+		})
+	}
+	return all
+}
+
+// eachField calls yield for each field of a struct as JSON has them: embedded
+// structs without a name of their own are part of the struct.
+func eachField(t reflect.Type, yield func(name string, index []int)) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" && f.Anonymous && f.Type.Kind() == reflect.Struct {
+			eachField(f.Type, func(name string, index []int) { yield(name, append([]int{i}, index...)) })
+			continue
+		}
+		yield(name, []int{i})
+	}
+}
+
+func contains(list, name string) bool {
+	for word := range strings.FieldsSeq(list) {
+		if word == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,222 @@
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"portcullis/rules/policydata"
+	"portcullis/rules/settings"
+)
+
+// Generator makes policies for one platform. It may be used by one goroutine.
+type Generator struct {
+	settings *settings.Settings
+	images   Images
+	configs  *Configs
+	options  Options
+}
+
+// Options change what a Generator does.
+type Options struct {
+	LockDigests    bool // write the digest of each image into the manifest and the policy
+	RequireDigests bool // refuse images that are named by a tag
+}
+
+// New makes a Generator. configs may be nil.
+func New(s *settings.Settings, images Images, configs *Configs, o Options) *Generator {
+	if configs == nil {
+		configs = &Configs{}
+	}
+	return &Generator{settings: s, images: images, configs: configs, options: o}
+}
+
+// Policy returns the policy of a pod of the manifest, and warnings about it. The
+// error is a [Finding] or several where the manifest is at fault.
+func (g *Generator) Policy(ctx context.Context, m *Manifest, p *Pod) (*policydata.Policy, []*Finding, error) {
+	b := &builder{generator: g, manifest: m, pod: p}
+	if err := b.build(ctx); err != nil {
+		return nil, b.warnings, err
+	}
+	return b.policy, b.warnings, nil
+}
+
+// builder makes one policy.
+type builder struct {
+	generator *Generator
+	manifest  *Manifest
+	pod       *Pod
+	policy    *policydata.Policy
+	volumes   map[string]*corev1.Volume
+	content   contentSet
+	warnings  []*Finding
+}
+
+func (b *builder) settings() *settings.Settings { return b.generator.settings }
+
+// warn records a warning about a field below the pod template, once.
+func (b *builder) warn(field, text string) {
+	f := b.pod.fault(field, text)
+	if !slices.ContainsFunc(b.warnings, func(w *Finding) bool { return *w == *f }) {
+		b.warnings = append(b.warnings, f)
+	}
+}
+
+func (b *builder) build(ctx context.Context) error {
+	if err := b.checkFields(); err != nil {
+		return err
+	}
+	var err error
+	if b.policy, err = b.settings().Policy(); err != nil {
+		return err
+	}
+	if b.volumes, err = b.pod.podVolumes(); err != nil {
+		return err
+	}
+	if err := b.podSecurity(); err != nil {
+		return err
+	}
+	b.sandbox()
+	if err := b.sandboxContainer(ctx); err != nil {
+		return err
+	}
+	previous := policydata.After{Container: policydata.SandboxContainer, State: policydata.Started}
+	var faults []error
+	for _, c := range b.pod.containers() {
+		if _, twice := b.policy.Containers[c.Name]; twice || !validContainer(c.Name) {
+			return b.pod.fault(c.field+".name", fmt.Sprintf("is %q, which is no name of a container or used twice", c.Name))
+		}
+		made, err := b.containerPolicy(ctx, c)
+		if err != nil {
+			faults = append(faults, err)
+			made = &policydata.Container{}
+		}
+		made.After = []policydata.After{previous}
+		b.policy.Containers[c.Name] = made
+		if c.init {
+			previous = policydata.After{Container: c.Name, State: policydata.Succeeded}
+		}
+		if c.sidecar() {
+			previous.State = policydata.Started
+		}
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	b.finishContents()
+	if err := b.policy.Validate(); err != nil {
+		return fmt.Errorf("make policy of %s: %w", b.pod.Name(), err)
+	}
+	return nil
+}
+
+// validContainer accepts DNS labels.
+func validContainer(name string) bool {
+	return name != "" && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-' &&
+		!strings.ContainsFunc(name, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' })
+}
+
+// sandbox sets what the policy says of the pod itself.
+func (b *builder) sandbox() {
+	p, s := b.pod, &b.policy.Sandbox
+	s.Name, s.Namespace = p.names.pattern(), p.namespace()
+	hostname := p.hostname()
+	s.Hostname, _ = hostname.literal()
+	if template, ok := hostname.template(); ok {
+		s.Hostname = template
+	}
+	if links := p.owner.spec.EnableServiceLinks; links != nil && !*links {
+		b.policy.Common.Env.Whole = onlyKubernetes(b.policy.Common.Env.Whole)
+	}
+}
+
+// onlyKubernetes narrows the patterns of service links to those of the API server.
+func onlyKubernetes(patterns []string) []string {
+	var out []string
+	for _, pattern := range patterns {
+		out = append(out, strings.Replace(pattern, "^[A-Z][A-Z0-9_]*_", "^KUBERNETES_", 1))
+	}
+	return out
+}
+
+// known returns patterns for what the placeholders stand for.
+func (b *builder) known() map[string]string {
+	namespace := dnsPattern
+	if known := b.pod.namespace(); known != "" {
+		namespace = text(known).anchored(nil)
+		namespace = namespace[1 : len(namespace)-1]
+	}
+	return map[string]string{sandboxName: b.pod.names.body(), sandboxNamespace: namespace, sandboxUID: uidPattern}
+}
+
+// namespaces are those that a container has of its own. A pod in the host's
+// network has no hostname of its own either.
+func (b *builder) namespaces(t policydata.ContainerType) []string {
+	if t == policydata.TypeSandbox && b.pod.owner.spec.HostNetwork {
+		return []string{"ipc", "mount"}
+	}
+	return []string{"ipc", "uts", "mount"}
+}
+
+// sandboxContainer adds the pause container.
+func (b *builder) sandboxContainer(ctx context.Context) error {
+	shape := b.settings().Generate
+	out := &policydata.Container{
+		Type: policydata.TypeSandbox, Args: shape.PauseArgs, BaseMounts: defaultSet, Capabilities: defaultSet, Paths: defaultSet,
+		Cwd: "/", NoNewPrivs: true, ReadonlyRoot: true, Namespaces: b.namespaces(policydata.TypeSandbox),
+		Image: policydata.Image{From: shape.ImageFrom},
+		Env:   policydata.Env{Fixed: []string{defaultPath}},
+	}
+	out.Annotations.Patterns = maps.Clone(shape.Sandbox.Annotations)
+	b.annotations(out)
+	b.sysctls(out, shape.Sandbox.Sysctl)
+	b.platformMounts(shape.Sandbox.Mounts, out)
+	switch shape.ImageFrom {
+	case policydata.GuestPull:
+		out.Image.Source = "pause"
+	case policydata.Layers:
+		image, err := b.generator.images.Image(ctx, shape.PauseImage)
+		if err != nil {
+			return err
+		}
+		layers, err := image.Layers(ctx)
+		if err != nil {
+			return err
+		}
+		layerStorages(layers, out)
+	}
+	var err error
+	if out.User, err = b.sandboxUser(); err != nil {
+		return err
+	}
+	b.policy.Containers[policydata.SandboxContainer] = out
+	return nil
+}
+
+// annotations adds the pod's own, which the runtime may pass on.
+func (b *builder) annotations(out *policydata.Container) {
+	for key, value := range b.pod.owner.template.Annotations {
+		if !slices.Contains(notPassed, key) {
+			put(&out.Annotations.Optional, key, value)
+		}
+	}
+}
+
+// notPassed are annotations that never reach the guest: those that carry policies
+// and kubectl's copy of the manifest.
+var notPassed = []string{
+	"io.katacontainers.config.hypervisor.cc_init_data",
+	"io.katacontainers.config.agent.policy",
+	"kubectl.kubernetes.io/last-applied-configuration",
+}
+
+// Names of sets in policydata.Common that the generator refers to.
+const (
+	defaultSet    = "default"
+	privilegedSet = "privileged"
+)

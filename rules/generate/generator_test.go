@@ -1,0 +1,297 @@
+package generate_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"portcullis/rules"
+	"portcullis/rules/generate"
+	"portcullis/rules/policydata"
+	"portcullis/rules/rulestest"
+	"portcullis/rules/settings"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+func load(t testing.TB, platform string, dropIns ...string) *settings.Settings {
+	t.Helper()
+	var over []settings.DropIn
+	for _, name := range dropIns {
+		d, err := settings.Named(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		over = append(over, d)
+	}
+	s, err := settings.Load(platform, over...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func parse(t testing.TB, file string) *generate.Manifest {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := generate.Parse(filepath.Base(file), text, generate.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// policies makes the policies of all pods of a file, with its own ConfigMaps and
+// Secrets.
+func policies(t testing.TB, m *generate.Manifest, s *settings.Settings, images generate.Images) ([]*policydata.Policy, []*generate.Finding, error) {
+	t.Helper()
+	var configs generate.Configs
+	if err := configs.Add(m); err != nil {
+		return nil, nil, err
+	}
+	g := generate.New(s, images, &configs, generate.Options{})
+	warnings := m.Warnings()
+	var all []*policydata.Policy
+	for _, p := range m.Pods() {
+		made, found, err := g.Policy(context.Background(), m, p)
+		warnings = append(warnings, found...)
+		if err != nil {
+			return nil, warnings, err
+		}
+		all = append(all, made)
+	}
+	return all, warnings, nil
+}
+
+// golden is the part of a policy that its manifest decides.
+type golden struct {
+	Containers map[string]*policydata.Container
+	Files      map[string]map[string][]string
+	Sandbox    policydata.Sandbox
+	Sets       map[string][]string // bounding capabilities beside the default's
+}
+
+func goldenText(t *testing.T, m *generate.Manifest, made []*policydata.Policy, warnings []*generate.Finding, err error) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	for _, w := range warnings {
+		out.WriteString("warning: " + w.String() + "\n")
+	}
+	if err != nil {
+		found, only := generate.Findings(err)
+		if !only {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			out.WriteString("refused: " + f.String() + "\n")
+		}
+	}
+	for i, p := range made {
+		g := golden{p.Containers, p.Files, p.Sandbox, map[string][]string{}}
+		g.Sandbox.Storages = nil
+		for name, set := range p.Common.Capabilities {
+			if name != "default" {
+				g.Sets[name] = set.Bounding
+			}
+		}
+		raw, err := json.MarshalIndent(g, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.WriteString(m.Pods()[i].Name() + "\n" + string(raw) + "\n")
+	}
+	return out.Bytes()
+}
+
+func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
+	files, err := filepath.Glob("testdata/pods/*.yaml")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("found %d manifests, want at least 30 (%v)", len(files), err)
+	}
+	images := openStandIns(t, "testdata/images.json")
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			m := parse(t, file)
+			made, warnings, err := policies(t, m, load(t, settings.DefaultPlatform), images)
+			text := goldenText(t, m, made, warnings, err)
+			path := strings.TrimSuffix(file, ".yaml") + ".golden"
+			if *update {
+				if err := os.WriteFile(path, text, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(text)); diff != "" {
+				t.Errorf("policy differs (-want +got):\n%s", diff)
+			}
+			for _, p := range made {
+				allowsItsPod(t, p)
+			}
+		})
+	}
+}
+
+// allowsItsPod runs a pod's whole start through the rules.
+func allowsItsPod(t *testing.T, p *policydata.Policy) {
+	t.Helper()
+	data, err := p.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge, err := rulestest.New(rules.Text(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range (rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}).All() {
+		d, err := judge.Ask(context.Background(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !d.Allowed {
+			reason, _ := judge.Eval(context.Background(), "findings", nil)
+			t.Errorf("%s of %v is denied: %v", r.Kind, r.Input["container_id"], reason)
+		}
+	}
+}
+
+func TestEveryPlatformAllowsItsPods(t *testing.T) {
+	images := openStandIns(t, "testdata/images.json")
+	for _, platform := range settings.Platforms() {
+		for _, name := range []string{"web-deployment", "volumes", "downward", "security"} {
+			t.Run(platform+"/"+name, func(t *testing.T) {
+				made, _, err := policies(t, parse(t, "testdata/pods/"+name+".yaml"), load(t, platform), images)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range made {
+					allowsItsPod(t, p)
+				}
+			})
+		}
+	}
+}
+
+func TestOrderedPodsStartInTheirOrder(t *testing.T) {
+	images := openStandIns(t, "testdata/images.json")
+	made, _, err := policies(t, parse(t, "testdata/pods/init-chain.yaml"), load(t, settings.DefaultPlatform, "ordered"), images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]policydata.After{
+		policydata.SandboxContainer: nil,
+		"fetch":                     {{Container: policydata.SandboxContainer, State: policydata.Started}},
+		"proxy":                     {{Container: "fetch", State: policydata.Succeeded}},
+		"migrate":                   {{Container: "proxy", State: policydata.Started}},
+		"app":                       {{Container: "migrate", State: policydata.Succeeded}},
+		"metrics":                   {{Container: "migrate", State: policydata.Succeeded}},
+	}
+	got := map[string][]policydata.After{}
+	for name, c := range made[0].Containers {
+		got[name] = c.After
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("order differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestManifestsOfTheCorpusGenerate(t *testing.T) {
+	dir := filepath.Join(corpus(t), "kata-4.1")
+	images := openStandIns(t, filepath.Join(dir, "images.json"))
+	count := 0
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.Name() != "pod.yaml" {
+			return err
+		}
+		count++
+		made, _, err := policies(t, parse(t, path), load(t, settings.DefaultPlatform), images)
+		if err != nil || len(made) != 1 {
+			t.Errorf("%s: %d policies, %v", path, len(made), err)
+		}
+		for _, p := range made {
+			allowsItsPod(t, p)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count != 15 {
+		t.Errorf("found %d manifests, want 15", count)
+	}
+}
+
+func TestTheSameManifestGivesTheSameBytes(t *testing.T) {
+	var first []byte
+	for range 5 {
+		made, _, err := policies(t, parse(t, "testdata/pods/volumes.yaml"), load(t, settings.DefaultPlatform), openStandIns(t, "testdata/images.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := made[0].Compact(rules.Text())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = text
+		}
+		if !bytes.Equal(first, text) {
+			t.Fatal("two runs differ")
+		}
+	}
+}
+
+func FuzzManifestToPolicy(f *testing.F) {
+	files, _ := filepath.Glob("testdata/pods/*.yaml")
+	if len(files) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	images := openStandIns(f, "testdata/images.json")
+	s := load(f, settings.DefaultPlatform)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := generate.Parse("fuzz.yaml", text, generate.ReadOptions{})
+		if err != nil {
+			if _, only := generate.Findings(err); !only {
+				t.Fatalf("reading failed otherwise than by a finding: %v", err)
+			}
+			return
+		}
+		made, _, err := policies(t, m, s, images)
+		if errors.Is(err, policydata.ErrInvalid) {
+			t.Fatalf("made an inconsistent policy: %v", err)
+		}
+		for i, p := range m.Pods() {
+			if i >= len(made) {
+				return
+			}
+			if err := m.Annotate(p, "io.katacontainers.config.agent.policy", "cGFja2FnZQ=="); err != nil {
+				continue
+			}
+		}
+		if _, err := m.Text(); err != nil {
+			if _, only := generate.Findings(err); !only {
+				t.Fatalf("writing failed otherwise than by a finding: %v", err)
+			}
+		}
+	})
+}

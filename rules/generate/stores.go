@@ -1,0 +1,78 @@
+package generate
+
+import (
+	"context"
+	"fmt"
+
+	"portcullis/images"
+	"portcullis/images/verity"
+)
+
+// Stores opens images from the first of the stores that has them, each once.
+type Stores struct {
+	stores  []images.Store
+	options images.Options
+	opened  map[string]*storedImage
+}
+
+// FromStores makes an Images of stores.
+func FromStores(stores []images.Store, o images.Options) *Stores {
+	return &Stores{stores: stores, options: o, opened: map[string]*storedImage{}}
+}
+
+// Image implements Images. An error that is no [Finding] is a failure to look.
+func (s *Stores) Image(ctx context.Context, reference string) (Image, error) {
+	if found, ok := s.opened[reference]; ok {
+		return found, nil
+	}
+	ref, err := images.ParseReference(reference)
+	if err != nil {
+		return nil, err
+	}
+	image, err := images.OpenFirst(ctx, s.stores, ref, s.options)
+	if err != nil {
+		return nil, err
+	}
+	found := &storedImage{image}
+	s.opened[reference] = found
+	return found, nil
+}
+
+type storedImage struct{ image *images.Image }
+
+func (s *storedImage) Facts() Facts {
+	c := s.image.Config
+	return Facts{
+		Name: s.image.Reference.Name(), Tag: s.image.Reference.Tag, Digest: string(s.image.Reference.Digest),
+		Lock: string(s.image.Digests.Lock()),
+		User: c.User, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, Volumes: c.Volumes,
+	}
+}
+
+func (s *storedImage) Identity(ctx context.Context, user string) (Identity, error) {
+	id, err := s.image.Identity(ctx, user, images.Always)
+	return Identity{UID: id.UID, GID: id.GID, AdditionalGIDs: id.AdditionalGIDs}, err
+}
+
+func (s *storedImage) Layers(ctx context.Context) ([]Layer, error) {
+	chain := s.image.ChainIDs()
+	layers := make([]Layer, len(chain))
+	for i := range s.image.Layers {
+		root, err := layerRoot(ctx, &s.image.Layers[i])
+		if err != nil {
+			return nil, fmt.Errorf("layer %d of %s: %w", i, s.image.Reference, err)
+		}
+		layers[i] = Layer{ChainID: string(chain[i]), RootHash: root}
+	}
+	return layers, nil
+}
+
+func layerRoot(ctx context.Context, layer *images.Layer) (string, error) {
+	tar, err := layer.Open(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer tar.Close()
+	root, err := verity.LayerRoot(tar, verity.Options{})
+	return root.String(), err
+}

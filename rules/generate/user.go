@@ -1,0 +1,206 @@
+package generate
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"portcullis/rules/policydata"
+)
+
+// The user of every pause image since Kubernetes 1.20.
+const (
+	pauseUID = 65535
+	pauseGID = 65535
+)
+
+// who is what the manifest and the image's configuration say of the user.
+type who struct {
+	name   string // from the image, "" when uid says it
+	uid    uint32
+	gid    *uint32
+	groups []uint32
+	merge  bool // groups of the image are added
+	field  string
+}
+
+// user returns who the process of a container runs as.
+func (b *builder) user(ctx context.Context, c placed, image Image) (policydata.User, error) {
+	w, err := b.asked(c, image.Facts().User)
+	if err != nil {
+		return policydata.User{}, err
+	}
+	id, err := b.identity(ctx, w, image)
+	if err != nil {
+		return policydata.User{}, err
+	}
+	if b.nonRoot(c) && (id.UID == 0 || w.name != "") {
+		return policydata.User{}, b.pod.fault(w.field, "must run as a user who is not root, given by number; set securityContext.runAsUser")
+	}
+	return userOf(id, w), nil
+}
+
+// userOf puts together what was found and what was asked for.
+func userOf(id Identity, w who) policydata.User {
+	gid := id.GID
+	if w.gid != nil {
+		gid = *w.gid
+	}
+	groups := append([]uint32{gid}, w.groups...)
+	if w.merge {
+		// The image's groups hold the user's own group, which another replaces.
+		for _, g := range id.AdditionalGIDs {
+			if g != id.GID {
+				groups = append(groups, g)
+			}
+		}
+	}
+	slices.Sort(groups)
+	return policydata.User{UID: id.UID, GID: gid, AdditionalGids: slices.Compact(groups)}
+}
+
+// identity looks the user up where the runtime does: in the image, or nowhere
+// when the image is pulled only inside the guest.
+func (b *builder) identity(ctx context.Context, w who, image Image) (Identity, error) {
+	user := w.name
+	if user == "" {
+		user = strconv.FormatUint(uint64(w.uid), 10)
+	}
+	if b.settings().Generate.ImageFrom != policydata.GuestPull {
+		id, err := image.Identity(ctx, user)
+		if err != nil {
+			return Identity{}, fmt.Errorf("%s: %w", b.pod.fault(w.field, "cannot resolve the user"), err)
+		}
+		return id, nil
+	}
+	if w.name == "" {
+		return Identity{UID: w.uid}, nil
+	}
+	// The host does not have the image, so its runtime cannot know the name.
+	hint := "securityContext.runAsUser and runAsGroup"
+	if id, err := image.Identity(ctx, user); err == nil {
+		hint = fmt.Sprintf("securityContext: {runAsUser: %d, runAsGroup: %d}", id.UID, id.GID)
+	}
+	return Identity{}, b.pod.fault(w.field,
+		fmt.Sprintf("has an image with the user %q, a name that nobody outside the guest can resolve; set %s", w.name, hint))
+}
+
+// asked combines the pod's and the container's security context; the container's
+// goes first, then the pod's, then the image.
+func (b *builder) asked(c placed, imageUser string) (who, error) {
+	pod, own := b.pod.owner.spec.SecurityContext, c.SecurityContext
+	if pod == nil {
+		pod = &corev1.PodSecurityContext{}
+	}
+	if own == nil {
+		own = &corev1.SecurityContext{}
+	}
+	w := who{field: c.field, merge: pod.SupplementalGroupsPolicy == nil || *pod.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyMerge}
+	uid, gid := first(own.RunAsUser, pod.RunAsUser), first(own.RunAsGroup, pod.RunAsGroup)
+	var err error
+	if uid != nil {
+		w.uid, err = b.id(*uid, c.field)
+	} else {
+		w.name, w.uid = imageUID(imageUser)
+	}
+	if err != nil {
+		return who{}, err
+	}
+	if gid != nil {
+		n, err := b.id(*gid, c.field)
+		if err != nil {
+			return who{}, err
+		}
+		w.gid = &n
+	}
+	w.groups, err = b.podGroups(pod)
+	return w, err
+}
+
+// podGroups returns the groups that the pod gives to all of its containers.
+func (b *builder) podGroups(pod *corev1.PodSecurityContext) ([]uint32, error) {
+	all := slices.Clone(pod.SupplementalGroups)
+	if pod.FSGroup != nil {
+		all = append(all, *pod.FSGroup)
+	}
+	var groups []uint32
+	for _, g := range all {
+		n, err := b.id(g, "spec")
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, n)
+	}
+	return groups, nil
+}
+
+func (b *builder) id(n int64, field string) (uint32, error) {
+	if n < 0 || n >= math.MaxInt32 {
+		return 0, b.pod.fault(field+".securityContext", fmt.Sprintf("has the id %d, which Kubernetes refuses", n))
+	}
+	return uint32(n), nil
+}
+
+// imageUID reads the user of an image. The kubelet passes on only the part before
+// the colon.
+func imageUID(user string) (name string, uid uint32) {
+	user, _, _ = strings.Cut(user, ":")
+	if user == "" {
+		return "", 0
+	}
+	if n, err := strconv.ParseUint(user, 10, 32); err == nil && n < math.MaxUint32 {
+		return "", uint32(n)
+	}
+	return user, 0
+}
+
+// nonRoot reports whether the kubelet will insist on a user who is not root.
+func (b *builder) nonRoot(c placed) bool {
+	if own := c.SecurityContext; own != nil && own.RunAsNonRoot != nil {
+		return *own.RunAsNonRoot
+	}
+	pod := b.pod.owner.spec.SecurityContext
+	return pod != nil && isTrue(pod.RunAsNonRoot)
+}
+
+// sandboxUser returns who the pause process runs as. It gets the pod's groups
+// only when it has the image's user.
+func (b *builder) sandboxUser() (policydata.User, error) {
+	pod := b.pod.owner.spec.SecurityContext
+	if pod == nil {
+		pod = &corev1.PodSecurityContext{}
+	}
+	w := who{field: "spec"}
+	id := Identity{UID: pauseUID, GID: pauseGID}
+	var err error
+	if pod.RunAsUser != nil {
+		id.GID = 0
+		if id.UID, err = b.id(*pod.RunAsUser, "spec"); err != nil {
+			return policydata.User{}, err
+		}
+	} else if w.groups, err = b.podGroups(pod); err != nil {
+		return policydata.User{}, err
+	}
+	if pod.RunAsGroup != nil {
+		n, err := b.id(*pod.RunAsGroup, "spec")
+		if err != nil {
+			return policydata.User{}, err
+		}
+		w.gid = &n
+	}
+	return userOf(id, w), nil
+}
+
+func first[T any](candidates ...*T) *T {
+	for _, c := range candidates {
+		if c != nil {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package generate
+
+import (
+	"regexp"
+	"strings"
+
+	"portcullis/rules/policydata"
+)
+
+// Placeholders that the rules fill in when they know the pod.
+const (
+	sandboxName      = "$(sandbox-name)"
+	sandboxNamespace = "$(sandbox-namespace)"
+	sandboxUID       = "$(sandbox-uid)"
+)
+
+// Patterns of values that are known only at run time, without anchors.
+const (
+	addressPattern  = `(?:[0-9.]+|[0-9a-f:]+)`
+	hostPattern     = `(?:[0-9.]+|\[?[0-9a-f:]+\]?)`
+	portPattern     = `[0-9]{1,5}`
+	numberPattern   = `[0-9]+`
+	hostnamePattern = `[a-zA-Z0-9_.-]+`
+	dnsPattern      = `[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?`
+	uidPattern      = `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`
+)
+
+// part is a piece of a value: exactly one field is set.
+type part struct {
+	text        string
+	placeholder string // sandboxName, sandboxNamespace or sandboxUID
+	pattern     string // without anchors
+}
+
+// value is a string of which some parts may be known only at run time. The zero
+// value is the empty string.
+type value []part
+
+func text(s string) value { return value{{text: s}} }
+
+func matching(pattern string) value { return value{{pattern: pattern}} }
+
+func placeholder(name string) value { return value{{placeholder: name}} }
+
+// literal returns the string and true when all of it is known.
+func (v value) literal() (string, bool) {
+	var b strings.Builder
+	for _, p := range v {
+		if p.placeholder != "" || p.pattern != "" {
+			return "", false
+		}
+		b.WriteString(p.text)
+	}
+	return b.String(), true
+}
+
+// template returns the value with its placeholders, and false when it has other
+// unknown parts or its text holds what looks like a placeholder.
+func (v value) template() (string, bool) {
+	var b strings.Builder
+	for _, p := range v {
+		if p.pattern != "" || strings.Contains(p.text, "$(sandbox-") {
+			return "", false
+		}
+		b.WriteString(p.text + p.placeholder)
+	}
+	return b.String(), true
+}
+
+// anchored returns the pattern of the value. Placeholders become what is known of
+// the pod beforehand.
+func (v value) anchored(known map[string]string) string {
+	var b strings.Builder
+	for _, p := range v {
+		switch {
+		case p.placeholder != "":
+			b.WriteString(known[p.placeholder])
+		case p.pattern != "":
+			b.WriteString(p.pattern)
+		default:
+			b.WriteString(regexp.QuoteMeta(p.text))
+		}
+	}
+	return "^" + b.String() + "$"
+}
+
+// match returns the value for Container.ArgMatches.
+func (v value) match(known map[string]string) policydata.Match {
+	if t, ok := v.template(); ok {
+		return policydata.Match{Template: t}
+	}
+	return policydata.Match{Pattern: v.anchored(known)}
+}
+
+// variables maps the names of environment variables to their values.
+type variables map[string]value
+
+// expand replaces $(NAME) as Kubernetes does: an unknown name stays as it is
+// written, and $$ is a dollar sign. missing, when not nil, is told unknown names.
+func (vars variables) expand(s string, missing func(name string)) value {
+	var out value
+	var plain strings.Builder
+	flush := func() {
+		if plain.Len() > 0 {
+			out = append(out, part{text: plain.String()})
+			plain.Reset()
+		}
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] != '$' || i+1 == len(s) {
+			plain.WriteByte(s[i])
+			continue
+		}
+		i++
+		end := -1
+		if s[i] == '(' {
+			end = strings.IndexByte(s[i:], ')')
+		}
+		switch {
+		case s[i] == '$':
+			plain.WriteByte('$')
+		case end < 0:
+			plain.WriteString(s[i-1 : i+1])
+		default:
+			name := s[i+1 : i+end]
+			if v, ok := vars[name]; ok {
+				flush()
+				out = append(out, v...)
+			} else {
+				if missing != nil {
+					missing(name)
+				}
+				plain.WriteString("$(" + name + ")")
+			}
+			i += end
+		}
+	}
+	flush()
+	return out
+}

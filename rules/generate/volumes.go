@@ -1,0 +1,315 @@
+package generate
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"portcullis/rules/policydata"
+)
+
+// Keys of settings' volumes.
+const (
+	volumeMemory = "memory"
+	volumeShared = "shared"
+	volumeConfig = "config"
+)
+
+// mounts sets the mounts and storages of a container: the platform's, then the
+// volumes that the image declares, then the manifest's, each in place of what was
+// at its destination before.
+func (b *builder) mounts(c placed, facts Facts, vars variables, out *policydata.Container) error {
+	b.platformMounts(b.settings().Generate.Container.Mounts, out)
+	b.terminationLog(c, out)
+	b.accountToken(out)
+	for _, volume := range facts.Volumes {
+		if err := b.place(out, path.Clean("/"+volume), b.shape(volumeShared, "", volume).Mount, c.field+".image"); err != nil {
+			return err
+		}
+	}
+	seen := map[string]bool{}
+	for i, vm := range c.VolumeMounts {
+		field := fmt.Sprintf("%s.volumeMounts[%d]", c.field, i)
+		if !path.IsAbs(vm.MountPath) {
+			vm.MountPath = "/" + vm.MountPath
+		}
+		if seen[vm.MountPath] {
+			return b.pod.fault(field+".mountPath", fmt.Sprintf("is %s for a second time", vm.MountPath))
+		}
+		seen[vm.MountPath] = true
+		if err := b.mount(c, vm, field, vars, out); err != nil {
+			return err
+		}
+	}
+	return b.devices(c, out)
+}
+
+// platformMounts adds the mounts of a platform's template.
+func (b *builder) platformMounts(mounts map[string]policydata.Mount, out *policydata.Container) {
+	rw, privilegedRW := "rw", "ro"
+	if out.ReadonlyRoot {
+		rw = "ro"
+	}
+	if out.Capabilities == privilegedSet || out.Type == policydata.TypeSandbox && b.privileged() {
+		privilegedRW = "rw"
+	}
+	fill := strings.NewReplacer("$(rw)", rw, "$(privileged-rw)", privilegedRW)
+	for destination, m := range mounts {
+		m.Options = slices.Clone(m.Options)
+		for i := range m.Options {
+			m.Options[i] = fill.Replace(m.Options[i])
+		}
+		put(&out.Mounts, destination, m)
+	}
+}
+
+// Destinations of mounts that fields of a container change.
+const (
+	terminationLog = "/dev/termination-log"
+	accountToken   = "/var/run/secrets/kubernetes.io/serviceaccount"
+)
+
+// terminationLog moves the termination log to where the manifest wants it.
+func (b *builder) terminationLog(c placed, out *policydata.Container) {
+	m, ok := out.Mounts[terminationLog]
+	if to := c.TerminationMessagePath; ok && to != "" && to != terminationLog {
+		delete(out.Mounts, terminationLog)
+		m.Source = path.Base(to)
+		out.Mounts[to] = m
+	}
+}
+
+// accountToken drops the service account's token where the pod refuses it, and
+// requires it where the pod asks for it.
+func (b *builder) accountToken(out *policydata.Container) {
+	m, ok := out.Mounts[accountToken]
+	automount := b.pod.owner.spec.AutomountServiceAccountToken
+	if !ok || automount == nil {
+		return
+	}
+	m.MayBeMissing = false
+	out.Mounts[accountToken] = m
+	if !*automount {
+		delete(out.Mounts, accountToken)
+	}
+}
+
+// place puts a mount at a destination, which must not be one that containerd
+// mounts itself.
+func (b *builder) place(out *policydata.Container, destination string, m policydata.Mount, field string) error {
+	for _, base := range b.policy.Common.Mounts[out.BaseMounts] {
+		if path.Clean(destination) == base.Destination {
+			return b.pod.fault(field, fmt.Sprintf("mounts over %s, which the runtime needs itself", base.Destination))
+		}
+	}
+	put(&out.Mounts, destination, m)
+	return nil
+}
+
+// shape returns how a kind of volume appears, filled in.
+func (b *builder) shape(kind, name, destination string) shaped {
+	v := b.settings().Generate.Volumes[kind]
+	fill := strings.NewReplacer("$(name)", name, "$(basename)", path.Base(destination))
+	m := v.Mount
+	m.Source, m.Options = fill.Replace(m.Source), slices.Clone(m.Options)
+	if v.Storage == nil {
+		return shaped{m, nil}
+	}
+	s := *v.Storage
+	s.MountPoint, s.Source = fill.Replace(s.MountPoint), fill.Replace(s.Source)
+	s.Options, s.DriverOptions = slices.Clone(s.Options), slices.Clone(s.DriverOptions)
+	return shaped{m, &s}
+}
+
+// shaped is a volume as the agent sees it.
+type shaped struct {
+	Mount   policydata.Mount
+	Storage *policydata.Storage
+}
+
+// mount adds one volume mount.
+func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars variables, out *policydata.Container) error {
+	volume, ok := b.volumes[vm.Name]
+	if !ok {
+		return b.pod.fault(field+".name", fmt.Sprintf("is %s, which is no volume of the pod", vm.Name))
+	}
+	if err := b.subPath(vm, field, vars); err != nil {
+		return err
+	}
+	s, readOnly, err := b.appearance(volume, vm, field)
+	if err != nil {
+		return err
+	}
+	if vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly == corev1.RecursiveReadOnlyEnabled {
+		return b.pod.fault(field+".recursiveReadOnly", "is Enabled, which the Kata runtime does not offer")
+	}
+	options := s.Mount.Options
+	if i := slices.Index(options, "rw"); i >= 0 && (vm.ReadOnly || readOnly) {
+		options[i] = "ro"
+	}
+	if s.Storage != nil {
+		b.group(s.Storage)
+		out.Storages = append(out.Storages, *s.Storage)
+	}
+	b.contents(volume, vm, out)
+	return b.place(out, vm.MountPath, s.Mount, field+".mountPath")
+}
+
+// subPath checks what Kubernetes checks of a path in a volume.
+func (b *builder) subPath(vm corev1.VolumeMount, field string, vars variables) error {
+	if vm.SubPath != "" && vm.SubPathExpr != "" {
+		return b.pod.fault(field+".subPathExpr", "is there together with subPath")
+	}
+	missing := ""
+	vars.expand(vm.SubPathExpr, func(name string) { missing = name })
+	if missing != "" {
+		return b.pod.fault(field+".subPathExpr", fmt.Sprintf("refers to %s, which is no variable of the container", missing))
+	}
+	sub := vm.SubPath + vm.SubPathExpr
+	if path.IsAbs(sub) || slices.Contains(strings.Split(sub, "/"), "..") {
+		return b.pod.fault(field+".subPath", "leaves the volume")
+	}
+	return nil
+}
+
+// appearance returns how a volume's mount looks, and whether it is read-only
+// whatever the mount says.
+func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field string) (shaped, bool, error) {
+	sub := vm.SubPath != "" || vm.SubPathExpr != ""
+	source := volume.VolumeSource
+	switch {
+	case source.EmptyDir != nil && sub:
+		b.warn(field+".subPath", "is of an emptyDir: the runtime then uses a directory of the host, which can read and change it")
+		return b.shape(volumeShared, volume.Name, vm.MountPath), false, nil
+	case source.EmptyDir != nil:
+		return b.emptyDir(volume, vm.MountPath, field)
+	case source.ConfigMap != nil, source.Secret != nil, source.Projected != nil, source.DownwardAPI != nil:
+		return b.shape(volumeConfig, volume.Name, vm.MountPath), true, nil
+	case source.HostPath != nil:
+		return b.hostPath(source.HostPath.Path, vm, field), false, nil
+	}
+	b.warn(field+".name", fmt.Sprintf("mounts %s, whose content comes from the host and is not bound by the policy", volume.Name))
+	return b.shape(volumeShared, volume.Name, vm.MountPath), sourceReadOnly(source), nil
+}
+
+func (b *builder) emptyDir(volume *corev1.Volume, destination, field string) (shaped, bool, error) {
+	switch medium := volume.EmptyDir.Medium; medium {
+	case corev1.StorageMediumDefault:
+		return b.shape(b.settings().Generate.EmptyDir, volume.Name, destination), false, nil
+	case corev1.StorageMediumMemory:
+		return b.shape(volumeMemory, volume.Name, destination), false, nil
+	default:
+		return shaped{}, false, b.pod.fault(field+".name", fmt.Sprintf("mounts an emptyDir of medium %s, which is not supported", medium))
+	}
+}
+
+// hostPath is a path of the guest below /dev and /sys, else a directory that the
+// host shares.
+func (b *builder) hostPath(source string, vm corev1.VolumeMount, field string) shaped {
+	s := b.shape(volumeShared, vm.Name, vm.MountPath)
+	clean := path.Clean(source)
+	if vm.SubPath == "" && vm.SubPathExpr == "" && (strings.HasPrefix(clean+"/", "/dev/") || strings.HasPrefix(clean+"/", "/sys/")) {
+		s.Mount.From, s.Mount.Source = policydata.MountExact, source
+	} else {
+		b.warn(field+".name", fmt.Sprintf("mounts %s of the host, whose content is not bound by the policy", source))
+	}
+	if vm.MountPropagation == nil {
+		return s
+	}
+	propagation := map[corev1.MountPropagationMode]string{
+		corev1.MountPropagationBidirectional: "rshared", corev1.MountPropagationHostToContainer: "rslave",
+	}[*vm.MountPropagation]
+	if i := slices.Index(s.Mount.Options, "rprivate"); i >= 0 && propagation != "" {
+		s.Mount.Options[i] = propagation
+	}
+	return s
+}
+
+// sourceReadOnly reports whether a volume of storage is read-only by itself.
+func sourceReadOnly(s corev1.VolumeSource) bool {
+	switch {
+	case s.PersistentVolumeClaim != nil:
+		return s.PersistentVolumeClaim.ReadOnly
+	case s.CSI != nil:
+		return isTrue(s.CSI.ReadOnly)
+	case s.NFS != nil:
+		return s.NFS.ReadOnly
+	case s.AzureFile != nil:
+		return s.AzureFile.ReadOnly
+	case s.AzureDisk != nil:
+		return isTrue(s.AzureDisk.ReadOnly)
+	case s.ISCSI != nil:
+		return s.ISCSI.ReadOnly
+	case s.FC != nil:
+		return s.FC.ReadOnly
+	case s.AWSElasticBlockStore != nil:
+		return s.AWSElasticBlockStore.ReadOnly
+	case s.GCEPersistentDisk != nil:
+		return s.GCEPersistentDisk.ReadOnly
+	case s.Cinder != nil:
+		return s.Cinder.ReadOnly
+	}
+	return false
+}
+
+// group gives a storage of the guest to the pod's fsGroup.
+func (b *builder) group(s *policydata.Storage) {
+	pod := b.pod.owner.spec.SecurityContext
+	if pod == nil || pod.FSGroup == nil || *pod.FSGroup == 0 {
+		return
+	}
+	gid := uint32(*pod.FSGroup)
+	if s.Driver == "ephemeral" {
+		s.Options = append(s.Options, fmt.Sprintf("fsgid=%d", gid))
+		return
+	}
+	change := uint32(0)
+	if pod.FSGroupChangePolicy != nil && *pod.FSGroupChangePolicy == corev1.FSGroupChangeOnRootMismatch {
+		change = 1
+	}
+	s.FSGroup = &policydata.FSGroup{GID: gid, Policy: change}
+}
+
+// devices adds the block devices of a container.
+func (b *builder) devices(c placed, out *policydata.Container) error {
+	for i, device := range c.VolumeDevices {
+		field := fmt.Sprintf("%s.volumeDevices[%d]", c.field, i)
+		volume, ok := b.volumes[device.Name]
+		if !ok || volume.PersistentVolumeClaim == nil && volume.Ephemeral == nil {
+			return b.pod.fault(field+".name", fmt.Sprintf("is %s, which is no volume of a claim", device.Name))
+		}
+		if prefix := b.settings().Generate.VFIO.Path; prefix != "" && strings.HasPrefix(device.DevicePath, prefix) {
+			return b.pod.fault(field+".devicePath", "is where passed-through devices are")
+		}
+		b.warn(field+".name", fmt.Sprintf("is the block device of %s, whose content comes from the host and is not bound by the policy", device.Name))
+		out.Devices = append(out.Devices, device.DevicePath)
+	}
+	return nil
+}
+
+// podVolumes returns the pod's volumes by name; the claims of a StatefulSet are
+// volumes of the same name.
+func (p *Pod) podVolumes() (map[string]*corev1.Volume, error) {
+	all := map[string]*corev1.Volume{}
+	for i := range p.owner.spec.Volumes {
+		v := &p.owner.spec.Volumes[i]
+		field := fmt.Sprintf("spec.volumes[%d]", i)
+		if _, twice := all[v.Name]; twice || v.Name == "" {
+			return nil, p.fault(field+".name", fmt.Sprintf("is %q, which is empty or used twice", v.Name))
+		}
+		if v.VolumeSource == (corev1.VolumeSource{}) {
+			// Kubernetes takes a volume without a source as an emptyDir.
+			v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+		}
+		all[v.Name] = v
+	}
+	for _, claim := range p.owner.claims {
+		all[claim] = &corev1.Volume{Name: claim, VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim},
+		}}
+	}
+	return all, nil
+}
