@@ -109,10 +109,23 @@ func (b *builder) build(ctx context.Context) error {
 		return errors.Join(faults...)
 	}
 	b.finishContents()
+	b.prune()
 	if err := b.policy.Validate(); err != nil {
 		return fmt.Errorf("make policy of %s: %w", b.pod.Name(), err)
 	}
 	return nil
+}
+
+// prune takes out of Common the sets that no container refers to.
+func (b *builder) prune() {
+	capabilities, mounts, paths := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, c := range b.policy.Containers {
+		capabilities[c.Capabilities], mounts[c.BaseMounts], paths[c.Paths] = true, true, true
+	}
+	common := &b.policy.Common
+	maps.DeleteFunc(common.Capabilities, func(name string, _ policydata.Capabilities) bool { return !capabilities[name] })
+	maps.DeleteFunc(common.Mounts, func(name string, _ []policydata.ExactMount) bool { return !mounts[name] })
+	maps.DeleteFunc(common.Paths, func(name string, _ policydata.Paths) bool { return !paths[name] })
 }
 
 // validContainer accepts DNS labels.

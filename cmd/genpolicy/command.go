@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/rules/generate"
+	"portcullis/rules/settings"
+)
+
+// stdio is what a command reads and writes.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// Exit codes.
+const (
+	exitDone    = 0
+	exitRefused = 1
+	exitUsage   = 2
+	exitFailed  = 3
+)
+
+// errUsage is wrapped by errors of how the command was called.
+var errUsage = errors.New("usage")
+
+func usagef(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
+}
+
+// run is the whole command. It returns the exit code.
+func run(ctx context.Context, args []string, io stdio) int {
+	cmd := newCommand(io)
+	cmd.SetArgs(args)
+	cmd.SetIn(io.in)
+	cmd.SetOut(io.out)
+	cmd.SetErr(io.err)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if errors.Is(err, errUsage) {
+		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
+		fmt.Fprintf(io.err, "genpolicy: %s; see genpolicy --help\n", text)
+		return exitUsage
+	}
+	if found, only := generate.Findings(err); only {
+		for _, f := range found {
+			fmt.Fprintf(io.err, "genpolicy: %s\n", f)
+		}
+		return exitRefused
+	}
+	fmt.Fprintf(io.err, "genpolicy: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	return exitFailed
+}
+
+// flags are the command line as written.
+type flags struct {
+	yamlFile, output         string
+	configFiles              []string
+	rules                    string
+	settings                 []string
+	platform, annotation     string
+	initdata                 string
+	raw, base64, compact     bool
+	ignoreUnknown            bool
+	lockDigests, needDigests bool
+	runtimeClasses           []string
+	images                   imageFlags
+}
+
+const about = `genpolicy reads Kubernetes manifests and writes, for every pod in them, the policy
+that the pod's guest will hold the host to. The policy goes into an annotation;
+every other byte of the manifest stays as it is.
+
+With -y the file (or every manifest in the folder) is changed in place; without,
+the manifest is read from stdin and written to stdout.
+
+Exit codes: 0 done, 1 a manifest was refused, 2 wrong usage, 3 something could not
+be read or written.`
+
+func newCommand(io stdio) *cobra.Command {
+	var f flags
+	var maps []string
+	cmd := &cobra.Command{
+		Use:           "genpolicy",
+		Short:         "Make the policies of Kubernetes manifests",
+		Long:          about,
+		Version:       version(),
+		Args:          noArguments,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if len(maps) > 0 {
+				fmt.Fprintln(io.err, "genpolicy: warning: --config-map-file is deprecated, use --config-file")
+			}
+			f.configFiles = append(f.configFiles, maps...)
+			return makePolicies(cmd.Context(), f, io)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
+	cmd.SetVersionTemplate("genpolicy {{.Version}}\n")
+	set := cmd.Flags()
+	set.SortFlags = false
+	set.StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` or folder, changed in place; stdin when not given")
+	set.StringArrayVar(&f.configFiles, "config-file", nil, "`FILE` with ConfigMaps and Secrets that pods refer to (repeatable)")
+	set.StringArrayVarP(&maps, "config-map-file", "c", nil, "the same as --config-file (deprecated)")
+	set.StringVarP(&f.rules, "rego-rules-path", "p", "", "`FILE` with rules to use instead of the built-in ones")
+	set.StringArrayVarP(&f.settings, "json-settings-path", "j", nil,
+		"settings over the platform's: a `FILE`, a folder of files, or one of "+strings.Join(settings.DropIns(), ", ")+" (repeatable)")
+	set.StringVar(&f.platform, "platform", settings.DefaultPlatform, "where the pods run: "+strings.Join(settings.Platforms(), ", "))
+	set.StringVar(&f.annotation, "annotation", "", "how policies reach the guest: initdata or policy (default: the platform's)")
+	set.StringVar(&f.initdata, "initdata-path", "", "initdata `FILE` (TOML) whose other keys are kept")
+	set.BoolVarP(&f.raw, "raw-out", "r", false, "print the policies as text")
+	set.BoolVarP(&f.base64, "base64-out", "b", false, "print the values of the annotations")
+	set.BoolVar(&f.compact, "compact", false, "write policies that name the rules instead of holding them; the guest must have them")
+	set.StringVar(&f.output, "output", "", "write to `FILE` what would be changed in place or printed")
+	set.BoolVarP(&f.ignoreUnknown, "silent-unsupported-fields", "s", false, "warn of fields that Kubernetes does not know instead of refusing them")
+	set.StringArrayVar(&f.runtimeClasses, "runtime-class-names", nil, "only for pods whose runtimeClassName begins with `NAME` (repeatable)")
+	set.BoolVar(&f.lockDigests, "lock-digests", false, "write the digest of each image into the manifest")
+	set.BoolVar(&f.needDigests, "require-digests", false, "refuse images that are named by a tag")
+	f.images.add(set)
+	set.BoolP("version", "v", false, "print the version")
+	cmd.AddCommand(newExplain(io))
+	return cmd
+}
+
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%q is not a command, and manifests are named with -y", args[0])
+	}
+	return nil
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	text := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			text += " commit " + s.Value
+		}
+	}
+	return text
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/hostdata/initdata"
+	"portcullis/rules/generate"
+	"portcullis/rules/generate/words"
+	"portcullis/rules/policydata"
+)
+
+func newExplain(io stdio) *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain FILE",
+		Short: "Say in words what a policy lets each container do",
+		Long: `explain reads a policy and says in words what it lets each container do. FILE is a
+manifest with policies in its annotations, a policy, policy_data, or an initdata
+document; "-" is stdin. What the policy leaves unbound comes first. Values of
+environment variables are not printed.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("explain takes one file, got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return explain(args[0], io) },
+	}
+}
+
+// named is a policy text with what it is called in the output.
+type named struct {
+	name string
+	text []byte
+}
+
+func explain(path string, io stdio) error {
+	var text []byte
+	var err error
+	if path == "-" {
+		text, err = readAll(io.in, "stdin")
+	} else {
+		text, err = readFile(path)
+	}
+	if err != nil {
+		return err
+	}
+	found, err := findPolicies(path, text)
+	if err != nil {
+		return err
+	}
+	for i, n := range found {
+		policy, _, err := policydata.Parse(n.text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+		if i > 0 {
+			fmt.Fprintln(io.out)
+		}
+		if err := words.Write(io.out, n.name, policy); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findPolicies tells what a file is by what it looks like.
+func findPolicies(path string, text []byte) ([]named, error) {
+	if _, err := policydata.Split(text); err == nil && !bytes.Contains(text, []byte(`"apiVersion"`)) {
+		return []named{{path, text}}, nil
+	}
+	if doc, err := initdata.Parse(text); err == nil {
+		return fromInitdata(path, doc)
+	}
+	m, err := generate.Parse(path, text, generate.ReadOptions{IgnoreUnknown: true})
+	if err != nil {
+		return nil, err
+	}
+	var all []named
+	for _, p := range m.Pods() {
+		some, err := fromPod(p)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", path, p.Name(), err)
+		}
+		all = append(all, some...)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s holds no policy; run genpolicy on it first", path)
+	}
+	return all, nil
+}
+
+func fromPod(p *generate.Pod) ([]named, error) {
+	var all []named
+	if value := p.Annotation(initdata.Annotation); value != "" {
+		doc, err := initdata.ParseAnnotation(strings.TrimSpace(value))
+		if err != nil {
+			return nil, err
+		}
+		if all, err = fromInitdata(p.Name(), doc); err != nil {
+			return nil, err
+		}
+	}
+	if value := p.Annotation(initdata.PolicyAnnotation); value != "" {
+		text, err := initdata.ParsePolicy(strings.TrimSpace(value))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, named{p.Name(), text})
+	}
+	return all, nil
+}
+
+func fromInitdata(name string, doc *initdata.Document) ([]named, error) {
+	text, ok := doc.Value(initdata.PolicyKey)
+	if !ok {
+		return nil, fmt.Errorf("%s: the initdata has no %s", name, initdata.PolicyKey)
+	}
+	return []named{{name, []byte(text)}}, nil
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
+
+	"portcullis/images"
+	"portcullis/images/cache"
+	"portcullis/images/containerd"
+	"portcullis/images/layout"
+	"portcullis/images/registry"
+	"portcullis/rules/generate"
+)
+
+// imageFlags say where images come from.
+type imageFlags struct {
+	layouts, archives []string
+	containerd        string
+	insecure, mirrors []string
+	caFile, arch      string
+	useCache          bool
+	cacheDir          string
+}
+
+func (f *imageFlags) add(set *pflag.FlagSet) {
+	set.StringArrayVar(&f.layouts, "oci-layout", nil, "take images from the OCI layout in `DIR` first (repeatable)")
+	set.StringArrayVar(&f.archives, "docker-archive", nil, "take images from the archive `FILE` of docker save first (repeatable)")
+	set.StringVarP(&f.containerd, "containerd-socket-path", "d", "", "take images from containerd instead of registries")
+	set.Lookup("containerd-socket-path").NoOptDefVal = "/var/run/containerd/containerd.sock"
+	set.StringArrayVar(&f.insecure, "insecure-registry", nil, "`HOST[:PORT]` that may be asked in plain HTTP (repeatable)")
+	set.StringArrayVar(&f.mirrors, "registry-mirror", nil, "`REGISTRY=HOST` to ask before the registry (repeatable)")
+	set.StringVar(&f.caFile, "registry-ca", "", "PEM `FILE` of certificate authorities to trust beside the system's")
+	set.StringVar(&f.arch, "arch", "amd64", "architecture of the images, such as arm64 or linux/arm64")
+	set.BoolVarP(&f.useCache, "use-cached-files", "u", false, "keep what is downloaded in the user's cache folder")
+	set.StringVar(&f.cacheDir, "layers-cache-file-path", "", "keep what is downloaded in the folder `DIR`")
+}
+
+// sources are opened image stores.
+type sources struct {
+	images  *generate.Stores
+	closers []func() error
+}
+
+func (s *sources) Close() error {
+	var all []error
+	for _, c := range s.closers {
+		all = append(all, c())
+	}
+	return errors.Join(all...)
+}
+
+// open opens the stores that the flags name. Registries are not asked yet.
+func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
+	platform, err := images.ParsePlatform(f.arch)
+	if err != nil {
+		return nil, usagef("--arch: %v", err)
+	}
+	s := &sources{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	var stores []images.Store
+	for _, dir := range f.layouts {
+		store, err := layout.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, store.Close)
+		stores = append(stores, store)
+	}
+	for _, file := range f.archives {
+		store, err := layout.OpenArchive(file)
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, store.Close)
+		stores = append(stores, store)
+	}
+	last, err := f.remote(s, stderr)
+	if err != nil {
+		return nil, err
+	}
+	s.images = generate.FromStores(append(stores, last), images.Options{Platform: platform})
+	return s, nil
+}
+
+// remote opens containerd or the registries.
+func (f *imageFlags) remote(s *sources, stderr io.Writer) (images.Store, error) {
+	if f.containerd != "" {
+		store, err := containerd.New(f.containerd, "k8s.io")
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, store.Close)
+		return store, nil
+	}
+	return &lazyRegistry{flags: f, sources: s, stderr: stderr}, nil
+}
+
+// registry opens the registries with the user's credentials.
+func (f *imageFlags) registry(s *sources, stderr io.Writer) (images.Store, error) {
+	o := registry.Options{Insecure: f.insecure, Mirrors: map[string][]string{}, Proxy: http.ProxyFromEnvironment, UserAgent: "genpolicy"}
+	for _, m := range f.mirrors {
+		name, host, ok := strings.Cut(m, "=")
+		if !ok || name == "" || host == "" {
+			return nil, usagef("--registry-mirror %q is not REGISTRY=HOST", m)
+		}
+		o.Mirrors[name] = append(o.Mirrors[name], host)
+	}
+	var err error
+	if f.caFile != "" {
+		if o.Roots, err = registry.Roots(f.caFile); err != nil {
+			return nil, err
+		}
+	}
+	if o.Keychain, err = registry.DockerConfig(dockerConfig()); err != nil {
+		return nil, err
+	}
+	if o.Cache, err = f.cache(s); err != nil {
+		return nil, err
+	}
+	o.Progress = progress(stderr)
+	return registry.New(o)
+}
+
+// cache opens the folder for downloads: a temporary one unless it is to be kept.
+func (f *imageFlags) cache(s *sources) (*cache.Dir, error) {
+	dir := f.cacheDir
+	switch {
+	case dir != "":
+	case f.useCache:
+		base, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("find cache folder: %w", err)
+		}
+		dir = filepath.Join(base, "genpolicy")
+	default:
+		made, err := os.MkdirTemp("", "genpolicy-")
+		if err != nil {
+			return nil, fmt.Errorf("make folder for downloads: %w", err)
+		}
+		s.closers = append(s.closers, func() error { return os.RemoveAll(made) })
+		dir = made
+	}
+	opened, err := cache.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, opened.Close)
+	return opened, nil
+}
+
+func dockerConfig() string {
+	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+		return filepath.Join(dir, "config.json")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".docker", "config.json")
+}
+
+// lazyRegistry opens the registries at the first image that is nowhere else, so
+// that nobody needs credentials or a cache who has all images at hand.
+type lazyRegistry struct {
+	flags   *imageFlags
+	sources *sources
+	stderr  io.Writer
+	opened  images.Store
+}
+
+func (l *lazyRegistry) Resolve(ctx context.Context, ref images.Reference) (images.Target, error) {
+	if l.opened == nil {
+		store, err := l.flags.registry(l.sources, l.stderr)
+		if err != nil {
+			return images.Target{}, err
+		}
+		l.opened = store
+	}
+	return l.opened.Resolve(ctx, ref)
+}
+
+func (l *lazyRegistry) Fetch(ctx context.Context, ref images.Reference, d ocispec.Descriptor) (io.ReadCloser, error) {
+	return l.opened.Fetch(ctx, ref, d)
+}

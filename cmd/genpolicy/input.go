@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"portcullis/hostdata/initdata"
+	"portcullis/rules/generate"
+	"portcullis/rules/settings"
+)
+
+// maxInput is the most bytes read from one file or stdin.
+const maxInput = 64 << 20
+
+// source is a manifest file; path is "" for stdin.
+type source struct {
+	path     string
+	manifest *generate.Manifest
+}
+
+// manifests reads what -y names: a file, every manifest of a folder, or stdin.
+func manifests(f flags, in io.Reader) ([]*source, error) {
+	if f.yamlFile == "" || f.yamlFile == "-" {
+		text, err := readAll(in, "stdin")
+		if err != nil {
+			return nil, err
+		}
+		m, err := generate.Parse("stdin", text, generate.ReadOptions{IgnoreUnknown: f.ignoreUnknown})
+		return []*source{{"", m}}, err
+	}
+	paths, err := manifestPaths(f.yamlFile)
+	if err != nil {
+		return nil, err
+	}
+	var all []*source
+	var faults []error
+	for _, path := range paths {
+		m, err := parseFile(path, f.ignoreUnknown)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		all = append(all, &source{path, m})
+	}
+	return all, errors.Join(faults...)
+}
+
+// manifestPaths lists the files of a folder and the folders in it, sorted.
+func manifestPaths(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	var all []string
+	err = filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if at != path && strings.HasPrefix(entry.Name(), ".") {
+			if entry.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(at)) {
+			all = append(all, at)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read folder: %w", err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("read folder %s: it has no .yaml, .yml or .json file", path)
+	}
+	return all, nil
+}
+
+func parseFile(path string, ignoreUnknown bool) (*generate.Manifest, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return generate.Parse(path, text, generate.ReadOptions{IgnoreUnknown: ignoreUnknown})
+}
+
+func readFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readAll(file, path)
+}
+
+func readAll(r io.Reader, name string) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(text) > maxInput {
+		return nil, fmt.Errorf("read %s: it is larger than %d MiB", name, maxInput>>20)
+	}
+	return text, nil
+}
+
+// loadSettings reads the platform's settings and what -j names over them.
+func loadSettings(f flags) (*settings.Settings, error) {
+	if !slices.Contains(settings.Platforms(), f.platform) {
+		return nil, usagef("--platform is %q, want one of %s", f.platform, strings.Join(settings.Platforms(), ", "))
+	}
+	var over []settings.DropIn
+	for _, name := range f.settings {
+		some, err := dropIns(name)
+		if err != nil {
+			return nil, err
+		}
+		over = append(over, some...)
+	}
+	return settings.Load(f.platform, over...)
+}
+
+// dropIns reads a drop-in by its name, a file, or the files of a folder in order.
+func dropIns(name string) ([]settings.DropIn, error) {
+	if slices.Contains(settings.DropIns(), name) {
+		d, err := settings.Named(name)
+		return []settings.DropIn{d}, err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("read settings: %w (built-in ones are %s)", err, strings.Join(settings.DropIns(), ", "))
+	}
+	paths := []string{name}
+	if info.IsDir() {
+		if paths, err = filepath.Glob(filepath.Join(name, "*.toml")); err != nil || len(paths) == 0 {
+			return nil, fmt.Errorf("read settings %s: the folder has no .toml file", name)
+		}
+	}
+	var all []settings.DropIn
+	for _, path := range paths {
+		text, err := readFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read settings: %w", err)
+		}
+		all = append(all, settings.DropIn{Name: path, Text: text})
+	}
+	return all, nil
+}
+
+// loadInitdata reads the document that --initdata-path names, nil without one.
+func loadInitdata(path string) (*initdata.Document, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read initdata: %w", err)
+	}
+	doc, err := initdata.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return doc, nil
+}

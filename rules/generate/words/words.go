@@ -1,0 +1,305 @@
+// Package words says in words what a policy lets the containers of a pod do. It
+// prints no values of environment variables: they may be secrets.
+package words
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"portcullis/rules/policydata"
+)
+
+// Write writes the explanation of a policy, called name, to w. What the policy
+// leaves unbound comes first.
+func Write(w io.Writer, name string, p *policydata.Policy) error {
+	var t page
+	t.line("Policy of %s", name)
+	t.unbound(p)
+	t.pod(p)
+	for _, c := range order(p) {
+		t.container(p, c)
+	}
+	t.requests(p)
+	_, err := io.WriteString(w, t.String())
+	return err
+}
+
+// page is text under construction.
+type page struct{ strings.Builder }
+
+func (t *page) line(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) }
+
+// item writes a line only when there is something to list.
+func (t *page) item(label string, items []string) {
+	if len(items) > 0 {
+		t.line("  %s: %s", label, strings.Join(items, ", "))
+	}
+}
+
+// unbound lists what the host or a registry may choose although it runs or is read.
+func (t *page) unbound(p *policydata.Policy) {
+	var all []string
+	for _, name := range order(p) {
+		c := p.Containers[name]
+		switch {
+		case c.Type == policydata.TypeSandbox:
+		case c.Image.From == policydata.GuestPull && c.Image.Digest == "":
+			all = append(all, fmt.Sprintf("%s: the image %s is named by a tag; whoever controls the registry or the network chooses what runs", name, c.Image.Source))
+		case c.Image.From == policydata.Host:
+			all = append(all, fmt.Sprintf("%s: the image %s comes from the host, which chooses what runs", name, c.Image.Annotation))
+		}
+		for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
+			m := c.Mounts[destination]
+			if m.From == policydata.MountShared && p.Files[m.Source] == nil && !platformFile[destination] {
+				all = append(all, fmt.Sprintf("%s: the content of %s comes from the host", name, destination))
+			}
+		}
+		for _, device := range c.Devices {
+			all = append(all, fmt.Sprintf("%s: the content of the block device %s comes from the host", name, device))
+		}
+	}
+	if len(all) == 0 {
+		t.line("Everything that runs is bound.")
+		return
+	}
+	t.line("Not bound:")
+	for _, s := range all {
+		t.line("  ! %s", s)
+	}
+}
+
+// platformFile has the files that every container gets from the host.
+var platformFile = map[string]bool{
+	"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/dev/termination-log": true,
+}
+
+func (t *page) pod(p *policydata.Policy) {
+	namespace := p.Sandbox.Namespace
+	if namespace == "" {
+		namespace = "any one namespace"
+	}
+	t.line("Pod: named %s, in %s", unanchored(p.Sandbox.Name), namespace)
+	if p.Order == policydata.OrderEnforced {
+		t.line("Order: containers start in the order below")
+	} else {
+		t.line("Order: containers may start in any order")
+	}
+	var loose []string
+	for what, level := range map[string]policydata.Level{
+		"annotations": p.Strict.Annotations, "container ids": p.Strict.ContainerID, "environment": p.Strict.Env,
+		"environment of commands": p.Strict.ExecEnv, "image": p.Strict.Image, "number of instances": p.Strict.Instances,
+		"lifecycle": p.Strict.Lifecycle, "mounts": p.Strict.Mounts, "masked paths": p.Strict.Paths,
+		"storages": p.Strict.Storages, "sysctls": p.Strict.Sysctl,
+	} {
+		if level != policydata.Required {
+			loose = append(loose, fmt.Sprintf("%s (%s)", what, level))
+		}
+	}
+	slices.Sort(loose)
+	if len(loose) > 0 {
+		t.line("Relaxed: %s", strings.Join(loose, ", "))
+	}
+}
+
+// order returns the containers' names as they start: the sandbox, then by what
+// they wait for, then by name.
+func order(p *policydata.Policy) []string {
+	var out []string
+	var visit func(string)
+	visit = func(name string) {
+		if slices.Contains(out, name) || p.Containers[name] == nil || len(out) > len(p.Containers) {
+			return
+		}
+		for _, step := range p.Containers[name].After {
+			if step.Container != name {
+				visit(step.Container)
+			}
+		}
+		if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	if len(p.Containers) > 0 {
+		visit(policydata.SandboxContainer)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
+		visit(name)
+	}
+	return out
+}
+
+func (t *page) container(p *policydata.Policy, name string) {
+	c := p.Containers[name]
+	t.line("")
+	if c.Type == policydata.TypeSandbox {
+		t.line("Container of the sandbox (pause)")
+	} else {
+		t.line("Container %s", name)
+	}
+	if c.Image.Source != "" {
+		t.line("  image: %s (%s)", c.Image.Source, c.Image.From)
+	}
+	t.line("  runs: %s", strings.Join(arguments(c), " "))
+	t.line("  in: %s, as user %d, group %d, groups %s", c.Cwd, c.User.UID, c.User.GID, numbers(c.User.AdditionalGids))
+	t.item("rights", rights(p, c))
+	t.item("environment", environment(c))
+	t.item("mounts", mounts(p, c))
+	t.item("block devices", c.Devices)
+	if c.VFIO.Count > 0 {
+		t.line("  passed-through devices: %d", c.VFIO.Count)
+	}
+	for _, command := range c.Exec {
+		t.line("  may also run: %s", strings.Join(quoted(command), " "))
+	}
+	for _, step := range c.After {
+		if p.Order == policydata.OrderEnforced {
+			t.line("  only after %s has %s", step.Container, step.State)
+		}
+	}
+}
+
+func arguments(c *policydata.Container) []string {
+	args := quoted(c.Args)
+	for i := range args {
+		m, ok := c.ArgMatches[fmt.Sprint(i)]
+		switch {
+		case ok && m.Template != "":
+			args[i] = fmt.Sprintf("%q", m.Template)
+		case ok:
+			args[i] = "<" + unanchored(m.Pattern) + ">"
+		}
+	}
+	return args
+}
+
+// quoted quotes arguments that a reader could take for several or for none.
+func quoted(args []string) []string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		out[i] = a
+		if a == "" || strings.ContainsFunc(a, func(r rune) bool { return r <= ' ' || r == '"' || r > '~' }) {
+			out[i] = fmt.Sprintf("%q", a)
+		}
+	}
+	return out
+}
+
+func rights(p *policydata.Policy, c *policydata.Container) []string {
+	var out []string
+	if caps := p.Common.Capabilities[c.Capabilities].Bounding; len(caps) == 0 {
+		out = append(out, "no capabilities")
+	} else {
+		out = append(out, fmt.Sprintf("%d capabilities (%s)", len(caps), c.Capabilities))
+	}
+	for what, on := range map[string]bool{
+		"may gain privileges": !c.NoNewPrivs, "read-only root filesystem": c.ReadonlyRoot, "nothing of /proc masked": len(p.Common.Paths[c.Paths].Masked) == 0,
+		"terminal": c.Terminal, "stdin from the host": c.Stdin, "sees the pod's processes": c.PIDNS,
+	} {
+		if on {
+			out = append(out, what)
+		}
+	}
+	slices.Sort(out[1:])
+	return out
+}
+
+// environment lists names; patterns and templates are shown, as they hold no secrets
+// that the manifest states.
+func environment(c *policydata.Container) []string {
+	var out []string
+	for _, entry := range c.Env.Fixed {
+		name, _, _ := strings.Cut(entry, "=")
+		out = append(out, name)
+	}
+	for name, template := range c.Env.Templates {
+		out = append(out, fmt.Sprintf("%s (%s)", name, template))
+	}
+	for name := range c.Env.Patterns {
+		out = append(out, name+" (by pattern)")
+	}
+	for name := range c.Env.Optional {
+		out = append(out, name+" (may be missing)")
+	}
+	slices.Sort(out)
+	return out
+}
+
+func mounts(p *policydata.Policy, c *policydata.Container) []string {
+	var out []string
+	for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
+		m := c.Mounts[destination]
+		if m.Type == "sysfs" || m.Type == "cgroup" {
+			continue
+		}
+		text := destination + " ("
+		switch {
+		case m.From == policydata.MountStorage:
+			text += "storage of the guest"
+		case m.From == policydata.MountExact:
+			text += m.Source
+		case p.Files[m.Source] != nil && !platformFile[destination]:
+			text += "from the host, content bound"
+		default:
+			text += "from the host"
+		}
+		if !slices.Contains(m.Options, "rw") && m.From != policydata.MountExact {
+			text += ", read-only"
+		}
+		if m.MayBeMissing {
+			text += ", may be missing"
+		}
+		out = append(out, text+")")
+	}
+	return out
+}
+
+// requests says what the host may do to running containers.
+func (t *page) requests(p *policydata.Policy) {
+	r := p.Requests
+	t.line("")
+	t.line("The host may also")
+	count := t.Len()
+	for _, s := range []struct {
+		on   bool
+		text string
+	}{
+		{r.ReadStream, "read what containers print"},
+		{r.WriteStream, "write to the stdin of every process"},
+		{r.GetDiagnosticData, "read diagnostic data"},
+		{r.UpdateEphemeralMounts, "update ephemeral mounts"},
+	} {
+		if s.on {
+			t.line("  - %s", s.text)
+		}
+	}
+	for _, command := range r.Exec.Commands {
+		t.line("  - run in any container: %s", strings.Join(quoted(command), " "))
+	}
+	for _, pattern := range r.Exec.Joined {
+		t.line("  - run in any container what matches %s", unanchored(pattern))
+	}
+	for _, name := range r.Allow {
+		t.line("  - send %s", name)
+	}
+	if t.Len() == count {
+		t.line("  - do nothing beyond starting, signalling and removing these containers, and copying their files")
+	}
+}
+
+func numbers(list []uint32) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	out := make([]string, len(list))
+	for i, n := range list {
+		out[i] = fmt.Sprint(n)
+	}
+	return strings.Join(out, " ")
+}
+
+func unanchored(pattern string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(pattern, "^"), "$")
+}
