@@ -11,6 +11,7 @@ import (
 	"portcullis/hostdata/initdata"
 	"portcullis/rules"
 	"portcullis/rules/generate"
+	"portcullis/rules/generate/kata"
 	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
 )
@@ -168,6 +169,9 @@ func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, pr
 		return err
 	}
 	text, err := j.text(made)
+	if errors.Is(err, kata.ErrUnsaid) {
+		return &generate.Finding{File: m.File(), Text: fmt.Sprintf("%s: %v", p.Name(), err)}
+	}
 	if err != nil {
 		return err
 	}
@@ -191,7 +195,7 @@ func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, pr
 func (j *job) text(p *policydata.Policy) ([]byte, error) {
 	switch {
 	case j.foreign:
-		return nil, usagef("-p names rules that are not the built-in ones; writing policy_data in upstream's shape is not done yet")
+		return kata.Text(j.rules, p, j.settings)
 	case j.flags.compact:
 		return p.Compact(j.rules)
 	}

@@ -180,6 +180,10 @@ func (b *builder) keyRef(r reference, key string) (value, bool, error) {
 // image's, then the kubelet's; a name set again replaces.
 func (b *builder) env(c placed, facts Facts, vars variables) (policydata.Env, error) {
 	all := variables{"HOSTNAME": b.pod.hostname()}
+	if _, known := all["HOSTNAME"].literal(); !known && b.settings().Strict.Env != policydata.Required {
+		// Upstream's habit: any name.
+		all["HOSTNAME"] = matching(hostnamePattern)
+	}
 	if c.TTY {
 		all["TERM"] = text("xterm")
 	}

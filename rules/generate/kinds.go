@@ -112,14 +112,13 @@ func jobOwner(meta *metav1.ObjectMeta, spec *batchv1.JobSpec, jobName func(name)
 
 // indexedNames are job-INDEX-SUFFIX, where a long job name is cut to fit.
 func indexedNames(job name, digits int) podNames {
-	suffix := piece{class: suffixClass, min: suffixLength, max: suffixLength}
 	if job.longest()+digits+2 <= maxBase {
-		return podNames{job.with(literal("-"), piece{class: "[0-9]", min: 1, max: digits}, literal("-"), suffix)}
+		return podNames{job.with(literal("-"), piece{class: "[0-9]", min: 1, max: digits}, literal("-"), randomSuffix)}
 	}
 	var all podNames
 	for n := 1; n <= digits; n++ {
 		for _, base := range job.cut(maxBase - n - 2) {
-			all = append(all, base.with(literal("-"), piece{class: "[0-9]", min: n, max: n}, literal("-"), suffix))
+			all = append(all, base.with(literal("-"), piece{class: "[0-9]", min: n, max: n}, literal("-"), randomSuffix))
 		}
 	}
 	return all

@@ -81,6 +81,9 @@ func Parse(file string, text []byte, o ReadOptions) (*Manifest, error) {
 	return m, nil
 }
 
+// File returns the name that was given to Parse.
+func (m *Manifest) File() string { return m.file }
+
 // Pods returns the pods of the file in their order.
 func (m *Manifest) Pods() []*Pod { return m.pods }
 

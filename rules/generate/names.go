@@ -10,7 +10,8 @@ import (
 // and apiserver's name generator).
 const (
 	suffixClass   = "[bcdfghjklmnpqrstvwxz2456789]"
-	suffixLength  = 5
+	minSuffix     = 1 // Kubernetes appends 5 characters, other control planes more or fewer
+	maxSuffix     = 10
 	maxBase       = 58 // a longer base of a generated name is cut
 	maxHashLength = 10 // of a Deployment's pod template hash
 )
@@ -113,11 +114,14 @@ func (n name) lengths(head name, yield func(name)) {
 	}
 }
 
+// randomSuffix ends generated names.
+var randomSuffix = piece{class: suffixClass, min: minSuffix, max: maxSuffix}
+
 // generated returns the names that Kubernetes generates from a base.
 func (n name) generated() []name {
 	var all []name
 	for _, base := range n.cut(maxBase) {
-		all = append(all, base.with(piece{class: suffixClass, min: suffixLength, max: suffixLength}))
+		all = append(all, base.with(randomSuffix))
 	}
 	return all
 }

@@ -16,8 +16,10 @@ const (
 
 // Patterns of values that are known only at run time, without anchors.
 const (
-	addressPattern  = `(?:[0-9.]+|[0-9a-f:]+)`
-	hostPattern     = `(?:[0-9.]+|\[?[0-9a-f:]+\]?)`
+	ipv4Pattern     = `(?:[0-9]{1,3}\.){3}[0-9]{1,3}`
+	ipv6Pattern     = `[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}`
+	addressPattern  = `(?:` + ipv4Pattern + `|` + ipv6Pattern + `)`
+	hostPattern     = `(?:` + ipv4Pattern + `|\[` + ipv6Pattern + `\])`
 	portPattern     = `[0-9]{1,5}`
 	numberPattern   = `[0-9]+`
 	hostnamePattern = `[a-zA-Z0-9_.-]+`

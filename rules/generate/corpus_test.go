@@ -1,0 +1,212 @@
+package generate_test
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	_ "portcullis/agentproto/agentpb"
+	"portcullis/rules"
+	"portcullis/rules/generate/kata"
+	"portcullis/rules/policydata"
+	"portcullis/rules/rulestest"
+	"portcullis/rules/settings"
+)
+
+// Policies made from the corpus' manifests decide its requests as it says, in
+// this project's shape and in upstream's.
+func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
+	dir := filepath.Join(corpus(t), "kata-4.1")
+	images := openStandIns(t, filepath.Join(dir, "images.json"))
+	count := 0
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.Name() != "pod.yaml" {
+			return err
+		}
+		s := load(t, settings.DefaultPlatform, "compat-kata")
+		made, _, err := policies(t, parse(t, path), s, images)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := filepath.Rel(dir, filepath.Dir(path))
+		for shape, judge := range judges(t, made[0], s) {
+			t.Run(name+"/"+shape, func(t *testing.T) {
+				count += replay(t, judge, filepath.Join(filepath.Dir(path), "testcases.json"))
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count == 0 {
+		t.Error("no request was found")
+	}
+	t.Logf("%d decisions", count)
+}
+
+// judges holds a policy in every form.
+func judges(t *testing.T, p *policydata.Policy, s *settings.Settings) map[string]*rulestest.Judge {
+	t.Helper()
+	data, err := p.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := p.Full(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream, err := kata.Text(rules.UpstreamText(), p, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]*rulestest.Judge{}
+	for name, form := range map[string]struct {
+		text string
+		data []byte
+	}{"compact": {rules.Text(), data}, "full": {string(full), nil}, "upstream": {string(upstream), nil}} {
+		if all[name], err = rulestest.New(form.text, form.data); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	return all
+}
+
+// replay asks for every request of a file, in order.
+func replay(t *testing.T, judge *rulestest.Judge, file string) int {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Description, Kind string
+		Allowed           bool
+		Request           map[string]any
+	}
+	if err := json.Unmarshal(raw, &cases); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		d, err := judge.Ask(context.Background(), rulestest.Request{Kind: c.Kind, Input: complete(t, c.Kind, c.Request)})
+		if err != nil || d.Allowed != c.Allowed {
+			t.Errorf("%s: allowed is %v (%v), want %v", c.Description, d.Allowed, err, c.Allowed)
+		}
+	}
+	return len(cases)
+}
+
+// complete gives a request the fields that it leaves out, as the agent's decoder
+// does. What the policy sees of CopyFile is not the message.
+func complete(t *testing.T, kind string, given map[string]any) map[string]any {
+	t.Helper()
+	if kind == "CopyFileRequest" {
+		out := map[string]any{"symlink_target": nil, "file_size": 0, "file_mode": 0, "dir_mode": 0, "uid": 0, "gid": 0, "offset": 0}
+		maps.Copy(out, given)
+		return out
+	}
+	found, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("grpc." + kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fillMessage(found.Descriptor(), given)
+}
+
+func fillMessage(m protoreflect.MessageDescriptor, given map[string]any) map[string]any {
+	out := map[string]any{}
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		name := string(f.Name())
+		if name == "type" {
+			name = "type_"
+		}
+		out[name] = fillField(f, given[name])
+	}
+	return out
+}
+
+func fillField(f protoreflect.FieldDescriptor, given any) any {
+	switch {
+	case f.IsMap():
+		if given == nil {
+			return map[string]any{}
+		}
+		return given
+	case f.IsList():
+		out := []any{}
+		items, _ := given.([]any)
+		for _, item := range items {
+			if object, ok := item.(map[string]any); ok && f.Message() != nil {
+				item = fillMessage(f.Message(), object)
+			}
+			out = append(out, item)
+		}
+		return out
+	case f.Message() != nil:
+		object, ok := given.(map[string]any)
+		if !ok {
+			return nil
+		}
+		return fillMessage(f.Message(), object)
+	case given != nil:
+		return given
+	case f.Kind() == protoreflect.StringKind:
+		return ""
+	case f.Kind() == protoreflect.BoolKind:
+		return false
+	}
+	return 0
+}
+
+// Requests that a runtime sends for a pod are allowed by rules that read
+// upstream's shape, and the same with another argument is denied.
+func TestUpstreamsShapeAllowsThePodsThatItCanSay(t *testing.T) {
+	images := openStandIns(t, "testdata/images.json")
+	s := load(t, settings.DefaultPlatform, "compat-kata")
+	for _, name := range []string{"web-deployment", "web-pinned", "volumes", "security", "mesh-sidecar", "env-from", "job", "gpu", "csi", "many-probes"} {
+		t.Run(name, func(t *testing.T) {
+			made, _, err := policies(t, parse(t, "testdata/pods/"+name+".yaml"), s, images)
+			if err != nil {
+				t.Fatal(err)
+			}
+			judge := judges(t, made[0], s)["upstream"]
+			e := rulestest.Emulator{Policy: made[0], Pod: rulestest.DefaultPod(made[0])}
+			for _, r := range e.All() {
+				d, err := judge.Ask(context.Background(), r)
+				if err != nil || !d.Allowed {
+					t.Errorf("%s of %v is denied (%v)", r.Kind, r.Input["container_id"], err)
+				}
+			}
+			for container, c := range made[0].Containers {
+				if c.Type == policydata.TypeSandbox {
+					continue
+				}
+				r := e.CreateContainer(container)
+				process := r.Input["OCI"].(map[string]any)["Process"].(map[string]any)
+				process["Args"] = append(process["Args"].([]any), "--more")
+				if d, err := judge.Ask(context.Background(), r); err != nil || d.Allowed {
+					t.Errorf("%s with another argument is allowed (%v)", container, err)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatUpstreamsShapeCannotSayIsAnError(t *testing.T) {
+	images := openStandIns(t, "testdata/images.json")
+	s := load(t, settings.DefaultPlatform)
+	made, _, err := policies(t, parse(t, "testdata/pods/downward.yaml"), s, images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kata.Data(made[0], s); err == nil || !strings.Contains(err.Error(), "cannot be said") {
+		t.Errorf("error is %v", err)
+	}
+}
