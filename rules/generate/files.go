@@ -3,6 +3,7 @@ package generate
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"path"
 	"slices"
 
@@ -19,13 +20,16 @@ type contentSet struct {
 	unbound map[string]bool // base names with files whose content is not known
 }
 
-// contents records the files of a mount.
-func (b *builder) contents(volume *corev1.Volume, vm corev1.VolumeMount, out *policydata.Container) {
+// contents records the files of the mount at field.
+func (b *builder) contents(volume *corev1.Volume, vm corev1.VolumeMount, field string) {
 	if !b.settings().Generate.HashConfigFiles || b.settings().Generate.Volumes[volumeConfig].Mount.From != policydata.MountShared {
 		return
 	}
 	base := path.Base(vm.MountPath)
 	files, known := b.filesOf(volume)
+	if !known && (volume.ConfigMap != nil || volume.Secret != nil) {
+		b.warn(field+".name", fmt.Sprintf("mounts %s, whose content was not given and is not bound; add its manifest with --config-file", volume.Name))
+	}
 	// A path inside a volume arrives as one file or another directory.
 	if !known || vm.SubPath != "" || vm.SubPathExpr != "" {
 		put(&b.content.unbound, base, true)

@@ -10,8 +10,8 @@ import (
 // and apiserver's name generator).
 const (
 	suffixClass   = "[bcdfghjklmnpqrstvwxz2456789]"
-	minSuffix     = 1 // Kubernetes appends 5 characters, other control planes more or fewer
-	maxSuffix     = 10
+	minSuffix     = 1 // Kubernetes itself always appends the most
+	maxSuffix     = 5
 	maxBase       = 58 // a longer base of a generated name is cut
 	maxHashLength = 10 // of a Deployment's pod template hash
 )

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -36,10 +37,10 @@ func (b *builder) mounts(c placed, facts Facts, vars variables, out *policydata.
 		if !path.IsAbs(vm.MountPath) {
 			vm.MountPath = "/" + vm.MountPath
 		}
-		if seen[vm.MountPath] {
+		if seen[path.Clean(vm.MountPath)] {
 			return b.pod.fault(field+".mountPath", fmt.Sprintf("is %s for a second time", vm.MountPath))
 		}
-		seen[vm.MountPath] = true
+		seen[path.Clean(vm.MountPath)] = true
 		if err := b.mount(c, vm, field, vars, out); err != nil {
 			return err
 		}
@@ -97,14 +98,15 @@ func (b *builder) accountToken(out *policydata.Container) {
 	}
 }
 
-// place puts a mount at a destination, which must not be one that containerd
-// mounts itself.
+// place puts a mount at a destination, in place of what the platform or the image
+// mounts there. It must not be one that containerd always mounts itself.
 func (b *builder) place(out *policydata.Container, destination string, m policydata.Mount, field string) error {
 	for _, base := range b.policy.Common.Mounts[out.BaseMounts] {
 		if path.Clean(destination) == base.Destination {
 			return b.pod.fault(field, fmt.Sprintf("mounts over %s, which the runtime needs itself", base.Destination))
 		}
 	}
+	maps.DeleteFunc(out.Mounts, func(other string, _ policydata.Mount) bool { return path.Clean(other) == path.Clean(destination) })
 	put(&out.Mounts, destination, m)
 	return nil
 }
@@ -154,7 +156,7 @@ func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars vari
 		b.group(s.Storage)
 		out.Storages = append(out.Storages, *s.Storage)
 	}
-	b.contents(volume, vm, out)
+	b.contents(volume, vm, field)
 	return b.place(out, vm.MountPath, s.Mount, field+".mountPath")
 }
 
