@@ -137,3 +137,39 @@ func (a *agentAPI) value(typ string, given any) any {
 	}
 	return 0
 }
+
+// With the strict defaults the same requests give the same decisions once they
+// are whole, and once CreateSandbox and the probes carry what a runtime sends.
+func TestCorpusStrict(t *testing.T) {
+	api := readAPI(t)
+	if api == nil {
+		t.Skip("SKIPPED: agent-api.json is absent")
+	}
+	path := sharedFile(t, "PORTCULLIS_CORPUS", "corpus", "kata-4.1", "state", "execprocess", "testcases.json")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && os.Getenv("CI") != "true" {
+		t.Skip("SKIPPED: the shared corpus is absent")
+	}
+	p := busybox(t)
+	_, s := load(t, "guest-pull")
+	p.Strict = policydata.StrictDefault()
+	for name, c := range p.Containers {
+		if name != sandbox {
+			c.Env.Templates = map[string]string{"HOSTNAME": s.Generate.Container.EnvTemplates["HOSTNAME"]}
+		}
+	}
+	e, j := emulator(p), judgeCompact(t, p)
+	names := map[any]string{}
+	for _, c := range readCases(t, path) {
+		r := e.Complete(rulestest.Request{Kind: c.Kind, Input: api.complete(c.Kind, c.Request)})
+		if oci, ok := r.Input["OCI"].(map[string]any); ok {
+			names[r.Input["container_id"]], _ = oci["Annotations"].(map[string]any)["io.kubernetes.cri.container-name"].(string)
+		}
+		if c.Kind == "ExecProcessRequest" {
+			r = e.CompleteExec(names[r.Input["container_id"]], r)
+		}
+		d, err := j.Ask(context.Background(), r)
+		if err != nil || d.Allowed != c.Allowed {
+			t.Errorf("%s: allowed is %v (%v), want %v: %s", c.Description, d.Allowed, err, c.Allowed, why(t, j, r))
+		}
+	}
+}

@@ -21,9 +21,9 @@ import (
 // which the request itself was allowed. What is still allowed must be on the
 // written list of fields that the host may choose, and be at most 2 % in all.
 func TestSingleLeafChangesAreDenied(t *testing.T) {
-	pods := map[string]*policydata.Policy{"rich": richPod(t), "one": onePod(t), "many": manyPod(t, 2)}
+	pods := map[string]*policydata.Policy{"rich": richPod(t), "one": onePod(t)}
 	tally := mutationTally{allowed: map[string]int{}, tried: map[string]bool{}}
-	for _, name := range []string{"rich", "one", "many"} {
+	for _, name := range []string{"rich", "one"} {
 		tally.add(t, pods[name])
 	}
 	t.Logf("%d single-leaf changes, %d allowed (%.2f %%)\n%s", tally.total, tally.sum(), tally.percent(), &tally)

@@ -1,0 +1,83 @@
+package settings_test
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"portcullis/rules/settings"
+)
+
+const upstreamText = `{
+ "pause_container": {"Root": {"Readonly": true}}, "other_container": {}, "volumes": {}, "mount_destinations": ["/sys/fs/cgroup"], "devices": {},
+ "sandbox": {"storages": [{"driver": "ephemeral", "driver_options": [], "source": "shm", "fstype": "tmpfs", "options": [], "mount_point": "/shm", "fs_group": null, "shared": false}]},
+ "common": {"cpath": "/run/kata-containers/shared/containers(?:/passthrough)?", "spath": "/s", "root_path": "/run/kata-containers/$(bundle-id)/rootfs", "sfprefix": "^x",
+  "ip_p": "[0-9]{1,5}", "ipv4_a": "[0-9.]+", "svc_name_downward_env": "[A-Z]+", "dns_label": "[a-z]+", "image_layer_verification": "none",
+  "default_caps": ["CAP_KILL"], "privileged_caps": ["CAP_KILL", "CAP_BPF"]},
+ "kata_config": {"oci_version": "1.2.0", "enable_configmap_secret_storages": false},
+ "cluster_config": {"pause_container_image": "pause:1", "guest_pull": true, "emptydir_type": "block-plain", "cgroup_mount_extras_allowed": ["nsdelegate"]},
+ "request_defaults": {
+  "CreateContainerRequest": {"allow_env_regex": ["^$(svc_name_downward_env)_HOST=$(ipv4_a)$", "^A=1|B=2$"]},
+  "CopyFileRequest": ["$(sfprefix)"], "ExecProcessRequest": {"allowed_commands": [], "regex": []},
+  "UpdateRoutesRequest": {"forbidden_device_names": ["lo"], "forbidden_source_regex": ["^127\\."]},
+  "UpdateInterfaceRequest": {"allow_raw_flags": 128, "forbidden_names": ["lo"], "forbidden_hw_addrs": []},
+  "AddARPNeighborsRequest": {"forbidden_device_names": ["lo"], "forbidden_cidrs_regex": [], "allowed_states": [2]},
+  "CloseStdinRequest": false, "ReadStreamRequest": false, "UpdateEphemeralMountsRequest": false, "WriteStreamRequest": false, "GetDiagnosticDataRequest": false}
+}`
+
+func TestUpstreamsSettingsAreRead(t *testing.T) {
+	base := settings.DropIn{Name: "genpolicy-settings.json", Text: []byte(upstreamText)}
+	logs := settings.DropIn{Name: "99.json", Text: []byte(`[{"op": "replace", "path": "/request_defaults/ReadStreamRequest", "value": true},
+		{"op": "add", "path": "/request_defaults/ExecProcessRequest/allowed_commands/-", "value": ["ls"]}]`)}
+	s, ignored, err := settings.FromUpstream(base, logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Requests.ReadStream || len(s.Requests.Exec.Commands) != 1 || s.Generate.EmptyDir != "block-plain" || s.Generate.PauseImage != "pause:1" ||
+		s.Common.RootPath != "/run/kata-containers/$(container-id)/rootfs" || !slices.Equal(s.Common.OCIVersions, []string{"1.2.0"}) {
+		t.Errorf("settings are %+v", s)
+	}
+	whole := s.Common.Env.Whole
+	if !slices.Contains(whole, "^[A-Z]+_HOST=[0-9.]+$") || !slices.Contains(whole, "^(?:^A=1|B=2$)$") {
+		t.Errorf("patterns are %q", whole)
+	}
+	loopback := func(pattern string) bool { return regexp.MustCompile(pattern).MatchString("127.9.9.9") }
+	if forbidden := s.Requests.Routes.ForbiddenSources; !slices.ContainsFunc(forbidden[len(forbidden)-1:], loopback) {
+		t.Errorf("a forbidden beginning is allowed: %q", forbidden)
+	}
+	var keys []string
+	for _, i := range ignored {
+		keys = append(keys, i.Key)
+	}
+	want := "common.image_layer_verification common.sfprefix devices kata_config.enable_configmap_secret_storages mount_destinations other_container pause_container request_defaults.CopyFileRequest volumes"
+	if got := strings.Join(keys, " "); got != want {
+		t.Errorf("ignored %s, want %s", got, want)
+	}
+}
+
+func TestUpstreamsSettingsAreRefused(t *testing.T) {
+	change := func(from, to string) settings.DropIn {
+		return settings.DropIn{Name: "test", Text: []byte(strings.Replace(upstreamText, from, to, 1))}
+	}
+	patch := func(text string) settings.DropIn { return settings.DropIn{Name: "patch", Text: []byte(text)} }
+	for _, test := range []struct {
+		name  string
+		base  settings.DropIn
+		patch []settings.DropIn
+		want  string
+	}{
+		{"an unknown key", change(`"guest_pull": true`, `"guest_pull": true, "gust_pull": 1`), nil, "cluster_config.gust_pull"},
+		{"text that is no JSON", change("{", "["), nil, "test"},
+		{"a kind of volume that does not exist", change("block-plain", "nfs"), nil, "empty_dir"},
+		{"a patch of nothing", change("", ""), []settings.DropIn{patch(`[{"op": "remove", "path": "/nothing"}]`)}, "patch"},
+		{"a patch that is no patch", change("", ""), []settings.DropIn{patch(`{}`)}, "patch"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, _, err := settings.FromUpstream(test.base, test.patch...)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error is %v, want one that says %q", err, test.want)
+			}
+		})
+	}
+}
