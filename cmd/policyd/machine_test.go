@@ -120,9 +120,15 @@ func (m *machine) agentUp() {
 	}
 }
 
-// disks attaches disks.
+// disks attaches disks in place of those before.
 func (m *machine) disks(disks ...hostdatatest.Disk) {
 	m.t.Helper()
+	old, _ := filepath.Glob(m.path("root/dev/vd*"))
+	for _, path := range append(old, m.path("root/sys/block"), m.path("root/sys/devices/pci0000:00")) {
+		if err := os.RemoveAll(path); err != nil {
+			m.t.Fatal(err)
+		}
+	}
 	d, err := hostdatatest.Disks(m.path("root"), disks...)
 	if err != nil {
 		m.t.Fatal(err)
