@@ -186,6 +186,9 @@ func (m *machine) boot() *running {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = d.gate.Shutdown(ctx)
+		for _, l := range listeners {
+			l.Close() // one that was not served yet
+		}
 		served.Wait()
 		endStatus()
 		d.close()
