@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,6 +17,7 @@ import (
 var (
 	errUser   = errors.New("the peer is of another user")
 	errNobody = errors.New("no process holds the peer's socket")
+	errDiag   = errors.New("unexpected answer of sock_diag")
 )
 
 // checkPeer lets a connection pass whose other end belongs to processes of this user or root, all in cgroups that are not a
@@ -72,46 +72,77 @@ type socket struct{ uid, inode uint32 }
 
 // lookUp asks sock_diag(7) for the one TCP socket with these endpoints.
 func lookUp(local, remote netip.AddrPort) (socket, error) {
-	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
-	req.AddRawData(diagRequest(local, remote))
-	answers, err := req.Execute(unix.NETLINK_SOCK_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return socket{}, err
+		return socket{}, fmt.Errorf("open sock_diag: %w", err)
 	}
-	if len(answers) != 1 || len(answers[0]) < diagAnswerSize {
-		return socket{}, errors.New("unexpected answer of sock_diag")
+	defer unix.Close(fd)
+	kernel := &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	if err := unix.Sendto(fd, diagRequest(local, remote), 0, kernel); err != nil {
+		return socket{}, fmt.Errorf("ask sock_diag: %w", err)
 	}
-	return socket{
-		uid:   binary.NativeEndian.Uint32(answers[0][64:]),
-		inode: binary.NativeEndian.Uint32(answers[0][68:]),
-	}, nil
+	// The kernel answers within the call above, so there is nothing to wait for.
+	answer := make([]byte, 4096)
+	n, from, err := unix.Recvfrom(fd, answer, unix.MSG_DONTWAIT)
+	if err != nil {
+		return socket{}, fmt.Errorf("read sock_diag: %w", err)
+	}
+	if k, ok := from.(*unix.SockaddrNetlink); !ok || k.Pid != 0 {
+		return socket{}, errDiag
+	}
+	return parseDiag(answer[:n])
 }
 
-// Sizes of struct inet_diag_req_v2 and inet_diag_msg, linux/inet_diag.h.
+// Sizes of struct nlmsghdr, linux/netlink.h, and of struct inet_diag_req_v2 and inet_diag_msg, linux/inet_diag.h.
 const (
-	diagRequestSize = 56
-	diagAnswerSize  = 72
+	headerSize  = unix.NLMSG_HDRLEN
+	requestSize = 56
+	answerSize  = 72
 )
 
-// diagRequest is a struct inet_diag_req_v2 for exactly one socket.
+const (
+	sockDiagByFamily = 20 // SOCK_DIAG_BY_FAMILY, linux/sock_diag.h
+	tcpEstablished   = 1  // TCP_ESTABLISHED, net/tcp_states.h
+)
+
+// diagRequest is a netlink message with a struct inet_diag_req_v2 for exactly one socket.
 func diagRequest(local, remote netip.AddrPort) []byte {
-	b := make([]byte, diagRequestSize)
-	b[0] = unix.AF_INET6
+	b := make([]byte, headerSize+requestSize)
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	binary.NativeEndian.PutUint16(b[4:], sockDiagByFamily)
+	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST)
+	r := b[headerSize:]
+	r[0] = unix.AF_INET6
 	if local.Addr().Is4() {
-		b[0] = unix.AF_INET
+		r[0] = unix.AF_INET
 	}
-	b[1] = unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], 1<<tcpEstablished)
-	binary.BigEndian.PutUint16(b[8:], local.Port())
-	binary.BigEndian.PutUint16(b[10:], remote.Port())
-	copy(b[12:28], local.Addr().AsSlice())
-	copy(b[28:44], remote.Addr().AsSlice())
-	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // INET_DIAG_NOCOOKIE
+	r[1] = unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(r[4:], 1<<tcpEstablished)
+	binary.BigEndian.PutUint16(r[8:], local.Port())
+	binary.BigEndian.PutUint16(r[10:], remote.Port())
+	copy(r[12:28], local.Addr().AsSlice())
+	copy(r[28:44], remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint64(r[48:], ^uint64(0)) // INET_DIAG_NOCOOKIE, twice
 	return b
 }
 
-// tcpEstablished is TCP_ESTABLISHED, net/tcp_states.h.
-const tcpEstablished = 1
+// parseDiag reads the kernel's answer: one struct inet_diag_msg, or an errno such as ENOENT.
+func parseDiag(b []byte) (socket, error) {
+	if len(b) < headerSize+4 || int(binary.NativeEndian.Uint32(b)) > len(b) {
+		return socket{}, errDiag
+	}
+	body := b[headerSize:]
+	switch binary.NativeEndian.Uint16(b[4:]) {
+	case unix.NLMSG_ERROR:
+		return socket{}, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+	case sockDiagByFamily:
+		if len(body) < answerSize {
+			return socket{}, errDiag
+		}
+		return socket{uid: binary.NativeEndian.Uint32(body[64:]), inode: binary.NativeEndian.Uint32(body[68:])}, nil
+	}
+	return socket{}, errDiag
+}
 
 // holdersOf finds the processes that have a socket open.
 func holdersOf(inode uint32) ([]string, error) {
