@@ -74,6 +74,8 @@ func policyRefusal(id string, err error) *refusal {
 	var e *binding.Error
 	message := engine.OneLine(err.Error(), maxMessage)
 	switch {
+	case errors.Is(err, engine.ErrTextEmpty):
+		return failure(http.StatusBadRequest, codeParameter, "%s:0: rego_parse_error: empty module", id)
 	case errors.As(err, &bad):
 		r := failure(http.StatusBadRequest, codeParameter, types.MsgCompileModuleError)
 		r.document.Errors = []error{&detail{Code: bad.Code, Message: bad.Message, Location: &location{File: id, Row: bad.Line, Col: bad.Column}}}

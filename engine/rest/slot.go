@@ -74,26 +74,38 @@ func isRule(path []string) bool { return len(path) == 2 && path[0] == packageNam
 func (s *slot) ask(ctx context.Context, path []string, in input) (ast.Value, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.phase != filled || len(path) > 0 && path[0] != packageName {
+	if len(path) == 0 {
+		return s.all(ctx, in)
+	}
+	if s.phase != filled || path[0] != packageName {
 		return nil, nil
 	}
-	if err := s.Policies.Denial(); err != nil {
-		if isRule(path) && path[1] == setPolicyRule && hasCode(err, binding.CodeNotSet) {
-			return s.document(ctx, path[1:], in)
-		}
-		return nil, nil
-	}
+	err := s.Policies.Denial()
 	switch {
-	case len(path) == 0:
-		v, err := s.document(ctx, nil, in)
-		if err != nil || v == nil {
-			return nil, err
-		}
-		return ast.NewObject(ast.Item(ast.StringTerm(packageName), ast.NewTerm(v))), nil
+	case hasCode(err, binding.CodeNotSet) && isRule(path) && path[1] == setPolicyRule:
+		return s.document(ctx, path[1:], in)
+	case err != nil:
+		return nil, nil
 	case isRule(path) && s.Engine.Active().Has(path[1]):
 		return s.decide(ctx, path[1], in)
 	}
 	return s.document(ctx, path[1:], in)
+}
+
+// all is the whole data document: the package, or nothing in it.
+func (s *slot) all(ctx context.Context, in input) (ast.Value, error) {
+	data := ast.NewObject()
+	if s.phase != filled || s.Policies.Denial() != nil {
+		return data, nil
+	}
+	v, err := s.document(ctx, nil, in)
+	if err != nil {
+		return nil, err
+	}
+	if v != nil {
+		data.Insert(ast.StringTerm(packageName), ast.NewTerm(v))
+	}
+	return data, nil
 }
 
 func (s *slot) document(ctx context.Context, path []string, in input) (ast.Value, error) {
@@ -254,7 +266,7 @@ func (s *slot) delete(ctx context.Context, id string) error {
 		return policyRefusal(id, &binding.Error{Code: binding.CodeForbidden, Err: err})
 	}
 	v.Discard()
-	if !v.Allowed {
+	if !v.Allowed || v.Waived {
 		return policyRefusal(id, &binding.Error{Code: binding.CodeForbidden, Err: fmt.Errorf("the policy does not allow it: %s", v.Reason)})
 	}
 	if err := s.closeJournal(); err != nil {
