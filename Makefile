@@ -6,6 +6,8 @@ BIN := $(CURDIR)/bin
 TOOLS := .ci/tools
 LDFLAGS := -s -w
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLAGS)'
+# The guest speaks no HTTP/2: the standard library can leave it out, which saves half a megabyte.
+GUEST_TAGS := nethttpomithttp2
 
 # What the tests run against besides our own code: a TPM, its tools, dm-verity's reference, a containerd.
 TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd
@@ -27,7 +29,9 @@ help: ## list the targets
 
 build: ## build policyd, genpolicy and policyctl into bin/
 	@mkdir -p $(BIN)
-	@for cmd in $(notdir $(wildcard cmd/*)); do $(BUILD) -o $(BIN)/$$cmd ./cmd/$$cmd || exit 1; done
+	$(BUILD) -tags $(GUEST_TAGS) -o $(BIN)/policyd ./cmd/policyd
+	$(BUILD) -o $(BIN)/policyctl ./cmd/policyctl
+	$(BUILD) -o $(BIN)/genpolicy ./cmd/genpolicy
 
 demo: ## play a pod's life through a real gate, decisions printed
 	@mkdir -p $(BIN)
