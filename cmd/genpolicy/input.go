@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -149,6 +150,9 @@ func dropIns(name string) ([]settings.DropIn, error) {
 		text, err := readFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("read settings: %w", err)
+		}
+		if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && (trimmed[0] == '{' || filepath.Ext(path) == ".json") {
+			return nil, fmt.Errorf("read settings %s: JSON settings of upstream's tool are not read; state in TOML what differs from --platform", path)
 		}
 		all = append(all, settings.DropIn{Name: path, Text: text})
 	}

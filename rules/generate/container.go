@@ -2,6 +2,7 @@ package generate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,6 +72,9 @@ func (b *builder) openImage(ctx context.Context, c placed) (Image, error) {
 		return nil, b.pod.fault(field, "is empty or has spaces around it")
 	}
 	image, err := b.generator.images.Image(ctx, c.Image)
+	if errors.Is(err, ErrReference) {
+		return nil, b.pod.fault(field, oneLine(err.Error()))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", b.pod.fault(field, "cannot be opened"), err)
 	}

@@ -36,13 +36,13 @@ func (d *decoder) decode(text []byte, prefix string, into any) error {
 		}
 		var mismatch *json.UnmarshalTypeError
 		if !errors.As(err, &mismatch) {
-			return d.doc.fault(prefix, oneLine(err.Error()))
+			return d.doc.fault(join(prefix, culprit(text, fresh.Type(), err)), "does not fit: "+oneLine(err.Error()))
 		}
 		field, start, end := fieldBefore(text, mismatch.Offset)
 		field = join(prefix, field)
 		node := find(d.doc.root, field)
 		if mismatch.Type.Kind() != reflect.String || node == nil || node.Kind != yaml.ScalarNode || end == 0 {
-			return d.doc.fault(field, fmt.Sprintf("is a %s, which does not fit; Kubernetes wants %s", mismatch.Value, wanted(mismatch.Type)))
+			return d.doc.fault(field, fmt.Sprintf("is of type %s, but Kubernetes wants %s here", mismatch.Value, wanted(mismatch.Type)))
 		}
 		d.warnings = append(d.warnings, d.doc.fault(field, "is not a string; put it in quotes, as Kubernetes refuses it"))
 		quoted, err := json.Marshal(node.Value)
@@ -71,6 +71,33 @@ func (d *decoder) unknown(faults []error, prefix string) error {
 		all = append(all, found)
 	}
 	return errors.Join(all...)
+}
+
+// culprit returns the path of the scalar in text without which decoding into a
+// type, given as a pointer, does not end in fault: types that decode themselves, such as
+// quantities, do not say where they are. It returns "" when there is none.
+func culprit(text []byte, pointer reflect.Type, fault error) string {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	for range maxQuoted {
+		token, err := dec.Token()
+		if err != nil {
+			break
+		}
+		if _, isDelim := token.(json.Delim); isDelim {
+			continue
+		}
+		field, start, end := fieldBefore(text, dec.InputOffset())
+		if end == 0 || end < start {
+			continue
+		}
+		without := bytes.Join([][]byte{text[:start], []byte("null"), text[end:]}, nil)
+		_, err = sigsjson.UnmarshalStrict(without, reflect.New(pointer.Elem()).Interface())
+		if err == nil || err.Error() != fault.Error() {
+			return field
+		}
+	}
+	return ""
 }
 
 func wanted(t reflect.Type) string {

@@ -2,9 +2,13 @@ package generate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
+
+// ErrReference is wrapped by an Images for what is no name of an image.
+var ErrReference = errors.New("is no name of an image")
 
 // Images answers what the generator asks of images.
 type Images interface {

@@ -27,7 +27,7 @@ func (s *Stores) Image(ctx context.Context, reference string) (Image, error) {
 	}
 	ref, err := images.ParseReference(reference)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrReference, err)
 	}
 	image, err := images.OpenFirst(ctx, s.stores, ref, s.options)
 	if err != nil {
