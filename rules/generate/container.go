@@ -187,7 +187,8 @@ func (b *builder) passthrough(c placed, out *policydata.Container) error {
 	for _, list := range []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests} {
 		for _, name := range slices.Sorted(maps.Keys(list)) {
 			if extended(name) && !slices.Contains(vfio.Resources, string(name)) {
-				return b.pod.fault(c.field+".resources", fmt.Sprintf("asks for %s, whose devices are not known; name it in the settings' generate.vfio.resources", name))
+				return b.pod.fault(c.field+".resources",
+					fmt.Sprintf("asks for %s, whose devices are not known; name it in the settings' generate.vfio.resources", name))
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func (m *Manifest) placeAnnotation(p *Pod, key, value string) (*edit, error) {
 	return p.doc.replace(oldKey, old, value, notes.Style&yaml.FlowStyle != 0)
 }
 
-// LockImage writes another image reference into the file, at a field below the pod.
+// lockImage writes another image reference into the file, at a field below the pod.
 func (m *Manifest) lockImage(p *Pod, field, image string) error {
 	path := join(p.field, field)
 	node, key, shared := walk(p.doc.root, path)
@@ -97,7 +97,7 @@ func (m *Manifest) Text() ([]byte, error) {
 	for _, e := range edits {
 		from, to := e.doc.from+e.from, e.doc.from+e.to
 		if from < last {
-			return nil, &Finding{File: m.file, Line: e.doc.line, Text: "two changes would touch the same text; write the manifest out without aliases"}
+			return nil, e.doc.fault("", "would be changed twice in one place; write it out without aliases")
 		}
 		out.Write(m.text[last:from])
 		out.WriteString(e.text)
@@ -281,8 +281,10 @@ func (d *document) span(key, n *yaml.Node) (from, to int, err error) {
 	case bytes.HasPrefix(rest, []byte(n.Value)):
 		return from, from + len(n.Value), nil
 	}
-	line := d.line + n.Line - 1
-	return 0, 0, &Finding{File: d.file, Line: line, Field: key.Value, Text: "cannot be replaced in the text; write it in one line, without an anchor"}
+	return 0, 0, &Finding{
+		File: d.file, Line: d.line + n.Line - 1, Field: key.Value,
+		Text: "cannot be replaced in the text; write it in one line, without an anchor",
+	}
 }
 
 // closingQuote returns the length of the quoted scalar that text begins with, 0

@@ -28,8 +28,8 @@ const (
 // table has every type that is reached from a pod's specification by used fields.
 var table = map[reflect.Type]fields{
 	reflect.TypeFor[corev1.PodSpec](): {
-		used: "automountServiceAccountToken containers enableServiceLinks hostNetwork hostUsers hostname hostnameOverride initContainers " +
-			"nodeName os runtimeClassName securityContext serviceAccount serviceAccountName setHostnameAsFQDN shareProcessNamespace volumes resources",
+		used: "automountServiceAccountToken containers enableServiceLinks hostNetwork hostUsers hostname hostnameOverride " +
+			"initContainers nodeName os runtimeClassName securityContext serviceAccount serviceAccountName setHostnameAsFQDN shareProcessNamespace volumes resources",
 		harmless: "activeDeadlineSeconds affinity dnsConfig dnsPolicy evictionResponders hostAliases imagePullSecrets nodeSelector overhead " +
 			"preemptionPolicy priority priorityClassName readinessGates restartPolicy schedulerName schedulingGates schedulingGroup " +
 			"subdomain terminationGracePeriodSeconds tolerations topologySpreadConstraints",
@@ -65,8 +65,11 @@ var table = map[reflect.Type]fields{
 	reflect.TypeFor[corev1.ResourceRequirements](): {
 		used: "limits requests", refused: map[string]string{"claims": "ask for devices that only the cluster knows"},
 	},
-	reflect.TypeFor[corev1.EnvVar]():       {used: "name value valueFrom"},
-	reflect.TypeFor[corev1.EnvVarSource](): {used: "configMapKeyRef fieldRef resourceFieldRef secretKeyRef", refused: map[string]string{"fileKeyRef": "takes a value from a file that a container writes, which no policy can know"}},
+	reflect.TypeFor[corev1.EnvVar](): {used: "name value valueFrom"},
+	reflect.TypeFor[corev1.EnvVarSource](): {
+		used:    "configMapKeyRef fieldRef resourceFieldRef secretKeyRef",
+		refused: map[string]string{"fileKeyRef": "takes a value from a file that a container writes, which no policy can know"},
+	},
 	reflect.TypeFor[corev1.EnvFromSource](): {
 		used: "configMapRef prefix secretRef",
 	},
@@ -77,8 +80,9 @@ var table = map[reflect.Type]fields{
 	reflect.TypeFor[corev1.ObjectFieldSelector]():   {used: "fieldPath", harmless: "apiVersion"},
 	reflect.TypeFor[corev1.ResourceFieldSelector](): {used: "containerName divisor resource"},
 	reflect.TypeFor[corev1.Probe](): {
-		used:     "exec",
-		harmless: "failureThreshold grpc httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket terminationGracePeriodSeconds timeoutSeconds",
+		used: "exec",
+		harmless: "failureThreshold grpc httpGet initialDelaySeconds " +
+			"periodSeconds successThreshold tcpSocket terminationGracePeriodSeconds timeoutSeconds",
 	},
 	reflect.TypeFor[corev1.Lifecycle]():        {used: "postStart preStop", harmless: "stopSignal"},
 	reflect.TypeFor[corev1.LifecycleHandler](): {used: "exec", harmless: "httpGet sleep tcpSocket"},
@@ -89,8 +93,8 @@ var table = map[reflect.Type]fields{
 		refused: map[string]string{"bindMountOptions": notYet},
 	},
 	reflect.TypeFor[corev1.Volume](): {
-		used: "awsElasticBlockStore azureDisk azureFile cinder configMap csi downwardAPI emptyDir ephemeral fc gcePersistentDisk hostPath iscsi " +
-			"name nfs persistentVolumeClaim projected secret",
+		used: "awsElasticBlockStore azureDisk azureFile cinder configMap csi downwardAPI emptyDir ephemeral fc gcePersistentDisk " +
+			"hostPath iscsi name nfs persistentVolumeClaim projected secret",
 		refused: map[string]string{
 			"cephfs": useCSI, "flexVolume": useCSI, "flocker": useCSI, "glusterfs": useCSI, "photonPersistentDisk": useCSI,
 			"portworxVolume": useCSI, "quobyte": useCSI, "rbd": useCSI, "scaleIO": useCSI, "storageos": useCSI, "vsphereVolume": useCSI,
@@ -98,15 +102,18 @@ var table = map[reflect.Type]fields{
 			"image":   "mounts an image on the host, which the guest cannot check",
 		},
 	},
-	reflect.TypeFor[corev1.HostPathVolumeSource]():              {used: "path", harmless: "type"},
-	reflect.TypeFor[corev1.EmptyDirVolumeSource]():              {used: "medium", harmless: "mode sizeLimit"},
-	reflect.TypeFor[corev1.ConfigMapVolumeSource]():             {used: "items name optional", harmless: "defaultMode defaultUser"},
-	reflect.TypeFor[corev1.SecretVolumeSource]():                {used: "items optional secretName", harmless: "defaultMode defaultUser"},
-	reflect.TypeFor[corev1.KeyToPath]():                         {used: "key path", harmless: "mode user"},
-	reflect.TypeFor[corev1.DownwardAPIVolumeSource]():           {used: "items", harmless: "defaultMode defaultUser"},
-	reflect.TypeFor[corev1.DownwardAPIVolumeFile]():             {used: "fieldRef path", harmless: "mode resourceFieldRef user"},
-	reflect.TypeFor[corev1.ProjectedVolumeSource]():             {used: "sources", harmless: "defaultMode defaultUser"},
-	reflect.TypeFor[corev1.VolumeProjection]():                  {used: "configMap downwardAPI secret", harmless: "clusterTrustBundle podCertificate serviceAccountToken"},
+	reflect.TypeFor[corev1.HostPathVolumeSource]():    {used: "path", harmless: "type"},
+	reflect.TypeFor[corev1.EmptyDirVolumeSource]():    {used: "medium", harmless: "mode sizeLimit"},
+	reflect.TypeFor[corev1.ConfigMapVolumeSource]():   {used: "items name optional", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.SecretVolumeSource]():      {used: "items optional secretName", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.KeyToPath]():               {used: "key path", harmless: "mode user"},
+	reflect.TypeFor[corev1.DownwardAPIVolumeSource](): {used: "items", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.DownwardAPIVolumeFile]():   {used: "fieldRef path", harmless: "mode resourceFieldRef user"},
+	reflect.TypeFor[corev1.ProjectedVolumeSource]():   {used: "sources", harmless: "defaultMode defaultUser"},
+	reflect.TypeFor[corev1.VolumeProjection](): {
+		used:     "configMap downwardAPI secret",
+		harmless: "clusterTrustBundle podCertificate serviceAccountToken",
+	},
 	reflect.TypeFor[corev1.ConfigMapProjection]():               {used: "items name optional"},
 	reflect.TypeFor[corev1.SecretProjection]():                  {used: "items name optional"},
 	reflect.TypeFor[corev1.DownwardAPIProjection]():             {used: "items"},

@@ -22,7 +22,8 @@ type contentSet struct {
 
 // contents records the files of the mount at field.
 func (b *builder) contents(volume *corev1.Volume, vm corev1.VolumeMount, field string) {
-	if !b.settings().Generate.HashConfigFiles || b.settings().Generate.Volumes[volumeConfig].Mount.From != policydata.MountShared {
+	shape := b.settings().Generate
+	if !shape.HashConfigFiles || shape.Volumes[volumeConfig].Mount.From != policydata.MountShared {
 		return
 	}
 	base := path.Base(vm.MountPath)
