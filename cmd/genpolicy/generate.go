@@ -70,7 +70,7 @@ func (f *flags) check() error {
 
 // read reads settings, rules, initdata and manifests.
 func (j *job) read() (err error) {
-	if j.settings, err = loadSettings(j.flags); err != nil {
+	if j.settings, err = loadSettings(j.flags, j.io.err); err != nil {
 		return err
 	}
 	if j.flags.annotation != "" {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 
 	"portcullis/hostdata/initdata"
 	"portcullis/rules/generate"
-	"portcullis/rules/settings"
 )
 
 // maxInput is the most bytes read from one file or stdin.
@@ -111,52 +109,6 @@ func readAll(r io.Reader, name string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: it is larger than %d MiB", name, maxInput>>20)
 	}
 	return text, nil
-}
-
-// loadSettings reads the platform's settings and what -j names over them.
-func loadSettings(f flags) (*settings.Settings, error) {
-	if !slices.Contains(settings.Platforms(), f.platform) {
-		return nil, usagef("--platform is %q, want one of %s", f.platform, strings.Join(settings.Platforms(), ", "))
-	}
-	var over []settings.DropIn
-	for _, name := range f.settings {
-		some, err := dropIns(name)
-		if err != nil {
-			return nil, err
-		}
-		over = append(over, some...)
-	}
-	return settings.Load(f.platform, over...)
-}
-
-// dropIns reads a drop-in by its name, a file, or the files of a folder in order.
-func dropIns(name string) ([]settings.DropIn, error) {
-	if slices.Contains(settings.DropIns(), name) {
-		d, err := settings.Named(name)
-		return []settings.DropIn{d}, err
-	}
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("read settings: %w (built-in ones are %s)", err, strings.Join(settings.DropIns(), ", "))
-	}
-	paths := []string{name}
-	if info.IsDir() {
-		if paths, err = filepath.Glob(filepath.Join(name, "*.toml")); err != nil || len(paths) == 0 {
-			return nil, fmt.Errorf("read settings %s: the folder has no .toml file", name)
-		}
-	}
-	var all []settings.DropIn
-	for _, path := range paths {
-		text, err := readFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("read settings: %w", err)
-		}
-		if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && (trimmed[0] == '{' || filepath.Ext(path) == ".json") {
-			return nil, fmt.Errorf("read settings %s: JSON settings of upstream's tool are not read; state in TOML what differs from --platform", path)
-		}
-		all = append(all, settings.DropIn{Name: path, Text: text})
-	}
-	return all, nil
 }
 
 // loadInitdata reads the document that --initdata-path names, nil without one.

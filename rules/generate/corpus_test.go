@@ -52,6 +52,85 @@ func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
 	t.Logf("%d decisions", count)
 }
 
+// With the strict defaults the same requests, completed to what a real runtime
+// sends, get the same decisions. An instance is removed before the next is made.
+func TestWholeRequestsOfTheCorpusAreDecidedTheSameByStrictPolicies(t *testing.T) {
+	dir := filepath.Join(corpus(t), "kata-4.1")
+	images := openStandIns(t, filepath.Join(dir, "images.json"))
+	count := 0
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.Name() != "pod.yaml" {
+			return err
+		}
+		s := load(t, settings.DefaultPlatform)
+		made, _, err := policies(t, parse(t, path), s, images)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _ := filepath.Rel(dir, filepath.Dir(path))
+		t.Run(name, func(t *testing.T) {
+			data, err := made[0].JSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			judge, err := rulestest.New(rules.Text(), data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			count += replayWhole(t, made[0], judge, filepath.Join(filepath.Dir(path), "testcases.json"))
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count == 0 {
+		t.Error("no request was found")
+	}
+}
+
+func replayWhole(t *testing.T, p *policydata.Policy, judge *rulestest.Judge, file string) int {
+	t.Helper()
+	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
+	cases := readCases(t, file)
+	running := map[any]string{} // container id -> name
+	for _, c := range cases {
+		r := e.Complete(rulestest.Request{Kind: c.Kind, Input: complete(t, c.Kind, c.Request)})
+		id := r.Input["container_id"]
+		switch c.Kind {
+		case "CreateContainerRequest":
+			annotations := r.Input["OCI"].(map[string]any)["Annotations"].(map[string]any)
+			name, _ := annotations["io.kubernetes.cri.container-name"].(string)
+			for earlier, other := range running {
+				if other == name {
+					ask(t, judge, rulestest.Request{Kind: "RemoveContainerRequest", Input: complete(t, "RemoveContainerRequest", map[string]any{"container_id": earlier})})
+					delete(running, earlier)
+				}
+			}
+			if c.Allowed {
+				running[id] = name
+			}
+		case "ExecProcessRequest":
+			r = e.CompleteExec(running[id], r)
+		case "RemoveContainerRequest":
+			delete(running, id)
+		}
+		if allowed := ask(t, judge, r); allowed != c.Allowed {
+			t.Errorf("%s: allowed is %v, want %v", c.Description, allowed, c.Allowed)
+		}
+	}
+	return len(cases)
+}
+
+func ask(t *testing.T, judge *rulestest.Judge, r rulestest.Request) bool {
+	t.Helper()
+	d, err := judge.Ask(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Allowed
+}
+
 // judges holds a policy in every form.
 func judges(t *testing.T, p *policydata.Policy, s *settings.Settings) map[string]*rulestest.Judge {
 	t.Helper()
@@ -79,21 +158,30 @@ func judges(t *testing.T, p *policydata.Policy, s *settings.Settings) map[string
 	return all
 }
 
-// replay asks for every request of a file, in order.
-func replay(t *testing.T, judge *rulestest.Judge, file string) int {
+// recorded is one request of the corpus and what it must get.
+type recorded struct {
+	Description, Kind string
+	Allowed           bool
+	Request           map[string]any
+}
+
+func readCases(t *testing.T, file string) []recorded {
 	t.Helper()
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cases []struct {
-		Description, Kind string
-		Allowed           bool
-		Request           map[string]any
-	}
+	var cases []recorded
 	if err := json.Unmarshal(raw, &cases); err != nil {
 		t.Fatal(err)
 	}
+	return cases
+}
+
+// replay asks for every request of a file, in order.
+func replay(t *testing.T, judge *rulestest.Judge, file string) int {
+	t.Helper()
+	cases := readCases(t, file)
 	for _, c := range cases {
 		d, err := judge.Ask(context.Background(), rulestest.Request{Kind: c.Kind, Input: complete(t, c.Kind, c.Request)})
 		if err != nil || d.Allowed != c.Allowed {

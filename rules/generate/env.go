@@ -179,11 +179,7 @@ func (b *builder) keyRef(r reference, key string) (value, bool, error) {
 // env returns the environment of a container: what the runtime sets, then the
 // image's, then the kubelet's; a name set again replaces.
 func (b *builder) env(c placed, facts Facts, vars variables) (policydata.Env, error) {
-	all := variables{"HOSTNAME": b.pod.hostname()}
-	if _, known := all["HOSTNAME"].literal(); !known && b.settings().Strict.Env != policydata.Required {
-		// Upstream's habit: any name.
-		all["HOSTNAME"] = matching(hostnamePattern)
-	}
+	all := b.runtimeEnv()
 	if c.TTY {
 		all["TERM"] = text("xterm")
 	}
@@ -192,6 +188,22 @@ func (b *builder) env(c placed, facts Facts, vars variables) (policydata.Env, er
 	}
 	maps.Copy(all, vars)
 	return b.environment(all), nil
+}
+
+// runtimeEnv returns the variables that the platform says every container has.
+func (b *builder) runtimeEnv() variables {
+	all := variables{}
+	shape := b.settings().Generate.Container
+	for name, template := range shape.EnvTemplates {
+		all[name] = templateValue(template)
+	}
+	if _, ok := all["HOSTNAME"]; ok {
+		all["HOSTNAME"] = b.pod.hostname()
+	}
+	for name, pattern := range shape.EnvPatterns {
+		all[name] = matching(strings.TrimSuffix(strings.TrimPrefix(pattern, "^"), "$"))
+	}
+	return all
 }
 
 func (b *builder) imageEnv(to variables, facts Facts, field string) error {

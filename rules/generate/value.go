@@ -44,6 +44,27 @@ func matching(pattern string) value { return value{{pattern: pattern}} }
 
 func placeholder(name string) value { return value{{placeholder: name}} }
 
+// templateValue reads a template with placeholders.
+func templateValue(template string) value {
+	var out value
+	for template != "" {
+		at, name := len(template), ""
+		for _, p := range []string{sandboxName, sandboxNamespace, sandboxUID} {
+			if i := strings.Index(template, p); i >= 0 && i < at {
+				at, name = i, p
+			}
+		}
+		if at > 0 {
+			out = append(out, part{text: template[:at]})
+		}
+		if name != "" {
+			out = append(out, part{placeholder: name})
+		}
+		template = template[at+len(name):]
+	}
+	return out
+}
+
 // literal returns the string and true when all of it is known.
 func (v value) literal() (string, bool) {
 	var b strings.Builder
