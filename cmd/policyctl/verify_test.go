@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-sev-guest/abi"
+	stest "github.com/google/go-sev-guest/testing"
+	"github.com/google/go-tdx-guest/testing/testdata"
+
+	"portcullis/engine/binding"
+)
+
+const policyText = "package agent_policy\n"
+
+// desk is a verifier's directory.
+type desk struct {
+	t   testing.TB
+	dir string
+}
+
+func (d desk) write(name string, content []byte) string {
+	d.t.Helper()
+	path := filepath.Join(d.dir, name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	return path
+}
+
+// policyctl runs the tool and requires its exit code and an empty standard error.
+func (d desk) policyctl(exit int, args ...string) string {
+	d.t.Helper()
+	var out, errs bytes.Buffer
+	code := run(context.Background(), args, stdio{strings.NewReader(""), &out, &errs})
+	if code != exit || errs.Len() > 0 {
+		d.t.Errorf("policyctl %q: exit code %d, want %d\n%s%s", args, code, exit, out.String(), errs.String())
+	}
+	return out.String()
+}
+
+// verdicts are the checks of a JSON result.
+func (d desk) verdicts(text string) map[string]string {
+	d.t.Helper()
+	var r struct {
+		Checks []struct{ Name, Verdict string }
+	}
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		d.t.Fatalf("%v: %s", err, text)
+	}
+	m := map[string]string{}
+	for _, c := range r.Checks {
+		m[c.Name] = c.Verdict
+	}
+	return m
+}
+
+// TestVerifySNP over a report that the library's test chain signed.
+func TestVerifySNP(t *testing.T) {
+	d := desk{t, t.TempDir()}
+	past := time.Now().Add(-time.Hour)
+	signer, err := (&stest.AmdSignerBuilder{Keys: stest.DefaultAmdKeys(), ProductName: "Milan-B1", ArkCreationTime: past, AskCreationTime: past,
+		AsvkCreationTime: past, VcekCreationTime: past, VlekCreationTime: past, CSPID: "test"}).TestOnlyCertChain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce := bytes.Repeat([]byte{7}, 64)
+	report := func(change func([]byte)) []byte {
+		raw := stest.CreateRawReport(&stest.TestReportOptions{ReportData: nonce, Version: 3, FMS: 0x00A00F11,
+			SignerInfo: abi.SignerInfo{SigningKey: abi.VcekReportSigner}})
+		r := raw[:abi.ReportSize]
+		r[0x0A] &^= 0x08 // POLICY.DEBUG
+		digest := sha256.Sum256([]byte(policyText))
+		copy(r[0xC0:0xE0], digest[:])
+		if change != nil {
+			change(r)
+		}
+		x, y, err := signer.Sign(abi.SignedComponent(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := abi.SetSignature(x, y, r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	certificate := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
+	good := d.write("good", report(nil))
+	altered := report(nil)
+	altered[0xC0] ^= 1
+	flags := []string{"verify", "snp", "--json", "--roots", d.write("roots", append(certificate(signer.Ask.Raw), certificate(signer.Ark.Raw)...)),
+		"--product", "Milan"}
+	certs := []string{"--certs", d.write("vcek", certificate(signer.Vcek.Raw))}
+	policy := []string{"--policy", d.write("policy.rego", []byte(policyText))}
+	fresh := []string{"--nonce", hex.EncodeToString(nonce)}
+	tests := []struct {
+		name    string
+		args    [][]string
+		exit    int
+		check   string
+		verdict string
+	}{
+		{"signed", [][]string{{"--report", good}, certs, policy, fresh}, 0, "hostdata", "pass"},
+		{"altered", [][]string{{"--report", d.write("altered", altered)}, certs, policy, fresh}, 1, "signature", "fail"},
+		{"without certificate", [][]string{{"--report", good}, policy, fresh}, 3, "signature", "unknown"},
+		{"without nonce", [][]string{{"--report", good}, certs, policy}, 3, "nonce", "unknown"},
+		{"another nonce", [][]string{{"--report", good}, certs, policy, {"--nonce", "00"}}, 1, "nonce", "fail"},
+		{"another policy", [][]string{{"--report", good}, certs, {"--policy", d.write("other", []byte(policyText+"\n"))}, fresh}, 1, "hostdata", "fail"},
+		{"debug", [][]string{{"--report", d.write("debug", report(func(r []byte) { r[0x0A] |= 0x08 }))}, certs, policy, fresh}, 1, "debug", "fail"},
+		{"debug allowed", [][]string{{"--report", d.write("debug", report(func(r []byte) { r[0x0A] |= 0x08 }))}, certs, policy, fresh, {"--allow-debug"}}, 0, "debug", "pass"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			args := flags
+			for _, a := range tt.args {
+				args = append(args[:len(args):len(args)], a...)
+			}
+			if got := d.verdicts(d.policyctl(tt.exit, args...))[tt.check]; got != tt.verdict {
+				t.Errorf("check %s: %s, want %s", tt.check, got, tt.verdict)
+			}
+		})
+	}
+}
+
+// TestVerifyTDX over the library's genuine quote of a guest that binds nothing.
+func TestVerifyTDX(t *testing.T) {
+	d := desk{t, t.TempDir()}
+	out := d.policyctl(1, "verify", "tdx", "--quote", d.write("quote", testdata.RawQuote), "--policy", d.write("p", []byte(policyText)),
+		"--nonce", hex.EncodeToString(testdata.RawQuote[0x30+520:][:64]), "--at", "2023-07-01T01:00:00Z")
+	want := `pass    format
+pass    signature
+pass    debug
+pass    nonce
+fail    mrconfigid    got ` + strings.Repeat("0", 96) + `, want 45148e88381b22b43595cc1eaf2fadfd3f93998dbbb75bd4f3d69b641fe6153b` + strings.Repeat("0", 32) + `
+note    revocation and TCB status were not checked, which needs the network
+verdict fail
+`
+	if out != want {
+		t.Errorf("got\n%swant\n%s", out, want)
+	}
+}
+
+// TestStatusText is what an operator sees, for what a policyd may say.
+func TestStatusText(t *testing.T) {
+	yes := true
+	s := binding.Status{
+		Facts:  binding.Facts{Mode: "required", Backend: "vtpm", Binding: "initdata", Log: "/run/portcullis/measure.jsonseq"},
+		State:  binding.StateActive,
+		Policy: strings.Repeat("1", 64), Size: 21, Initdata: &binding.DigestStatus{Alg: "sha256", Digest: strings.Repeat("2", 64)},
+		Register: &binding.RegisterStatus{Name: "pcr8", Device: "/dev/tpmrm0", State: "measured", Events: 1,
+			Values: map[string]string{"sha256": strings.Repeat("3", 64), "sha1": strings.Repeat("4", 40)}},
+		Generation: 2, Ran: true, PodComplete: &yes,
+	}
+	d := desk{t, t.TempDir()}
+	out := d.policyctl(0, "status", "--socket", d.statusSocket(s))
+	want := `state       active
+mode        required
+backend     vtpm
+binding     initdata
+policy      sha256 1111111111111111111111111111111111111111111111111111111111111111 (21 bytes)
+initdata    sha256 2222222222222222222222222222222222222222222222222222222222222222
+register    pcr8 of /dev/tpmrm0, measured, 1 events
+            sha1 4444444444444444444444444444444444444444
+            sha256 3333333333333333333333333333333333333333333333333333333333333333
+event log   /run/portcullis/measure.jsonseq
+generation  2
+running     yes
+pod         complete
+`
+	if out != want {
+		t.Errorf("got\n%swant\n%s", out, want)
+	}
+	s.State, s.Code, s.Reason = binding.StateDenied, binding.CodeFieldZero, "nothing was bound"
+	out = d.policyctl(1, "status", "--socket", d.statusSocket(s))
+	if !strings.HasPrefix(out, "state       denied\nreason      field-zero: nothing was bound\n") {
+		t.Errorf("denied:\n%s", out)
+	}
+}
+
+// statusSocket answers one connection with s.
+func (d desk) statusSocket(s binding.Status) string {
+	d.t.Helper()
+	path := filepath.Join(d.dir, "status.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	go func() {
+		defer l.Close()
+		if conn, err := l.Accept(); err == nil {
+			conn.Write(text)
+			conn.Close()
+		}
+	}()
+	return path
+}
