@@ -294,3 +294,39 @@ func TestRunDirectoryThatCannotBeWritten(t *testing.T) {
 		t.Errorf("newDaemon: %v, want one line", err)
 	}
 }
+
+func TestKernelCommandLineOnlyTightens(t *testing.T) {
+	for _, tt := range []struct {
+		cmdline, mode, debugLog string
+		refused                 bool
+	}{
+		{"console=hvc0 quiet", "auto", "/log", false},
+		{"portcullis.mode=required", "required", "/log", false},
+		{"portcullis.debug_log=off", "auto", "", false},
+		{"portcullis.mode=off", "", "", true},
+		{"portcullis.mode=auto", "", "", true},
+		{"portcullis.mode", "", "", true},
+		{"portcullis.debug_log=/tmp/x", "", "", true},
+	} {
+		c := defaultConfig()
+		c.Policy.DebugLog = "/log"
+		err := c.tighten(tt.cmdline)
+		if (err != nil) != tt.refused || err == nil && (c.Binding.Mode != tt.mode || c.Policy.DebugLog != tt.debugLog) {
+			t.Errorf("%q: mode %s, debug log %q, %v", tt.cmdline, c.Binding.Mode, c.Policy.DebugLog, err)
+		}
+	}
+}
+
+// TestLogsHoldNoPolicy: neither a policy that is taken nor one that is refused is in the log; the debug log is announced.
+func TestLogsHoldNoPolicy(t *testing.T) {
+	m := newMachine(t, hostdatatest.Guest{SNP: &hostdatatest.SNP{HostData: [32]byte(sum256(podPolicy))}})
+	m.conf.Policy.DebugLog = m.path("debug.log")
+	r := m.boot()
+	m.setPolicy(otherPolicy, binding.CodeDigestMismatch)
+	m.setPolicy("package agent_policy\n\nhidden := }\n", binding.CodeDigestMismatch)
+	m.setPolicy(podPolicy, "")
+	r.stop()
+	if log := m.log.String(); !strings.Contains(log, "DEBUG LOG IS ON") || strings.Contains(log, "default CreateSandboxRequest") || strings.Contains(log, "hidden") {
+		t.Errorf("log:\n%s", log)
+	}
+}

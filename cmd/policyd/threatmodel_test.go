@@ -1,0 +1,66 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestThreatModelNamesTestsThatExist: a defence whose test was renamed or removed is held by nothing.
+func TestThreatModelNamesTestsThatExist(t *testing.T) {
+	text, err := os.ReadFile("../../docs/threat-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := map[string]string{"gate": "engine/gate", "binding": "engine/binding", "policyd": "cmd/policyd", "policyctl": "cmd/policyctl"}
+	sources := map[string]string{}
+	source := func(dir string) string {
+		if _, ok := sources[dir]; !ok {
+			var b strings.Builder
+			paths, _ := filepath.Glob(filepath.Join("../..", dir, "*_test.go"))
+			for _, path := range paths {
+				content, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.Write(content)
+			}
+			sources[dir] = b.String()
+		}
+		return sources[dir]
+	}
+	// A package is named once, and then one or several of its tests.
+	token := regexp.MustCompile("([a-z]+(?:/[a-z]+)*) `(?:Test|Fuzz)|`((?:Test|Fuzz)[A-Za-z0-9]+)`")
+	attacks := regexp.MustCompile(`(?m)^\| \d+ \|`).FindAll(text, -1)
+	if len(attacks) != 38 {
+		t.Errorf("%d attacks, want 38", len(attacks))
+	}
+	named := 0
+	for _, line := range strings.Split(string(text), "\n") {
+		dir := ""
+		for at := 0; ; {
+			m := token.FindStringSubmatchIndex(line[at:])
+			if m == nil {
+				break
+			}
+			if m[2] >= 0 {
+				if dir = line[at+m[2] : at+m[3]]; dirs[dir] != "" {
+					dir = dirs[dir]
+				}
+				at += m[3]
+				continue
+			}
+			name := line[at+m[4] : at+m[5]]
+			at += m[1]
+			named++
+			if !strings.Contains(source(dir), "func "+name+"(") {
+				t.Errorf("%s has no %s", dir, name)
+			}
+		}
+	}
+	if named < 90 {
+		t.Errorf("only %d tests are named", named)
+	}
+}
