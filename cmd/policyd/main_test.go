@@ -13,6 +13,9 @@ func TestMain(m *testing.M) {
 		"policyd": func() {
 			os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdout, os.Stderr}))
 		},
+		"opa": func() {
+			os.Exit(program("/usr/bin/opa")(context.Background(), os.Args[1:], stdio{os.Stdout, os.Stderr}))
+		},
 	})
 }
 

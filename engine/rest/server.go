@@ -116,7 +116,7 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc(known, plainPath(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusMethodNotAllowed) }))
 	}
 	for _, other := range []string{
-		"/v1/query", "/v1/query/{path...}", "/v1/compile", "/v1/compile/{path...}", "/v1/config", "/v1/status", "/metrics", "/health/{path...}",
+		"/v1/query", "/v1/query/{path...}", "/v1/compile", "/v1/compile/{path...}", "/v1/config", "/v1/status", "/metrics", "GET /health/{path...}",
 	} {
 		mux.HandleFunc(other, func(w http.ResponseWriter, r *http.Request) {
 			writeError(w, failure(http.StatusNotImplemented, codeOperation, "%s is not served here: this is Portcullis in the place of OPA", r.URL.Path))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,8 +19,12 @@ import (
 	"portcullis/engine/trace"
 )
 
-// setPolicyRule decides whether the policy may be deleted or replaced.
-const setPolicyRule = "SetPolicyRequest"
+const (
+	// setPolicyRule decides whether the policy may be deleted or replaced.
+	setPolicyRule = "SetPolicyRequest"
+	// waiverRule makes agents let pass what the policy denies. It is constant for a policy's life.
+	waiverRule = "AllowRequestsFailingPolicy"
+)
 
 // slot is the place of the one policy, with what may be done to it.
 type slot struct {
@@ -69,6 +74,9 @@ const packageName = "agent_policy"
 
 func isRule(path []string) bool { return len(path) == 2 && path[0] == packageName }
 
+// isRequest says whether a path is that of a decision, named after a message. To ask for anything else lets nothing through.
+func isRequest(path []string) bool { return isRule(path) && strings.HasSuffix(path[1], "Request") }
+
 // ask gives the document at path below data, nil when it is undefined. A decision counts: its ops are carried out, and only
 // its bool is the answer, as there is no agent here whose success could be waited for.
 func (s *slot) ask(ctx context.Context, path []string, in input) (ast.Value, error) {
@@ -86,10 +94,21 @@ func (s *slot) ask(ctx context.Context, path []string, in input) (ast.Value, err
 		return s.document(ctx, path[1:], in)
 	case err != nil:
 		return nil, nil
-	case isRule(path) && s.Engine.Active().Has(path[1]):
+	case isRequest(path) && s.Engine.Active().Has(path[1]):
 		return s.decide(ctx, path[1], in)
+	case isRule(path) && path[1] == waiverRule && !s.Engine.Active().AllowsFailing():
+		return s.unwaived(ctx, in)
 	}
 	return s.document(ctx, path[1:], in)
+}
+
+// unwaived is the waiver of a policy that did not waive when it was activated: it stays so, whatever the state and the input.
+func (s *slot) unwaived(ctx context.Context, in input) (ast.Value, error) {
+	v, err := s.document(ctx, []string{waiverRule}, in)
+	if err != nil || v == nil || v.Compare(ast.Boolean(true)) != 0 {
+		return v, err
+	}
+	return ast.Boolean(false), nil
 }
 
 // all is the whole data document: the package, or nothing in it.
@@ -113,8 +132,7 @@ func (s *slot) document(ctx context.Context, path []string, in input) (ast.Value
 	return v, err
 }
 
-// decide judges. What the policy does not allow is looked at once more for its document: agents tell false from undefined, and
-// not every rule is a decision.
+// decide judges. What the policy does not allow is looked at once more for its document: agents tell false from undefined.
 func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, error) {
 	v, err := s.Policies.Judge(ctx, engine.Request{EntryPoint: name, Key: in.key, Input: func(*engine.Policy) (ast.Value, error) {
 		return in.value, nil

@@ -22,8 +22,8 @@ CreateContainerRequest := {"allowed": true, "ops": ops} {
 	not data.pstate.started
 	ops := [{"op": "add", "path": "/pstate/started", "value": input.id}]
 }
-Refused = {"allowed": false}
-Broken = {"allowed": true, "ops": [{"op": "remove", "path": "/pstate/nothing"}]}
+RefusedRequest = {"allowed": false}
+BrokenRequest = {"allowed": true, "ops": [{"op": "remove", "path": "/pstate/nothing"}]}
 ExecProcessRequest { data.pstate.started == input.id }`
 
 	locked = `package agent_policy
@@ -61,7 +61,7 @@ func TestTheDefaultPolicyIsTakenUnboundAndLeavesABoundGuestClosed(t *testing.T) 
 	wantAnswer(t, "waiver", r.ask(t, "AllowRequestsFailingPolicy", "{}"), none)
 	wantAnswer(t, "sandbox", r.ask(t, "CreateSandboxRequest", "{}"), none)
 	wantAnswer(t, "set policy", r.ask(t, "SetPolicyRequest", `{"policy": ""}`), yes)
-	wantAnswer(t, "package", r.send(t, "GET", "/v1/data", "").body, none)
+	wantAnswer(t, "package", r.send(t, "GET", "/v1/data/agent_policy", "").body, none)
 }
 
 func TestTheDefaultPolicyDecidesInAnOpenGuest(t *testing.T) {
@@ -156,8 +156,8 @@ func TestOnePolicyIsHeld(t *testing.T) {
 
 func TestADecisionWithOpsIsAnsweredAsABool(t *testing.T) {
 	r := startRig(t, workload, nil)
-	wantAnswer(t, "refused", r.ask(t, "Refused", "{}"), no)
-	wantAnswer(t, "ops that do not apply", r.ask(t, "Broken", "{}"), no)
+	wantAnswer(t, "refused", r.ask(t, "RefusedRequest", "{}"), no)
+	wantAnswer(t, "ops that do not apply", r.ask(t, "BrokenRequest", "{}"), no)
 	wantAnswer(t, "allowed", r.ask(t, "CreateContainerRequest", `{"id": 1}`), yes)
 	wantAnswer(t, "v0", r.send(t, "POST", "/v0/data/agent_policy/ExecProcessRequest", `{"id": 1}`).body, "true\n")
 }
@@ -201,4 +201,17 @@ func TestAPolicyPutSurvivesARestartWithItsState(t *testing.T) {
 	again := startRig(t, openDefault, persistent)
 	wantAnswer(t, "create again", again.ask(t, "CreateContainerRequest", `{"id": 1}`), no)
 	wantAnswer(t, "exec", again.ask(t, "ExecProcessRequest", `{"id": 1}`), yes)
+}
+
+func TestAskingForTheWaiverIsNoRequest(t *testing.T) {
+	r := startRig(t, openDefault, nil)
+	wantAnswer(t, "waiver", r.ask(t, "AllowRequestsFailingPolicy", "{}"), yes)
+	wantStatus(t, "delete", r.send(t, "DELETE", "/v1/policies/default.rego", ""), 200)
+	wantStatus(t, "put", r.send(t, "PUT", policyURL, locked), 200)
+}
+
+func TestTheWaiverStaysWhatItWasAtActivation(t *testing.T) {
+	r := startRig(t, "package agent_policy\ndefault AllowRequestsFailingPolicy := false\nAllowRequestsFailingPolicy { input.now }", nil)
+	wantAnswer(t, "at first", r.ask(t, "AllowRequestsFailingPolicy", "{}"), no)
+	wantAnswer(t, "later", r.ask(t, "AllowRequestsFailingPolicy", `{"now": true}`), no)
 }
