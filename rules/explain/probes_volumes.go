@@ -1,0 +1,283 @@
+package explain
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"portcullis/rules/policydata"
+)
+
+const (
+	imageKey    = "io.kubernetes.cri.image-name"
+	pullOptions = "storages[image_guest_pull].driver_options"
+)
+
+func probeImage(o *ours) []Finding {
+	want := o.container.Image
+	out := o.annotated(imageKey, want.Annotation)
+	pulls := 0
+	for _, s := range list(at(o.input, "storages")) {
+		if text(at(s, "driver")) != "image_guest_pull" {
+			continue
+		}
+		pulls++
+		if source := text(at(s, "source")); source != want.Source {
+			out = append(out, Finding{Path: "storages[image_guest_pull].source", Wanted: want.Source, Got: source})
+		}
+		root := text(at(o.input, "OCI", "Root", "Path"))
+		if point := text(at(s, "mount_point")); point != root {
+			out = append(out, Finding{Path: "storages[image_guest_pull].mount_point", Wanted: root, Got: point})
+		}
+		for _, f := range []Finding{{Path: "fstype", Wanted: "overlay"}, {Path: "shared", Wanted: false}, {Path: "fs_group"}, {Path: "options", Wanted: []any{}}} {
+			if got := at(s, f.Path); !same(f.Wanted, got) {
+				out = append(out, Finding{Path: "storages[image_guest_pull]." + f.Path, Wanted: f.Wanted, Got: got})
+			}
+		}
+		if len(out) == 0 {
+			out = append(out, Finding{Path: pullOptions, Wanted: Phrase("the container's annotations, once"), Got: Phrase("something else")})
+		}
+	}
+	if wanted := map[bool]int{true: 1}[want.From == policydata.GuestPull]; pulls != wanted {
+		out = append(out, Finding{Path: "storages[image_guest_pull]", Wanted: Phrase(fmt.Sprintf("%d, of %s", wanted, want.Source)), Got: pulls})
+	}
+	return out
+}
+
+func probeIdentity(o *ours) []Finding {
+	var out []Finding
+	pattern := func(key, pattern string) {
+		value := o.annotation("io.kubernetes.cri.sandbox-" + key)
+		if ok, err := regexp.MatchString(pattern, value); err != nil || !ok {
+			out = append(out, Finding{Path: annotationPath("io.kubernetes.cri.sandbox-" + key), Wanted: pattern, Got: value})
+		}
+	}
+	pattern("name", o.policy.Sandbox.Name)
+	if namespace := o.policy.Sandbox.Namespace; namespace != "" {
+		out = append(out, o.annotated("io.kubernetes.cri.sandbox-namespace", namespace)...)
+	} else {
+		pattern("namespace", `^[a-z0-9][a-z0-9-]*$`)
+	}
+	pattern("id", `^[a-z0-9]{64}$`)
+	pattern("uid", `^[0-9a-f-]*$`)
+	out = append(out, o.annotated("io.katacontainers.pkg.oci.bundle_path", strings.ReplaceAll(o.policy.Common.BundlePath, "$(container-id)", o.rootID()))...)
+	name := o.annotation("io.kubernetes.cri.sandbox-name")
+	hostname := o.fill(o.policy.Sandbox.Hostname)
+	if got := text(at(o.input, "OCI", "Hostname")); got != "" && hostname != "" && got != hostname {
+		out = append(out, Finding{Path: "OCI.Hostname", Wanted: hostname, Got: got})
+	}
+	if dir := o.annotation("io.kubernetes.cri.sandbox-log-directory"); dir != "" {
+		wanted := fmt.Sprintf("/var/log/pods/%s_%s_%s", o.annotation("io.kubernetes.cri.sandbox-namespace"), name, o.annotation("io.kubernetes.cri.sandbox-uid"))
+		if dir != wanted {
+			out = append(out, Finding{Path: annotationPath("io.kubernetes.cri.sandbox-log-directory"), Wanted: wanted, Got: dir})
+		}
+	}
+	return out
+}
+
+// probePod tells what of the pod is not as the first container said.
+func probePod(o *ours) []Finding {
+	pod := object(at(o.pstate, "pod"))
+	var out []Finding
+	for _, key := range slices.Sorted(maps.Keys(pod)) {
+		if key == "network" {
+			continue
+		}
+		out = append(out, o.annotated("io.kubernetes.cri.sandbox-"+key, text(pod[key]))...)
+	}
+	for _, n := range list(at(o.input, "OCI", "Linux", "Namespaces")) {
+		if text(at(n, "Type")) == "network" && text(at(n, "Path")) != text(pod["network"]) {
+			out = append(out, Finding{Path: "OCI.Linux.Namespaces[network].Path", Wanted: pod["network"], Got: at(n, "Path")})
+		}
+	}
+	return out
+}
+
+func probeMounts(o *ours) []Finding {
+	wanted := maps.Clone(o.container.Mounts)
+	if wanted == nil {
+		wanted = map[string]policydata.Mount{}
+	}
+	for _, m := range o.policy.Common.Mounts[o.container.BaseMounts] {
+		wanted[m.Destination] = policydata.Mount{From: policydata.MountExact, Options: m.Options, Source: m.Source, Type: m.Type}
+	}
+	seen := map[string]int{}
+	var out []Finding
+	for _, m := range list(at(o.input, "OCI", "Mounts")) {
+		destination := text(at(m, "destination"))
+		path := "OCI.Mounts[" + destination + "]"
+		seen[destination]++
+		w, known := wanted[destination]
+		switch {
+		case !known:
+			out = append(out, Finding{Path: path, Wanted: Phrase("no such mount"), Got: text(at(m, "source"))})
+		case seen[destination] == 2:
+			out = append(out, Finding{Path: path, Wanted: once, Got: twice})
+		default:
+			out = append(out, o.mountDiff(path, w, m)...)
+		}
+	}
+	var absent []Finding
+	for _, destination := range slices.Sorted(maps.Keys(wanted)) {
+		if w := wanted[destination]; seen[destination] == 0 && !w.MayBeMissing && o.policy.Strict.Mounts != policydata.Optional {
+			absent = append(absent, Finding{Path: "OCI.Mounts[" + destination + "]", Wanted: o.sourceWords(w), Got: missing})
+		}
+	}
+	return append(absent, out...)
+}
+
+func (o *ours) mountDiff(path string, w policydata.Mount, m any) []Finding {
+	var out []Finding
+	if kind := text(at(m, "type_")); kind != w.Type {
+		out = append(out, Finding{Path: path + ".type_", Wanted: w.Type, Got: kind})
+	}
+	options := texts(at(m, "options"))
+	more, fewer := without(without(options, w.Options), w.ExtraOptions), without(w.Options, options)
+	if len(more) > 0 || len(fewer) > 0 {
+		out = append(out, Finding{Path: path + ".options", Wanted: w.Options, Got: options})
+	}
+	source := text(at(m, "source"))
+	fits := true
+	switch w.From {
+	case policydata.MountExact:
+		fits = source == w.Source
+	case policydata.MountShared:
+		fits = o.sharedFits(w.Source, source)
+	case policydata.MountStorage:
+		fits = slices.ContainsFunc(list(at(o.input, "storages")), func(s any) bool { return text(at(s, "mount_point")) == source })
+	}
+	if !fits {
+		out = append(out, Finding{Path: path + ".source", Wanted: o.sourceWords(w), Got: source})
+	}
+	return out
+}
+
+var sharedTail = regexp.MustCompile(`^[a-z0-9]{16}-`)
+
+func (o *ours) sharedFits(name, source string) bool {
+	for _, dir := range o.policy.Common.SharedDirs {
+		tail, ok := strings.CutPrefix(source, dir+"/"+o.rootID()+"-")
+		if ok && sharedTail.MatchString(tail) && tail[17:] == name {
+			return true
+		}
+	}
+	return false
+}
+
+// sourceWords says where a mount has to come from.
+func (o *ours) sourceWords(w policydata.Mount) any {
+	switch w.From {
+	case policydata.MountShared:
+		dir := "the shared directory"
+		if len(o.policy.Common.SharedDirs) > 0 {
+			dir = o.policy.Common.SharedDirs[0]
+		}
+		return Phrase(dir + "/<container id>-<16 random>-" + w.Source)
+	case policydata.MountStorage:
+		return Phrase("the block storage of volume " + w.Source)
+	}
+	return w.Source
+}
+
+// probeEnv compares the environment by name. Values are the workload's secrets.
+func (o *ours) probeEnv(path string, env any) []Finding {
+	fixed := map[string]string{}
+	for _, entry := range o.container.Env.Fixed {
+		name, value, _ := strings.Cut(entry, "=")
+		fixed[name] = value
+	}
+	seen := map[string]int{}
+	var out []Finding
+	for _, entry := range texts(env) {
+		name, value, _ := strings.Cut(entry, "=")
+		f := Finding{Path: path + "[" + name + "]", Got: value, Secret: true}
+		wanted, isFixed := fixed[name]
+		pattern, isPattern := o.envPattern(name)
+		template, isTemplate := o.container.Env.Templates[name]
+		switch seen[name]++; {
+		case seen[name] == 2:
+			out = append(out, Finding{Path: f.Path, Wanted: once, Got: twice})
+		case seen[name] > 2, isFixed && value == wanted, isTemplate && value == o.fill(template), isPattern && matches(pattern, value), o.isLink(entry):
+		case isFixed:
+			f.Wanted = wanted
+			out = append(out, f)
+		case isTemplate:
+			f.Wanted = o.fill(template)
+			out = append(out, f)
+		case isPattern:
+			out = append(out, Finding{Path: f.Path, Wanted: pattern, Got: value, Secret: true})
+		default:
+			out = append(out, Finding{Path: f.Path, Wanted: Phrase("no such variable"), Got: present})
+		}
+	}
+	level := o.policy.Strict.Env
+	if o.kind == execKind {
+		level = o.policy.Strict.ExecEnv
+	}
+	if level != policydata.Required {
+		return out
+	}
+	needed := slices.Concat(slices.Collect(maps.Keys(fixed)), slices.Collect(maps.Keys(o.container.Env.Patterns)), slices.Collect(maps.Keys(o.container.Env.Templates)))
+	for _, name := range slices.Sorted(slices.Values(needed)) {
+		if seen[name] == 0 {
+			out = append(out, Finding{Path: path + "[" + name + "]", Wanted: present, Got: missing})
+		}
+	}
+	return out
+}
+
+// envPattern is the pattern of a variable's value that the policy has by name.
+func (o *ours) envPattern(name string) (string, bool) {
+	for _, patterns := range []map[string]string{o.container.Env.Patterns, o.container.Env.Optional, o.policy.Common.Env.Names} {
+		if pattern, ok := patterns[name]; ok {
+			return pattern, true
+		}
+	}
+	return "", false
+}
+
+// isLink says whether a whole entry is one that any container may have.
+func (o *ours) isLink(entry string) bool {
+	return slices.ContainsFunc(o.policy.Common.Env.Whole, func(pattern string) bool { return matches(pattern, entry) })
+}
+
+func matches(pattern, value string) bool {
+	ok, err := regexp.MatchString(pattern, value)
+	return err == nil && ok
+}
+
+func probeExecArgs(o *ours) []Finding {
+	args := texts(at(o.input, "process", "Args"))
+	allowed := slices.Concat(o.container.Exec, o.policy.Requests.Exec.Commands)
+	known := slices.ContainsFunc(allowed, func(argv []string) bool { return slices.Equal(argv, args) })
+	if known {
+		return o.expect([]expectation{{"process.Terminal", false}})
+	}
+	return []Finding{{Path: "process.Args", Wanted: allowed, Got: args}}
+}
+
+func probeExecProcess(o *ours) []Finding {
+	out := o.expect([]expectation{
+		{"string_user", nil}, {"process.Capabilities", nil}, {"process.Rlimits", []any{}}, {"process.SelinuxLabel", ""},
+		{"process.Cwd", o.container.Cwd}, {"process.NoNewPrivileges", o.container.NoNewPrivs}})
+	out = append(out, o.user("process.User", at(o.input, "process", "User"))...)
+	if profile := text(at(o.input, "process", "ApparmorProfile")); !slices.Contains(o.policy.Common.AppArmor, profile) {
+		out = append(out, Finding{Path: "process.ApparmorProfile", Wanted: o.policy.Common.AppArmor, Got: profile})
+	}
+	return out
+}
+
+func probeExecStdio(o *ours) []Finding {
+	out := o.ports(o.policy.Requests.Exec.Stdin)
+	id := text(at(o.input, "exec_id"))
+	if id == text(at(o.input, "container_id")) || !matches(`^[0-9a-z][0-9A-Za-z._-]{0,127}$`, id) {
+		out = append(out, Finding{Path: "exec_id", Wanted: Phrase("an id of its own"), Got: id})
+	}
+	return out
+}
+
+func probeSandboxPlain(o *ours) []Finding {
+	return o.expect([]expectation{{"guest_hook_path", ""}, {"kernel_modules", []any{}}, {"sandbox_pidns", o.policy.Sandbox.PIDNS}})
+}
