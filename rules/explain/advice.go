@@ -7,7 +7,7 @@ import (
 	"portcullis/rules/policydata"
 )
 
-const anew = "make the policy anew with genpolicy from the manifest as it is deployed"
+const anew = "make the policy anew with genpolicy"
 
 // advice says what to change so that the request would be allowed, if it is one
 // that the owner of the pod wants.

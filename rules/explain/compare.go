@@ -73,7 +73,7 @@ func compareLists(path string, wanted, got []any) []Finding {
 		return nil
 	}
 	if len(wanted) != len(got) {
-		return []Finding{{Path: path, Wanted: wanted, Got: got}}
+		return []Finding{compareSets(path, wanted, got)}
 	}
 	var out []Finding
 	for i := range wanted {
@@ -82,6 +82,20 @@ func compareLists(path string, wanted, got []any) []Finding {
 		}
 	}
 	return out
+}
+
+// compareSets words the difference of two lists: order matters to arguments
+// alone, and of long lists only what differs is of interest.
+func compareSets(path string, wanted, got []any) Finding {
+	more, fewer := without(texts(got), texts(wanted)), without(texts(wanted), texts(got))
+	switch {
+	case path == "OCI.Process.Args" || len(wanted) < 4:
+	case len(more) > 0:
+		return Finding{Path: path, Wanted: Phrase("without " + strings.Join(more, ", ")), Got: Phrase("with " + strings.Join(more, ", "))}
+	case len(fewer) > 0:
+		return Finding{Path: path, Wanted: Phrase("with " + strings.Join(fewer, ", ")), Got: Phrase("without " + strings.Join(fewer, ", "))}
+	}
+	return Finding{Path: path, Wanted: wanted, Got: got}
 }
 
 func compareEnv(container, input any) []Finding {

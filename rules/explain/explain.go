@@ -99,6 +99,9 @@ func (e *Explainer) Explain(ctx context.Context, q Question) (*Explanation, erro
 		x.Change = "the policy has no rule for this request, so it is always denied"
 		return x, nil
 	}
+	if allowed, err := s.allowed(); allowed || err != nil {
+		return x, err
+	}
 	if x.Checks, err = s.checks(); err != nil {
 		return nil, fmt.Errorf("explain %s: %w", q.Kind, err)
 	}
@@ -142,6 +145,12 @@ func (e *Explainer) open(ctx context.Context, q Question) (*session, error) {
 		}
 	}
 	return s, e.policy.setState(ctx, s.state)
+}
+
+// allowed says whether the policy allows the request after all.
+func (s *session) allowed() (bool, error) {
+	v, err := s.eval(s.kind)
+	return v == true || at(v, "allowed") == true, err
 }
 
 // decode reads one JSON value with its numbers as they are written.

@@ -36,17 +36,14 @@ func add(item any) func(any) any {
 	return func(v any) any { return append(append([]any{}, v.([]any)...), item) }
 }
 
-const (
-	ann  = "OCI.Annotations."
-	hide = "(hidden), "
-)
+const ann = "OCI.Annotations."
 
 var changes = []change{
 	{name: "argument", at: "OCI.Process.Args.1", to: "--listen=:22", check: "args", path: "OCI.Process.Args[1]", wanted: "--listen=:8080", got: "--listen=:22"},
 	{name: "further argument", at: "OCI.Process.Args", to: add("--debug"), check: "args", path: "OCI.Process.Args"},
 	{name: "program", container: "migrate", at: "OCI.Process.Args.0", to: "/bin/sh", check: "args", path: "OCI.Process.Args[0]", wanted: "/bin/migrate", got: "/bin/sh"},
 	{name: "program of the sandbox", container: "$sandbox", at: "OCI.Process.Args.0", to: "/bin/sh", check: "args", path: "OCI.Process.Args[0]", wanted: "/pause", got: "/bin/sh"},
-	{name: "value of a variable", at: "OCI.Process.Env", to: env("LOG_LEVEL", "debug"), check: "env", path: "OCI.Process.Env[LOG_LEVEL]", wanted: hide + "4 characters", got: hide + "5 characters"},
+	{name: "value of a variable", at: "OCI.Process.Env", to: env("LOG_LEVEL", "debug"), check: "env", path: "OCI.Process.Env[LOG_LEVEL]", wanted: "(hidden, 4 characters)", got: "(hidden, 5 characters)"},
 	{name: "unknown variable", at: "OCI.Process.Env", to: add("LD_PRELOAD=/evil.so"), check: "env", path: "OCI.Process.Env[LD_PRELOAD]", wanted: "no such variable", got: "there"},
 	{name: "missing variable", at: "OCI.Process.Env", to: env("DB_PASSWORD", ""), check: "env", path: "OCI.Process.Env[DB_PASSWORD]", wanted: "there", got: "missing"},
 	{name: "variable twice", at: "OCI.Process.Env", to: add("LOG_LEVEL=info"), check: "env", path: "OCI.Process.Env[LOG_LEVEL]", wanted: "once", got: "twice"},

@@ -65,23 +65,23 @@ func (s *session) follow() (*trail, []string, error) {
 	return t, prints, err
 }
 
-// pick chooses the attempt at a container: the one whose variables hold it,
-// else the one that printed and evaluated most before it failed.
+// pick chooses the attempt at a container: the outermost rule that has it in a
+// variable, else the rule that decides; of several failures the one that got
+// furthest.
 func pick(t *trail, container any) (failure, bool) {
 	var best failure
-	found, most := false, -1
+	var most [4]int
+	found := false
 	for _, f := range t.failures {
-		if f.rule != t.kind && !t.mentions(f, container) {
+		mentioned := t.mentions(f, container)
+		if !mentioned && f.rule != t.kind {
 			continue
 		}
-		score := f.index + 4*(f.prints-f.printsBefore)
-		if container != nil && t.mentions(f, container) {
-			score += 1 << 20
-			if f.rule == t.kind {
-				score += 1 << 10 // the deepest rule that holds it is told by its leaf
-			}
+		score := [4]int{0, -t.depth(f.query), f.index, f.prints - f.printsBefore}
+		if mentioned {
+			score[0] = 1
 		}
-		if score > most {
+		if !found || slices.Compare(score[:], most[:]) >= 0 {
 			best, most, found = f, score, true
 		}
 	}

@@ -207,7 +207,7 @@ func (o *ours) probeEnv(path string, env any) []Finding {
 			f.Wanted = o.fill(template)
 			out = append(out, f)
 		case isPattern:
-			out = append(out, Finding{Path: f.Path, Wanted: pattern, Got: value, Secret: true})
+			out = append(out, Finding{Path: f.Path, Wanted: Phrase("what matches " + pattern), Got: value, Secret: true})
 		default:
 			out = append(out, Finding{Path: f.Path, Wanted: Phrase("no such variable"), Got: present})
 		}

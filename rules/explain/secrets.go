@@ -65,7 +65,7 @@ func veil(v any) Phrase {
 		return p
 	}
 	if s, ok := v.(string); ok {
-		return Phrase(fmt.Sprintf("%s, %d characters", hidden, utf8.RuneCountInString(s)))
+		return Phrase(fmt.Sprintf("(hidden, %d characters)", utf8.RuneCountInString(s)))
 	}
 	return hidden
 }

@@ -64,7 +64,7 @@ func (x *Explanation) Sentence() string {
 func (p *painter) finding(f Finding, x *Explanation) string {
 	switch {
 	case f.Path != "":
-		return fmt.Sprintf("%s is %s, wanted %s", p.paint(cyan, f.Path), p.paint(red, Words(f.Got)), p.paint(green, Words(f.Wanted)))
+		return fmt.Sprintf("%s: got %s, wanted %s", p.paint(cyan, f.Path), p.paint(red, Words(f.Got)), p.paint(green, Words(f.Wanted)))
 	case f.Wanted != nil:
 		return Words(f.Wanted)
 	case len(x.Prints) > 0:

@@ -75,6 +75,16 @@ func (t *trail) enter(e topdown.Event) {
 	}
 }
 
+// depth counts the queries around a query.
+func (t *trail) depth(query uint64) int {
+	n := 0
+	for parent, ok := t.parents[query]; ok && parent != query; parent, ok = t.parents[parent] {
+		query = parent
+		n++
+	}
+	return n
+}
+
 // mentions says whether one of the failure's variables holds the container.
 func (t *trail) mentions(f failure, container any) bool {
 	if container == nil {
