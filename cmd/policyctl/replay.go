@@ -15,8 +15,7 @@ import (
 )
 
 func newReplay() *cobra.Command {
-	var policy string
-	var fresh bool
+	var o replayOptions
 	cmd := &cobra.Command{
 		Use:   "replay --policy F [--fresh] [FILE]",
 		Short: "Judge recorded requests by a policy",
@@ -24,14 +23,21 @@ func newReplay() *cobra.Command {
 Prints a line for each, and at the end a summary. Where the record says what is to be decided, another decision is a mismatch.
 
 FILE holds {"kind","request"[,"case","allowed"]} lines, a JSON array of those, or the debug log of policyd or of an agent
-(/tmp/policy.txt, policy.jsonl).
+(/tmp/policy.txt, policy.jsonl). It may be longer than memory: one request is held at a time. A line that is none of these
+ends the replay with its number; --skip-broken passes over such lines and counts them.
+
+With --save-tests the requests are written to a file with the decisions of this policy, which replay then holds any other
+policy to. With --split each request is written to a file of its own in a directory, {"input": ...}, which is what curl sends
+to a server of OPA's REST API: POST /v1/data/agent_policy/<kind>. Both hold the workload's secrets, as the dump does.
 
 Exit code 1: there were mismatches.`,
 		Example: `  policyctl replay --policy pod.rego /tmp/policy.txt
-  policyctl replay --policy pod.rego --fresh requests.jsonl`,
+  policyctl replay --policy pod.rego --save-tests pod.tests.jsonl /tmp/policy.txt
+  policyctl replay --policy other.rego pod.tests.jsonl
+  policyctl replay --policy pod.rego --split requests /tmp/policy.txt`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := loadEngine(cmd.Context(), policy, engine.Options{})
+			e, err := loadEngine(cmd.Context(), o.policy, engine.Options{})
 			if err != nil {
 				return err
 			}
@@ -41,40 +47,68 @@ Exit code 1: there were mismatches.`,
 				return err
 			}
 			defer in.Close()
-			r := replay{engine: e, fresh: fresh, out: cmd.OutOrStdout()}
-			return r.run(cmd.Context(), in)
+			return runReplay(cmd, o, e, in)
 		},
 	}
-	cmd.Flags().StringVar(&policy, "policy", "", "policy `file`, full or compact form")
-	cmd.Flags().BoolVar(&fresh, "fresh", false, "judge each request from the initial state")
+	flags := cmd.Flags()
+	flags.StringVar(&o.policy, "policy", "", "policy `file`, full or compact form")
+	flags.BoolVar(&o.fresh, "fresh", false, "judge each request from the initial state")
+	flags.BoolVar(&o.skip, "skip-broken", false, "pass over lines that cannot be read")
+	flags.StringVar(&o.save, "save-tests", "", "write the requests with the decisions to this `file`")
+	flags.StringVar(&o.split, "split", "", "write each request to a file in this `directory`")
 	return cmd
+}
+
+type replayOptions struct {
+	policy, save, split string
+	fresh, skip         bool
+}
+
+func runReplay(cmd *cobra.Command, o replayOptions, e *engine.Engine, in io.Reader) error {
+	r := replay{engine: e, options: o, out: cmd.OutOrStdout()}
+	var files outputs
+	if err := files.open(o); err != nil {
+		return err
+	}
+	r.files = &files
+	size := int64(0)
+	if f, ok := in.(statter); ok {
+		size = sizeOf(f)
+	}
+	p := newProgress(cmd.ErrOrStderr(), size)
+	err := r.run(cmd.Context(), p.reader(in))
+	p.done()
+	return errors.Join(files.close(err == nil || errors.Is(err, errNo)), err)
 }
 
 // replay judges recorded requests.
 type replay struct {
-	engine *engine.Engine
-	fresh  bool
-	out    io.Writer
+	engine  *engine.Engine
+	options replayOptions
+	files   *outputs
+	out     io.Writer
 
-	allowed, denied, mismatches int
+	allowed, denied, mismatches, broken int
 }
 
 func (r *replay) run(ctx context.Context, in io.Reader) error {
-	records := trace.NewReader(in)
-	for {
-		record, err := records.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := r.one(ctx, record); err != nil {
+	var skipped func(error) error
+	if r.options.skip {
+		skipped = func(err error) error {
+			r.broken++
+			_, err = fmt.Fprintln(r.out, "SKIP", engine.OneLine(err.Error(), 200))
 			return err
 		}
 	}
-	if records.Truncated() {
+	truncated := false
+	if err := eachRecord(ctx, in, &recordHooks{broken: skipped, truncated: &truncated}, r.one); err != nil {
+		return err
+	}
+	if truncated {
 		fmt.Fprintln(r.out, "note: the last record is cut off and was left out")
+	}
+	if r.broken > 0 {
+		fmt.Fprintf(r.out, "note: %d lines could not be read\n", r.broken)
 	}
 	fmt.Fprintf(r.out, "%d requests: %d allowed, %d denied, %d mismatches\n", r.allowed+r.denied, r.allowed, r.denied, r.mismatches)
 	if r.mismatches > 0 {
@@ -84,7 +118,7 @@ func (r *replay) run(ctx context.Context, in io.Reader) error {
 }
 
 func (r *replay) one(ctx context.Context, record trace.Record) error {
-	if r.fresh {
+	if r.options.fresh {
 		if err := r.engine.Activate(ctx, r.engine.Active(), engine.FreshState); err != nil {
 			return err
 		}
@@ -105,7 +139,40 @@ func (r *replay) one(ctx context.Context, record trace.Record) error {
 		r.mismatches++
 		fmt.Fprintf(r.out, "  MISMATCH: the record says allowed = %t\n", *record.Allowed)
 	}
-	return nil
+	return r.files.add(record, d.allowed)
+}
+
+// recordHooks are what a reader of records may want to know beside them. Nil
+// fields are not called.
+type recordHooks struct {
+	broken    func(error) error // a line that cannot be read; nil: it is the end
+	truncated *bool             // set when the last record was cut off
+}
+
+// eachRecord reads the requests of a dump, one at a time.
+func eachRecord(ctx context.Context, in io.Reader, hooks *recordHooks, one func(context.Context, trace.Record) error) error {
+	records := trace.NewReader(in)
+	for {
+		record, err := records.Next()
+		var line *trace.LineError
+		switch {
+		case errors.Is(err, io.EOF):
+			if hooks != nil && hooks.truncated != nil {
+				*hooks.truncated = records.Truncated()
+			}
+			return nil
+		case errors.As(err, &line) && hooks != nil && hooks.broken != nil:
+			if err := hooks.broken(err); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		if err := one(ctx, record); err != nil {
+			return err
+		}
+	}
 }
 
 // detail is the part of a line that not every record has.

@@ -87,7 +87,7 @@ func mirrored(request map[string]any, c *policydata.Container) map[string]any {
 	exec := [][]string{}
 	exec = append(exec, c.Exec...)
 	return map[string]any{
-		"OCI": map[string]any{"Process": oci["Process"], "Root": oci["Root"], "Mounts": mounts, "Annotations": annotations, "Linux": oci["Linux"]},
+		"OCI":      map[string]any{"Process": oci["Process"], "Root": oci["Root"], "Mounts": mounts, "Annotations": annotations, "Linux": oci["Linux"]},
 		"storages": request["storages"], "exec_commands": exec,
 	}
 }

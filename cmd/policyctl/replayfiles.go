@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"portcullis/engine/trace"
+)
+
+// outputs are the files that replay makes of a dump, if any.
+type outputs struct {
+	tests *os.File // a temporary file until all of it is written
+	out   *bufio.Writer
+	name  string // of the tests in the end
+	dir   string
+	count int
+}
+
+// open makes the directory and the temporary file. Both are for the owner alone:
+// a dump holds secrets.
+func (o *outputs) open(opts replayOptions) error {
+	if opts.split != "" {
+		if err := os.Mkdir(opts.split, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		o.dir = opts.split
+	}
+	if opts.save == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(opts.save), ".tests-")
+	if err != nil {
+		return fmt.Errorf("save tests: %w", err)
+	}
+	o.tests, o.out, o.name = f, bufio.NewWriter(f), opts.save
+	return nil
+}
+
+// add writes one request with its decision.
+func (o *outputs) add(record trace.Record, allowed bool) error {
+	o.count++
+	if o.tests != nil {
+		if err := writeLine(o.out, testLine{record.Kind, record.Case, allowed, record.Request}); err != nil {
+			return fmt.Errorf("save tests: %w", err)
+		}
+	}
+	if o.dir == "" {
+		return nil
+	}
+	name := splitName(o.count, record)
+	// O_EXCL follows no link and overwrites nothing.
+	f, err := os.OpenFile(filepath.Join(o.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("split: %w", err)
+	}
+	out := bufio.NewWriter(f)
+	err = writeLine(out, splitFile{record.Request})
+	return errors.Join(err, out.Flush(), f.Close())
+}
+
+// testLine is a line of a regression file, which replay reads.
+type testLine struct {
+	Kind    string          `json:"kind"`
+	Case    string          `json:"case,omitempty"`
+	Allowed bool            `json:"allowed"`
+	Request json.RawMessage `json:"request"`
+}
+
+// splitFile is the body of a request to OPA's REST API.
+type splitFile struct {
+	Input json.RawMessage `json:"input"`
+}
+
+func writeLine(out *bufio.Writer, v any) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// splitName is a file name for a request: its place in the dump, its kind, and
+// its case, of letters, digits and dashes alone.
+func splitName(n int, record trace.Record) string {
+	name := fmt.Sprintf("%05d-%s", n, safeName(record.Kind))
+	if record.Case != "" {
+		name += "-" + safeName(record.Case)
+	}
+	return name + ".json"
+}
+
+func safeName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		}
+		return '-'
+	}, s)
+	return s[:min(len(s), 80)]
+}
+
+// close puts the tests in place if all of them are written, else takes them away.
+func (o *outputs) close(whole bool) error {
+	if o.tests == nil {
+		return nil
+	}
+	err := errors.Join(o.out.Flush(), o.tests.Close())
+	if err == nil && whole {
+		err = os.Rename(o.tests.Name(), o.name)
+	}
+	if err != nil || !whole {
+		err = errors.Join(err, os.Remove(o.tests.Name()))
+	}
+	if err != nil {
+		return fmt.Errorf("save tests: %w", err)
+	}
+	return nil
+}
