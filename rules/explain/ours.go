@@ -68,15 +68,9 @@ func derived(f Finding) int {
 
 // load asks the rules for the policy, the container and their findings.
 func (o *ours) load() error {
-	policy, err := o.eval("policy")
-	if err != nil {
-		return err
-	}
-	if err := convert(policy, &o.policy); err != nil {
+	var err error
+	if o.policy, err = o.data(); err != nil {
 		return fmt.Errorf("read policy_data: %w", err)
-	}
-	if o.policy == nil {
-		return fmt.Errorf("read policy_data: %w", policydata.ErrForm)
 	}
 	rule := map[string]string{createKind: "container", execKind: "exec_container"}[o.kind]
 	if rule != "" {

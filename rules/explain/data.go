@@ -1,0 +1,82 @@
+package explain
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/rules/policydata"
+)
+
+// Data is the policy's data as our rules take it, in the shape of package
+// policydata. Of data in upstream's shape it is what our rules for that shape
+// make of it. It wraps [policydata.ErrForm] for a policy of other rules.
+func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
+	if e.plain {
+		return nil, fmt.Errorf("read policy_data: the rules are of another make: %w", policydata.ErrForm)
+	}
+	s, err := e.open(ctx, Question{Input: json.RawMessage("{}")})
+	if err != nil {
+		return nil, fmt.Errorf("read policy_data: %w", err)
+	}
+	p, err := s.data()
+	if err != nil {
+		return nil, fmt.Errorf("read policy_data: %w", err)
+	}
+	return p, nil
+}
+
+// Answers evaluates an entry point with an empty request in the initial state:
+// what is allowed so is allowed whatever the request holds.
+func (e *Explainer) Answers(ctx context.Context, kind string) (allowed, known bool, err error) {
+	if !e.policy.has(kind) {
+		return false, false, nil
+	}
+	s, err := e.open(ctx, Question{Kind: kind, Input: json.RawMessage("{}")})
+	if err != nil {
+		return false, true, err
+	}
+	allowed, err = s.allowed()
+	return allowed, true, err
+}
+
+// data asks the rules for the policy and for each of its containers: they may
+// make them of data in another shape.
+func (s *session) data() (*policydata.Policy, error) {
+	value, err := s.eval("policy")
+	if err != nil {
+		return nil, err
+	}
+	tree := object(value)
+	if tree == nil {
+		return nil, policydata.ErrForm
+	}
+	containers := map[string]any{}
+	for name := range object(tree["containers"]) {
+		body, err := ast.ParseBody("found := data.agent_policy.policy_container(" + strconv.Quote(name) + ")")
+		if err != nil {
+			return nil, err
+		}
+		rs, err := s.query(body)
+		if err != nil || len(rs) != 1 {
+			return nil, fmt.Errorf("container %s cannot be read: %w", strconv.Quote(name), errorsOr(err, policydata.ErrForm))
+		}
+		if containers[name], err = plainValue(rs[0].Bindings["found"]); err != nil {
+			return nil, err
+		}
+	}
+	tree["containers"] = containers
+	var p *policydata.Policy
+	err = convert(tree, &p)
+	return p, err
+}
+
+func errorsOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
