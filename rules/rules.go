@@ -32,16 +32,17 @@ func order(source string) []string {
 	}
 }
 
-// Text returns the rules for policy_data in this project's shape, ending in a newline.
+// Text returns the rules for policy_data in this project's shape: exactly the bytes that precede policy_data in the full form
+// of a policy, so that their SHA-256 is the digest by which the compact form names them.
 func Text() string {
-	return join(order("policy.rego"))
+	return join(order("policy.rego")) + "\n"
 }
 
 // UpstreamText returns the rules for policy_data in the shape of upstream's
 // genpolicy, which can be given them as its rules file (-p). They differ from
 // Text in one file, which reads that shape.
 func UpstreamText() string {
-	return join(order("upstream.rego"))
+	return join(order("upstream.rego")) + "\n"
 }
 
 // join makes one module of the files, without comments, indentation and the spaces
