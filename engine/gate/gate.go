@@ -119,6 +119,9 @@ func (g *Gate) Serve(ctx context.Context, l net.Listener) error {
 		g.mu.Unlock()
 		l.Close()
 	}()
+	if g.isDraining() { // Shutdown may have passed over the listeners already
+		return nil
+	}
 	for {
 		conn, err := l.Accept()
 		switch {

@@ -19,6 +19,7 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
+	"portcullis/engine/gate"
 )
 
 // Every method is called twice: the agent's error, with its details, and then its answer have to arrive unchanged.
@@ -409,6 +410,20 @@ func TestShutdownFinishesRequestsInFlight(t *testing.T) {
 	}
 	if _, err := c.do(context.Background(), "StatsContainer", &agentpb.StatsContainerRequest{}); !errors.Is(err, ttrpc.ErrClosed) {
 		t.Errorf("request after shutdown: %v", err)
+	}
+}
+
+func TestServeAfterShutdownReturns(t *testing.T) {
+	r := newRig(t, rigOptions{policy: allowAll})
+	if err := r.gate.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := gate.Address{Path: r.dir + "/late.sock"}.Listen(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.gate.Serve(context.Background(), l); err != nil {
+		t.Error(err)
 	}
 }
 
