@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -294,6 +295,40 @@ func TestNobodyIsLetThroughWhileAPolicyIsMeasured(t *testing.T) {
 	}
 	if <-decided {
 		t.Error("the old policy let a request through beside the new one")
+	}
+}
+
+// TestARequestUnderWayIsNotLetThroughByThePolicyThatGoes: it was judged by the old policy, and the new one is measured by the
+// time that it would pass.
+func TestARequestUnderWayIsNotLetThroughByThePolicyThatGoes(t *testing.T) {
+	r := &register{block: make(chan struct{}), entered: make(chan struct{})}
+	p := newBench(t).start(binding.Config{Register: r, Open: true}, openDefault, false)
+	release, judging := r.block, make(chan struct{})
+	var once sync.Once
+	decided := make(chan bool, 1)
+	go func() {
+		v, err := p.chain.Judge(t.Context(), engine.Request{EntryPoint: "CreateContainerRequest", Input: func(*engine.Policy) (ast.Value, error) {
+			once.Do(func() { close(judging); <-r.entered })
+			return ast.NewObject(), nil
+		}})
+		decided <- err == nil && v.Allowed
+	}()
+	<-judging
+	set := make(chan error, 1)
+	go func() { set <- p.chain.SetPolicy(t.Context(), []byte(locked)) }()
+	<-r.entered
+	select {
+	case allowed := <-decided:
+		t.Errorf("decided (%t) while the policy was measured", allowed)
+		decided <- false
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	if err := <-set; err != nil {
+		t.Fatal(err)
+	}
+	if <-decided {
+		t.Error("the old policy let it through")
 	}
 }
 
