@@ -239,7 +239,9 @@ func TestInitdataThatIsRefused(t *testing.T) {
 
 func TestChangedCopyOfInitdataDeniesEverything(t *testing.T) {
 	i := fromInitdata(good)
-	i.Unchanged = func() error { return &binding.Error{Code: binding.CodeInitdataChanged, Err: errors.New("aa.toml differs")} }
+	i.Unchanged = func() error {
+		return &binding.Error{Code: binding.CodeInitdataChanged, Err: errors.New("aa.toml differs")}
+	}
 	p := newBench(t).start(binding.Config{Initdata: i}, closedDefault, false)
 	if p.startup != nil {
 		t.Fatal(p.startup)
