@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -136,15 +137,19 @@ func realOPA(t testing.TB) string {
 // startOPA runs the real server, with the policy in files[0] if there is one, and returns its URL and process.
 func startOPA(t testing.TB, files ...string) (url string, process *os.Process) {
 	t.Helper()
-	binary := realOPA(t)
+	return startServer(t, realOPA(t), []string{"run", "--server", "--v0-compatible", "--disable-telemetry", "--log-level", "error"}, files...)
+}
+
+// startServer runs a binary on a free port until the test ends.
+func startServer(t testing.TB, binary string, args []string, files ...string) (url string, process *os.Process) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
 	l.Close()
-	args := append([]string{"run", "--server", "--v0-compatible", "--disable-telemetry", "--log-level", "error", "--addr", address}, files...)
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(binary, append(append(slices.Clone(args), "--addr", address), files...)...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -160,7 +165,7 @@ func startOPA(t testing.TB, files ...string) (url string, process *os.Process) {
 			return "http://" + address, cmd.Process
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("OPA does not answer: %v", err)
+			t.Fatalf("%s does not answer: %v", binary, err)
 		}
 	}
 }
