@@ -25,7 +25,7 @@ func (s *Server) postData(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q := question{input: in, parsed: time.Since(began)}
-	if in.value == nil {
+	if in == nil {
 		q.warning = types.NewWarning(types.CodeAPIUsageWarn, types.MsgInputKeyMissing)
 	}
 	s.answer(w, r, q)

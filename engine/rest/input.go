@@ -3,81 +3,120 @@ package rest
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/server/types"
 	"github.com/open-policy-agent/opa/v1/util"
+
+	"portcullis/engine"
 )
 
-// input is what a request asks about.
-type input struct {
-	value ast.Value         // nil: no input
-	key   [sha256.Size]byte // of the text that value was read from; zero: none
+// input is what a request asks about: JSON text that is known to be well-formed. Nil is no input.
+type input json.RawMessage
+
+// value is the input for an evaluation, nil for none.
+func (in input) value() (ast.Value, error) {
+	if in == nil {
+		return nil, nil
+	}
+	var x any
+	if err := util.NewJSONDecoder(bytes.NewReader(in)).Decode(&x); err != nil {
+		return nil, malformed("body contains malformed input document: %w", err)
+	}
+	v, err := ast.InterfaceToValue(x)
+	if err != nil {
+		return nil, malformed("%w", err)
+	}
+	return v, nil
+}
+
+// maxKeyed is how long an input may be for its decision to be remembered, in bytes.
+const maxKeyed = 64 << 10
+
+// key is the same for inputs that p cannot tell apart under a rule, such as commands that differ in their exec_id alone: it
+// leaves out what the rule does not reach. It is zero for none.
+func (in input) key(p *engine.Policy, rule string) [sha256.Size]byte {
+	var members map[string]json.RawMessage
+	if len(in) > maxKeyed || json.Unmarshal(in, &members) != nil || members == nil {
+		return [sha256.Size]byte{}
+	}
+	h := sha256.New()
+	digest := p.Digest()
+	h.Write(digest[:]) // it says what is reached
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if p.Reaches(rule, name) {
+			fmt.Fprintf(h, "%d %s %d %s\n", len(name), name, len(members[name]), members[name])
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // readInput reads {"input": ...}, the body of a POST to /v1/data.
 func readInput(r *http.Request) (input, error) {
 	body, err := readBody(r)
 	if err != nil {
-		return input{}, err
+		return nil, err
 	}
+	var request struct {
+		Input json.RawMessage `json:"input"`
+	}
+	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&request); err != nil && !errors.Is(err, io.EOF) {
+		return readInputAsOPA(body)
+	}
+	if string(request.Input) == "null" {
+		return nil, nil
+	}
+	return input(request.Input), nil
+}
+
+// readInputAsOPA reads a body once more, for OPA's own words about what is wrong with it.
+func readInputAsOPA(body []byte) (input, error) {
 	var request types.DataRequestV1
-	if err := util.NewJSONDecoder(bytes.NewReader(body)).Decode(&request); err != nil && !errors.Is(err, io.EOF) {
-		return input{}, malformed("body contains malformed input document: %w", err)
+	if err := util.NewJSONDecoder(bytes.NewReader(body)).Decode(&request); err != nil {
+		return nil, malformed("body contains malformed input document: %w", err)
 	}
-	if request.Input == nil {
-		return input{}, nil
-	}
-	return newInput(*request.Input, "v1", body)
+	return nil, malformed("body contains malformed input document: %w", errors.New("not an object with an input"))
 }
 
 // readInputV0 reads the body of a POST to /v0/data, which is the input itself.
 func readInputV0(r *http.Request) (input, error) {
 	body, err := readBody(r)
 	if err != nil {
-		return input{}, err
+		return nil, err
 	}
-	var x any
-	if err := util.NewJSONDecoder(bytes.NewReader(body)).Decode(&x); err != nil && !errors.Is(err, io.EOF) {
-		return input{}, malformed("unexpected parse error for input: body contains malformed input document: %w", err)
+	var text json.RawMessage
+	switch err := json.NewDecoder(bytes.NewReader(body)).Decode(&text); {
+	case errors.Is(err, io.EOF):
+		return input("null"), nil
+	case err != nil:
+		return nil, malformed("unexpected parse error for input: body contains malformed input document: %w", err)
 	}
-	return newInput(x, "v0", body)
+	return input(text), nil
 }
 
 // readInputParameter reads the input of a GET.
 func readInputParameter(r *http.Request) (input, error) {
 	if r.URL.RawQuery == "" {
-		return input{}, nil
+		return nil, nil
 	}
 	values := r.URL.Query()[types.ParamInputV1]
 	if len(values) == 0 {
-		return input{}, nil
+		return nil, nil
 	}
 	text := []byte(values[len(values)-1])
 	var x any
 	if err := util.UnmarshalJSON(text, &x); err != nil {
-		return input{}, malformed("parameter contains malformed input document: %w", err)
+		return nil, malformed("parameter contains malformed input document: %w", err)
 	}
-	return newInput(x, "get", text)
-}
-
-// newInput keeps forms of request apart: one text may mean different inputs in them.
-func newInput(x any, form string, text []byte) (input, error) {
-	v, err := ast.InterfaceToValue(x)
-	if err != nil {
-		return input{}, malformed("%w", err)
-	}
-	in := input{value: v}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\n", form)
-	h.Write(text)
-	h.Sum(in.key[:0])
-	return in, nil
+	return input(text), nil
 }
 
 // readBody reads a body of JSON. Compressed and YAML bodies, which OPA takes too, are refused.

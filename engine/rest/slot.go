@@ -128,15 +128,17 @@ func (s *slot) all(ctx context.Context, in input) (ast.Value, error) {
 }
 
 func (s *slot) document(ctx context.Context, path []string, in input) (ast.Value, error) {
-	v, _, err := s.Engine.Query(ctx, path, in.value)
+	x, err := in.value()
+	if err != nil {
+		return nil, err
+	}
+	v, _, err := s.Engine.Query(ctx, path, x)
 	return v, err
 }
 
 // decide judges. What the policy does not allow is looked at once more for its document: agents tell false from undefined.
 func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, error) {
-	v, err := s.Policies.Judge(ctx, engine.Request{EntryPoint: name, Key: in.key, Input: func(*engine.Policy) (ast.Value, error) {
-		return in.value, nil
-	}})
+	v, err := s.judge(ctx, name, in)
 	var denied *binding.Error
 	switch {
 	case errors.As(err, &denied):
@@ -163,6 +165,28 @@ func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, er
 		return ast.Boolean(false), nil
 	}
 	return doc, nil
+}
+
+// judge has the policy decide for which the input's key is made.
+func (s *slot) judge(ctx context.Context, name string, in input) (*engine.Verdict, error) {
+	value := in.value
+	if len(in) > maxKeyed { // to read it is not to count as evaluation, which has a deadline
+		v, err := in.value()
+		if err != nil {
+			return nil, err
+		}
+		value = func() (ast.Value, error) { return v, nil }
+	}
+	for {
+		p := s.Engine.Active()
+		v, err := s.Policies.Judge(ctx, engine.Request{EntryPoint: name, Key: in.key(p, name), Input: func(*engine.Policy) (ast.Value, error) {
+			return value()
+		}})
+		if err != nil || v.Policy == p {
+			return v, err
+		}
+		v.Discard() // a gate beside this server has taken another policy meanwhile
+	}
 }
 
 // isDecision says whether a document could be taken for a decision.
@@ -205,13 +229,7 @@ func (s *slot) record(name string, in input, v *engine.Verdict) {
 	if s.Trace == nil {
 		return
 	}
-	event := trace.Event{Kind: name, Allowed: v.Allowed, Reason: v.Reason, Time: time.Now()}
-	if in.value != nil {
-		if x, err := ast.JSON(in.value); err == nil {
-			event.Request, _ = json.Marshal(x) // null if it cannot be encoded
-		}
-	}
-	s.Trace.Record(event)
+	s.Trace.Record(trace.Event{Kind: name, Request: json.RawMessage(in), Allowed: v.Allowed, Reason: v.Reason, Time: time.Now()})
 }
 
 // put makes text the policy.

@@ -215,3 +215,25 @@ func TestTheWaiverStaysWhatItWasAtActivation(t *testing.T) {
 	wantAnswer(t, "at first", r.ask(t, "AllowRequestsFailingPolicy", "{}"), no)
 	wantAnswer(t, "later", r.ask(t, "AllowRequestsFailingPolicy", `{"now": true}`), no)
 }
+
+func TestWhatAPolicyDoesNotReadDoesNotKeepDecisionsApartAndWhatItReadsDoes(t *testing.T) {
+	r := startRig(t, "package agent_policy\nReadsRequest { input.a == 1 }\nReadsAllRequest { count(input) == 1 }\nIgnoresRequest { input.b == 1 }", nil)
+	for range 2 { // the second time by memory
+		for _, tt := range []struct{ name, input, want string }{
+			{"ReadsRequest", `{"a":1,"b":1}`, yes},
+			{"ReadsRequest", `{"a":2,"b":1}`, none},
+			{"ReadsRequest", `{"a":1}`, yes},
+			{"ReadsRequest", `{"b":1}`, none},
+			{"ReadsRequest", `{"a":2,"a":1}`, yes},
+			{"ReadsRequest", `{"a":1,"a":2}`, none},
+			{"ReadsRequest", `[1]`, none},
+			{"ReadsAllRequest", `{"a":1}`, yes},
+			{"ReadsAllRequest", `{"a":1,"c":1}`, none},
+			{"ReadsAllRequest", `{"b":1}`, yes},
+			{"IgnoresRequest", `{"a":1,"b":1}`, yes},
+			{"IgnoresRequest", `{"a":1}`, none},
+		} {
+			wantAnswer(t, tt.name+tt.input, r.ask(t, tt.name, tt.input), tt.want)
+		}
+	}
+}
