@@ -12,6 +12,9 @@ const anew = "make the policy anew with genpolicy"
 // advice says what to change so that the request would be allowed, if it is one
 // that the owner of the pod wants.
 func advice(o *ours, f Finding) string {
+	if f.Check == "reason" {
+		return "" // it says so itself
+	}
 	where := "container " + o.name
 	if o.name == policydata.SandboxContainer {
 		where = "the pod"
@@ -71,7 +74,6 @@ var adviceByCheck = map[string]string{
 	"storages":    "volumes of $(where) and the platform's settings decide this: undo the change, or choose the settings of this platform",
 	"version":     "the runtime's OCI version is not one that the settings list: add it to common.oci_versions",
 	"once":        "the sandbox exists already; a second one in the same guest is refused",
-	"reason":      "",
 }
 
 func execAdvice(o *ours, f Finding, where string) string {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"portcullis/rules"
 	"portcullis/rules/policydata"
 )
 
@@ -48,12 +49,12 @@ func (s *session) explainOurs(x *Explanation) error {
 	}
 	// The pull's options repeat all annotations: what is wrong with one shows there too.
 	slices.SortStableFunc(x.Findings, func(a, b Finding) int { return derived(a) - derived(b) })
-	if len(x.Findings) == 0 && slices.ContainsFunc(x.Checks, func(c Check) bool { return c.Result != Passed }) {
+	if len(x.Findings) == 0 {
 		if err := o.fallback(x); err != nil {
 			return err
 		}
 	}
-	if len(x.Findings) > 0 {
+	if len(x.Findings) > 0 && x.Change == "" {
 		x.Change = advice(o, x.Findings[0])
 	}
 	return nil
@@ -189,6 +190,13 @@ func (o *ours) fallback(x *Explanation) error {
 	}
 	if said := texts(reasons); len(said) > 0 {
 		x.Findings = []Finding{{Check: "reason", Wanted: Phrase(strings.Join(said, "; "))}}
+		return nil
+	}
+	for _, entry := range rules.Entries() {
+		if entry.Request == o.kind && entry.Default == rules.Denied {
+			x.Findings = []Finding{{Check: "request", Wanted: Phrase("denied whatever it holds")}}
+			x.Change = strings.ReplaceAll(entry.Checks, "`", "")
+		}
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func shopPause(s *settings.Settings) *policydata.Container {
 		Annotations: policydata.Annotations{Patterns: s.Generate.Sandbox.Annotations},
 		Args:        s.Generate.PauseArgs, BaseMounts: "default", Capabilities: "default", Paths: "default", Cwd: "/",
 		Env:        policydata.Env{Fixed: []string{"PATH=/usr/bin:/bin"}},
-		Image:      policydata.Image{From: policydata.GuestPull, Source: s.Generate.PauseImage},
+		Image:      policydata.Image{From: policydata.GuestPull, Source: "pause"},
 		Mounts:     mounts(s.Generate.Sandbox.Mounts, "ro"),
 		Namespaces: []string{"ipc", "uts", "mount"}, NoNewPrivs: true, ReadonlyRoot: true,
 		Sysctl: policydata.Sysctl{Optional: s.Generate.Sandbox.Sysctl},

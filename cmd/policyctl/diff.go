@@ -1,0 +1,52 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/rules/review"
+)
+
+func newDiff() *cobra.Command {
+	var asJSON, secrets bool
+	cmd := &cobra.Command{
+		Use:   "diff A B",
+		Short: "Say what policy B allows that A does not, and the reverse",
+		Long: `Compare two policies by what they allow: first what B allows and A does not, then the reverse, container by container, in
+words. What is not certain is said at the end: rules that differ or are of another make, and patterns, which are compared as
+text. Values of variables are hidden unless --show-secrets is given; that one differs is told all the same.
+
+Exit code 1: the policies differ.`,
+		Example: `  policyctl diff deployed.rego new.rego`,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := loadSubject(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			b, err := loadSubject(cmd.Context(), args[1])
+			if err != nil {
+				return err
+			}
+			d := review.Compare(a, b, secrets)
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				enc.SetEscapeHTML(false)
+				err = enc.Encode(d)
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "A %s\nB %s\n", args[0], args[1])
+				err = d.Write(cmd.OutOrStdout())
+			}
+			if err == nil && !d.Equal() {
+				err = errNo
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as one JSON object")
+	cmd.Flags().BoolVar(&secrets, "show-secrets", false, "show values of variables")
+	return cmd
+}

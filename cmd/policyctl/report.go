@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/engine"
+	"portcullis/engine/trace"
+	"portcullis/rules/review"
+)
+
+func newReport() *cobra.Command {
+	var o reportOptions
+	cmd := &cobra.Command{
+		Use:   "report --policy F [--trace F] [-o FILE]",
+		Short: "Show a policy, and decisions by it, as one HTML page",
+		Long: `Write a page for a person who has to agree to a policy: what is worth a look, what each container may run, its image (those
+that are not bound first), environment, mounts, capabilities and commands, who may change the policy, what the host may
+choose; and the requests of a trace in their order, judged by this policy, with the reasons of denials.
+
+The page is one file: it loads nothing and runs no script. Values of variables are hidden unless --show-secrets is given.`,
+		Example: `  policyctl report --policy pod.rego -o pod.html
+  policyctl report --policy pod.rego --trace /tmp/policy.txt -o pod.html`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runReport(cmd.Context(), o, cmd.OutOrStdout()) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.policy, "policy", "", "policy `file`, full or compact form")
+	flags.StringVar(&o.trace, "trace", "", "requests to judge, a `file` that replay reads")
+	flags.StringVarP(&o.out, "output", "o", "", "write the page to this `file` instead of standard output")
+	flags.BoolVar(&o.secrets, "show-secrets", false, "show values of variables and credentials")
+	return cmd
+}
+
+type reportOptions struct {
+	policy, trace, out string
+	secrets            bool
+}
+
+func runReport(ctx context.Context, o reportOptions, stdout io.Writer) error {
+	subject, err := loadSubject(ctx, o.policy)
+	if err != nil {
+		return err
+	}
+	page := review.PageOptions{Secrets: o.secrets}
+	if o.trace != "" {
+		if err := timeline(ctx, o, &page); err != nil {
+			return err
+		}
+	}
+	var text bytes.Buffer
+	if err := subject.WritePage(&text, page); err != nil {
+		return err
+	}
+	if o.out == "" {
+		_, err = text.WriteTo(stdout)
+		return err
+	}
+	return os.WriteFile(o.out, text.Bytes(), 0o600)
+}
+
+// loadSubject reads a policy for review. It has to compile as it would in the guest.
+func loadSubject(ctx context.Context, path string) (*review.Subject, error) {
+	p, err := loadPolicy(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := review.Load(ctx, filepath.Base(path), p.Text())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// timeline judges the trace and fills in its decisions.
+func timeline(ctx context.Context, o reportOptions, page *review.PageOptions) error {
+	in, err := os.Open(o.trace)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	x, err := newExplainer(ctx, o.policy)
+	if err != nil {
+		return err
+	}
+	defer x.engine.Close()
+	page.Trace, page.Decisions = filepath.Base(o.trace), []review.Decision{}
+	return eachRecord(ctx, in, nil, func(ctx context.Context, record trace.Record) error {
+		full := len(page.Decisions) >= review.MaxDecisions
+		d, why, err := x.decide(ctx, record, !full)
+		if err != nil {
+			return err
+		}
+		if full {
+			page.Omitted++
+			return nil
+		}
+		shown := review.Decision{
+			Line: record.Line, Time: record.Time, Kind: engine.OneLine(record.Kind, 80), Case: engine.OneLine(record.Case, 200), Allowed: d.allowed, Count: 1,
+		}
+		if why != nil {
+			if !o.secrets {
+				why.Hide()
+			}
+			shown.Reason, shown.Change, shown.About = why.Sentence(), why.Change, review.Called(why.Container)
+		}
+		if record.Allowed != nil && *record.Allowed != d.allowed {
+			shown.Then = fmt.Sprintf("The record says otherwise: allowed = %t.", *record.Allowed)
+		}
+		page.Decisions = joinAlike(page.Decisions, shown)
+		return nil
+	})
+}
+
+// joinAlike adds a decision, or counts it with the one before that is like it.
+func joinAlike(list []review.Decision, d review.Decision) []review.Decision {
+	if n := len(list); n > 0 {
+		last := list[n-1]
+		if last.Kind == d.Kind && last.Case == d.Case && last.Allowed && d.Allowed && d.Then == last.Then {
+			list[n-1].Count++
+			return list
+		}
+	}
+	return append(list, d)
+}

@@ -1,0 +1,139 @@
+package review
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Difference is what two policies allow differently.
+type Difference struct {
+	OnlyB     []Group  `json:"only_b"`    // what B allows and A does not
+	OnlyA     []Group  `json:"only_a"`    // what A allows and B does not
+	Uncertain []string `json:"uncertain"` // what could not be compared
+	Same      bool     `json:"same"`      // the texts are the same bytes
+}
+
+// Group is what is said of one container, or of one other part.
+type Group struct {
+	Subject string   `json:"subject"`
+	Words   []string `json:"words"`
+}
+
+// Equal says whether nothing was found to differ, and all could be compared.
+func (d *Difference) Equal() bool {
+	return len(d.OnlyA)+len(d.OnlyB)+len(d.Uncertain) == 0
+}
+
+// Compare says what each of two policies allows that the other does not. With
+// secrets set, values of variables are shown.
+func Compare(a, b *Subject, secrets bool) *Difference {
+	d := &Difference{Same: bytes.Equal(a.Text, b.Text)}
+	if d.Same {
+		return d
+	}
+	inA, inB := a.sentences(secrets), b.sentences(secrets)
+	d.OnlyB = group(inB, inA)
+	d.OnlyA = group(inA, inB)
+	d.uncertain(a, b)
+	return d
+}
+
+// group says what one policy allows beyond another: what it may and the other
+// may not, and what the other insists on and it does not.
+func group(mine, other []sentence) []Group {
+	var out []Group
+	add := func(subject, words string) {
+		if i := slices.IndexFunc(out, func(g Group) bool { return g.Subject == subject }); i >= 0 {
+			out[i].Words = append(out[i].Words, words)
+			return
+		}
+		out = append(out, Group{subject, []string{words}})
+	}
+	type id struct{ subject, key string }
+	has := func(list []sentence) map[id]bool {
+		set := map[id]bool{}
+		for _, s := range list {
+			set[id{s.subject, s.key}] = true
+		}
+		return set
+	}
+	inMine, inOther := has(mine), has(other)
+	speaksOf := map[string]bool{}
+	for _, s := range mine {
+		speaksOf[s.subject] = true
+	}
+	for _, s := range mine {
+		if !s.limit && !inOther[id{s.subject, s.key}] {
+			add(s.subject, s.words)
+		}
+	}
+	for _, s := range other {
+		// A container that only the other has is not less bound here: it is not here.
+		if s.limit && !inMine[id{s.subject, s.key}] && speaksOf[s.subject] {
+			add(s.subject, "no longer held to: "+s.words)
+		}
+	}
+	return out
+}
+
+func (d *Difference) uncertain(a, b *Subject) {
+	say := func(format string, args ...any) { d.Uncertain = append(d.Uncertain, fmt.Sprintf(format, args...)) }
+	if x, y := a.Document.Digest, b.Document.Digest; x != y {
+		say("the rules differ (%s and %s): what is said holds as far as both read the data alike", or(short(x), "none", x == ""), or(short(y), "none", y == ""))
+	}
+	for name, s := range map[string]*Subject{"A": a, "B": b} {
+		switch {
+		case s.Data == nil:
+			say("%s has no policy_data that could be read: only requests that it allows whatever they hold are compared", name)
+		case s.Rules == Unknown:
+			say("%s has rules of another make: its data is read as this project's rules would", name)
+		}
+	}
+	slices.Sort(d.Uncertain)
+	if a.Data != nil && b.Data != nil && len(d.OnlyA)+len(d.OnlyB) > 0 {
+		say("patterns are compared as text: two that match the same strings may be told as a difference")
+	}
+}
+
+func short(digest string) string {
+	if len(digest) > 19 {
+		return digest[:19] + "…"
+	}
+	return digest
+}
+
+// Write writes the difference as text.
+func (d *Difference) Write(out io.Writer) error {
+	var text strings.Builder
+	part := func(title string, groups []Group) {
+		if len(groups) == 0 {
+			return
+		}
+		fmt.Fprintln(&text, title)
+		for _, g := range groups {
+			fmt.Fprintf(&text, "  %s\n", g.Subject)
+			for _, words := range g.Words {
+				fmt.Fprintf(&text, "    %s\n", words)
+			}
+		}
+	}
+	switch {
+	case d.Same:
+		text.WriteString("the policies are the same bytes\n")
+	case d.Equal():
+		text.WriteString("the policies allow the same\n")
+	}
+	part("B allows, and A does not:", d.OnlyB)
+	part("A allows, and B does not:", d.OnlyA)
+	if len(d.Uncertain) > 0 {
+		text.WriteString("not certain:\n")
+		for _, words := range d.Uncertain {
+			fmt.Fprintf(&text, "  %s\n", words)
+		}
+	}
+	_, err := io.WriteString(out, printable(text.String()))
+	return err
+}

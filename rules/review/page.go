@@ -1,0 +1,319 @@
+package review
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+)
+
+//go:embed page.html
+var pageHTML string
+
+//go:embed page.css
+var pageCSS string
+
+// Decision is one decision of a trace, as the page shows it. Every text is shown
+// as it is: what is secret has been hidden.
+type Decision struct {
+	Line    int
+	Time    time.Time // zero if not known
+	Kind    string
+	Case    string
+	Allowed bool
+	Count   int    // how many the like came one after the other, at least 1
+	About   string // container, if any
+	Reason  string // of a denial
+	Change  string // of a denial: what to change
+	Then    string // what the record says was decided, where that differs
+}
+
+// PageOptions say what a page holds beside the policy.
+type PageOptions struct {
+	Secrets   bool // show values of variables
+	Trace     string
+	Decisions []Decision // nil without a trace
+	Omitted   int        // decisions beyond those
+}
+
+// MaxDecisions is how many decisions a page shows at most.
+const MaxDecisions = 400
+
+// page is what the template reads.
+type page struct {
+	Style      template.CSS
+	Title      string
+	Facts      []fact
+	Warnings   []warningRow
+	Counts     map[string]int
+	Change     []string
+	Containers []containerRow
+	Common     []setRows
+	Requests   []Answer
+	HostChosen []hostRow
+	Known      bool // the rules are ours: the list of what the host may choose holds
+	Trace      *traceRows
+}
+
+type fact struct {
+	Name, Value string
+	Code        bool
+}
+
+type warningRow struct {
+	Warning
+	Anchor, Name string
+}
+
+type row struct{ Name, Value, Note string }
+
+type containerRow struct {
+	Name, Anchor     string
+	Sandbox, Unbound bool
+	Image, Digest    string
+	Content          string
+	Command, User    string
+	Directory        string
+	Rights           []string
+	Extra            []string // capabilities beyond the usual
+	Sets             []setLink
+	Env              []row
+	Mounts           []row
+	Storages         []string
+	Devices          []string
+	Exec             []string
+	Annotations      []row
+	After            []string
+}
+
+type setLink struct{ Words, Anchor string }
+
+type setRows struct {
+	Title, Anchor string
+	Lines         []string
+	Mounts        []row
+}
+
+type hostRow struct {
+	Request string
+	Items   []rules.HostChosen
+}
+
+type traceRows struct {
+	Name            string
+	Allowed, Denied int
+	Decisions       []Decision
+	Omitted         int
+}
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"code": func(s string) template.HTML { return breakable(s) },
+	"join": strings.Join,
+	"when": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
+}).Parse(pageHTML))
+
+// breakable lets a long word break behind the characters that end its parts, so
+// that it fits a narrow page without being cut anywhere.
+func breakable(s string) template.HTML {
+	s = template.HTMLEscapeString(s)
+	for _, mark := range []string{"/", "@", ":", ",", "="} {
+		s = strings.ReplaceAll(s, mark, mark+"<wbr>")
+	}
+	return template.HTML(s)
+}
+
+// WritePage writes one self-contained HTML page: no script, nothing that a
+// browser would load.
+func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
+	p := page{Style: template.CSS(pageCSS), Title: s.title(), Facts: s.facts(), Change: s.changers(), Requests: s.Answers, Counts: map[string]int{}}
+	for _, w := range s.Warnings() {
+		p.Warnings = append(p.Warnings, warningRow{Warning: w, Anchor: anchor("container", w.Container), Name: Called(w.Container)})
+		p.Counts[string(w.Level)]++
+	}
+	if s.Data != nil {
+		p.Known = s.Rules == Held
+		for _, name := range s.names() {
+			p.Containers = append(p.Containers, s.containerRow(name, o.Secrets))
+		}
+		slices.SortStableFunc(p.Containers, func(a, b containerRow) int { return rank(a) - rank(b) })
+		p.Common = s.sets()
+	}
+	if p.Known {
+		p.HostChosen = hostRows()
+	}
+	if o.Decisions != nil {
+		p.Trace = traced(o)
+	}
+	if err := pageTemplate.Execute(out, p); err != nil {
+		return fmt.Errorf("write page: %w", err)
+	}
+	return nil
+}
+
+// rank puts images that are not bound first, and the sandbox last.
+func rank(c containerRow) int {
+	switch {
+	case c.Unbound:
+		return 0
+	case c.Sandbox:
+		return 2
+	}
+	return 1
+}
+
+// anchor makes the id of an element from a name.
+func anchor(kind, name string) string {
+	return kind + "-" + strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name)
+}
+
+func (s *Subject) title() string {
+	if s.Data == nil {
+		return s.Name
+	}
+	var names []string
+	for _, name := range s.names() {
+		if name != policydata.SandboxContainer {
+			names = append(names, name)
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return s.Name
+	case len(names) > 3:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (s *Subject) facts() []fact {
+	list := []fact{
+		{"File", s.Name, true},
+		{"SHA-256 of the text", s.Digest(), true},
+		{"Size", fmt.Sprintf("%d bytes", len(s.Text)), false},
+	}
+	if s.Document.Form != "" {
+		list = append(list, fact{"Form", string(s.Document.Form), false})
+	}
+	if s.Document.Digest != "" {
+		list = append(list, fact{"Rules", s.Document.Digest, true})
+	}
+	list = append(list, fact{"Whose rules", map[Rules]string{
+		Held: "this project's, of this release", HeldUpstream: "this project's, of this release, for data in upstream's shape",
+		Like: "not of this release; their checks have the same names", Unknown: "of another make",
+	}[s.Rules], false})
+	if s.Data == nil {
+		return list
+	}
+	namespace := s.Data.Sandbox.Namespace
+	return append(list,
+		fact{"Pod name", s.Data.Sandbox.Name, true},
+		fact{"Namespace", or(namespace, "any", namespace == ""), namespace != ""},
+		fact{"Order of containers", or("as in the manifest, enforced", "not enforced", s.Data.Order == policydata.OrderFree), false})
+}
+
+// changers says who may change the policy.
+func (s *Subject) changers() []string {
+	var out []string
+	switch s.stance("SetPolicyRequest") {
+	case rules.Denied:
+		out = append(out, "Nobody, once it is active: the policy denies every SetPolicyRequest.")
+	case rules.Allowed:
+		out = append(out, "The host: the policy allows every SetPolicyRequest.")
+	default:
+		if s.Rules == Unknown {
+			out = append(out, "Whom its rules say: they have a rule for SetPolicyRequest that has to be read.")
+		} else {
+			out = append(out, "Nobody, once it is active: the rules deny every SetPolicyRequest.")
+		}
+	}
+	out = append(out, "At the start of the pod whoever deploys it: the policy counts only if its SHA-256 is what the hardware attests (HOSTDATA, MRCONFIGID or a PCR) and a verifier compares it. The digest above is that number.")
+	return out
+}
+
+func (s *Subject) containerRow(name string, secrets bool) containerRow {
+	c := s.Data.Containers[name]
+	words, bound := content(c.Image)
+	r := containerRow{
+		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !bound,
+		Image: or(c.Image.Source, c.Image.Annotation, c.Image.Source == ""), Digest: c.Image.Digest, Content: words,
+		Command: commandLine(argumentsOf(c)), User: user(c.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
+		Env: envRows(c.Env, secrets),
+	}
+	for _, argv := range c.Exec {
+		r.Exec = append(r.Exec, commandLine(argv))
+	}
+	r.Rights = rights(c)
+	r.Sets = s.setLinks(c)
+	for _, destination := range sorted(c.Mounts) {
+		m := c.Mounts[destination]
+		note := access(m.Options)
+		if m.MayBeMissing {
+			note += ", may be missing"
+		}
+		r.Mounts = append(r.Mounts, row{destination, from(m), note})
+	}
+	for _, st := range c.Storages {
+		r.Storages = append(r.Storages, storageWords(st))
+	}
+	if c.VFIO.Count > 0 {
+		r.Devices = append(slices.Clone(r.Devices), fmt.Sprintf("%d passed-through devices below %s", c.VFIO.Count, c.VFIO.Path))
+	}
+	for _, key := range sorted(c.Annotations.Fixed) {
+		r.Annotations = append(r.Annotations, row{key, c.Annotations.Fixed[key], ""})
+	}
+	for _, key := range sorted(c.Annotations.Optional) {
+		r.Annotations = append(r.Annotations, row{key, c.Annotations.Optional[key], "may be missing"})
+	}
+	for _, key := range sorted(c.Annotations.Patterns) {
+		r.Annotations = append(r.Annotations, row{key, c.Annotations.Patterns[key], "pattern"})
+	}
+	for _, after := range c.After {
+		r.After = append(r.After, fmt.Sprintf("%s has %s", Called(after.Container), after.State))
+	}
+	return r
+}
+
+func envRows(e policydata.Env, secrets bool) []row {
+	var rows []row
+	for _, entry := range e.Fixed {
+		name, value, _ := strings.Cut(entry, "=")
+		if secrets {
+			rows = append(rows, row{name, value, "fixed"})
+		} else {
+			rows = append(rows, row{name, hiddenValue(value), "fixed"})
+		}
+	}
+	for _, name := range sorted(e.Templates) {
+		rows = append(rows, row{name, e.Templates[name], "from the pod"})
+	}
+	for _, name := range sorted(e.Patterns) {
+		rows = append(rows, row{name, e.Patterns[name], "pattern"})
+	}
+	for _, name := range sorted(e.Optional) {
+		rows = append(rows, row{name, e.Optional[name], "pattern, may be missing"})
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
+	return rows
+}
+
+// rights says in words what the process may beyond its capabilities.
+func rights(c *policydata.Container) []string {
+	return []string{
+		or("can gain privileges by set-user-id programs", "gains no new privileges", c.NoNewPrivs),
+		or("writable root filesystem", "read-only root filesystem", c.ReadonlyRoot),
+		or("own process namespace", "shares the pod's process namespace", c.PIDNS),
+		or("no terminal", "has a terminal", c.Terminal),
+		or("standard input closed", "standard input open to the host", c.Stdin),
+	}
+}

@@ -1,0 +1,124 @@
+package review
+
+import (
+	"slices"
+	"strings"
+
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+)
+
+// setLinks point from a container to the sets that it shares with others.
+func (s *Subject) setLinks(c *policydata.Container) []setLink {
+	return []setLink{
+		{"capabilities: " + c.Capabilities, anchor("capabilities", c.Capabilities)},
+		{"usual mounts: " + c.BaseMounts, anchor("mounts", c.BaseMounts)},
+		{"masked paths: " + c.Paths, anchor("paths", c.Paths)},
+	}
+}
+
+// sets are what containers share: stated once.
+func (s *Subject) sets() []setRows {
+	var out []setRows
+	used := s.usedSets()
+	for _, name := range sorted(s.Data.Common.Capabilities) {
+		if at := anchor("capabilities", name); used[at] {
+			out = append(out, setRows{Title: "Capabilities: " + name, Anchor: at, Lines: capabilityLines(s.Data.Common.Capabilities[name])})
+		}
+	}
+	for _, name := range sorted(s.Data.Common.Mounts) {
+		at := anchor("mounts", name)
+		if !used[at] {
+			continue
+		}
+		set := setRows{Title: "Usual mounts: " + name, Anchor: at}
+		for _, m := range s.Data.Common.Mounts[name] {
+			set.Mounts = append(set.Mounts, row{m.Destination, m.Source, access(m.Options)})
+		}
+		out = append(out, set)
+	}
+	for _, name := range sorted(s.Data.Common.Paths) {
+		if at := anchor("paths", name); used[at] {
+			out = append(out, setRows{Title: "Masked paths: " + name, Anchor: at, Lines: pathLines(s.Data.Common.Paths[name])})
+		}
+	}
+	return out
+}
+
+func (s *Subject) usedSets() map[string]bool {
+	used := map[string]bool{}
+	for _, c := range s.Data.Containers {
+		for _, link := range s.setLinks(c) {
+			used[link.Anchor] = true
+		}
+	}
+	return used
+}
+
+// capabilityLines state the five sets, those that are alike together.
+func capabilityLines(c policydata.Capabilities) []string {
+	var order []string
+	sets := map[string][]string{}
+	for _, set := range []struct {
+		name  string
+		names []string
+	}{{"ambient", c.Ambient}, {"bounding", c.Bounding}, {"effective", c.Effective}, {"inheritable", c.Inheritable}, {"permitted", c.Permitted}} {
+		names := slices.Sorted(slices.Values(set.names))
+		for i := range names {
+			names[i] = strings.TrimPrefix(names[i], "CAP_")
+		}
+		key := strings.Join(names, ", ")
+		if key == "" {
+			key = "none"
+		}
+		if _, ok := sets[key]; !ok {
+			order = append(order, key)
+		}
+		sets[key] = append(sets[key], set.name)
+	}
+	var lines []string
+	for _, key := range order {
+		lines = append(lines, strings.Join(sets[key], ", ")+": "+key)
+	}
+	return lines
+}
+
+func pathLines(p policydata.Paths) []string {
+	line := func(title string, paths []string) string {
+		if len(paths) == 0 {
+			return title + ": none"
+		}
+		return title + ": " + strings.Join(paths, ", ")
+	}
+	lines := []string{line("masked", p.Masked), line("read-only or masked", p.Readonly)}
+	if len(p.Optional) > 0 {
+		lines = append(lines, line("may be masked too", p.Optional))
+	}
+	return lines
+}
+
+// hostRows is the written list of what the host may choose, by request.
+func hostRows() []hostRow {
+	var out []hostRow
+	for _, item := range rules.HostChosenFields() {
+		i := slices.IndexFunc(out, func(r hostRow) bool { return r.Request == item.Request })
+		if i < 0 {
+			out = append(out, hostRow{Request: item.Request})
+			i = len(out) - 1
+		}
+		out[i].Items = append(out[i].Items, item)
+	}
+	return out
+}
+
+func traced(o PageOptions) *traceRows {
+	t := &traceRows{Name: o.Trace, Decisions: o.Decisions, Omitted: o.Omitted}
+	for _, d := range o.Decisions {
+		if d.Allowed {
+			t.Allowed += d.Count
+		} else {
+			t.Denied += d.Count
+		}
+	}
+	return t
+}

@@ -1,0 +1,291 @@
+package review
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+)
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func valuesOf[V any](m map[string]V) iter.Seq[V] { return maps.Values(m) }
+
+// sentence is one thing that a policy allows, or, with Limit, one thing that it
+// insists on: a policy without it allows more.
+type sentence struct {
+	subject string // container for people, or what else it is about
+	key     string // exact: two policies say the same if it is the same
+	words   string
+	limit   bool
+}
+
+// speaker collects sentences.
+type speaker struct {
+	subject string
+	list    []sentence
+	secrets bool
+}
+
+func (s *speaker) may(format string, args ...any) {
+	words := fmt.Sprintf(format, args...)
+	s.list = append(s.list, sentence{subject: s.subject, key: words, words: words})
+}
+
+// mayAs is may with a key that holds what the words hide.
+func (s *speaker) mayAs(key, words string) {
+	s.list = append(s.list, sentence{subject: s.subject, key: key, words: words})
+}
+
+func (s *speaker) must(format string, args ...any) {
+	words := fmt.Sprintf(format, args...)
+	s.list = append(s.list, sentence{subject: s.subject, key: "must " + words, words: words, limit: true})
+}
+
+// sentences says what a policy allows, container by container.
+func (s *Subject) sentences(secrets bool) []sentence {
+	out := &speaker{secrets: secrets}
+	out.subject = "policy"
+	if s.Waives {
+		out.may("every request, even if it is denied (AllowRequestsFailingPolicy)")
+	}
+	out.subject = "requests"
+	for _, a := range s.Answers {
+		if a.Stance == rules.Allowed {
+			out.may("%s, whatever it holds", a.Request)
+		}
+	}
+	if s.Data == nil {
+		return out.list
+	}
+	out.pod(s.Data)
+	out.requests(s.Data.Requests)
+	for _, name := range s.names() {
+		out.container(s.Data, name)
+	}
+	return out.list
+}
+
+func (s *speaker) pod(p *policydata.Policy) {
+	s.subject = "pod"
+	s.may("a name that matches %s", p.Sandbox.Name)
+	s.may("%s", or("namespace "+p.Sandbox.Namespace, "any namespace", p.Sandbox.Namespace == ""))
+	s.may("host name %s", or(p.Sandbox.Hostname, "of any value", p.Sandbox.Hostname == ""))
+	if p.Order == policydata.OrderEnforced {
+		s.must("containers come in the order of the manifest")
+	}
+	for _, st := range p.Sandbox.Storages {
+		s.may("sandbox storage %s", storageWords(st))
+	}
+	for _, word := range strictWords(p.Strict) {
+		if word.Level != policydata.Required {
+			s.mayAs("strict "+word.Key+" "+string(word.Level), strings.TrimSuffix(word.Words, ".")+": "+string(word.Level))
+		}
+	}
+	for _, volume := range sorted(p.Files) {
+		files := p.Files[volume]
+		for _, file := range sorted(files) {
+			s.must("file %s of volume %s has the content sha256:%s", file, volume, strings.Join(files[file], " or "))
+		}
+	}
+	for _, version := range p.Common.OCIVersions {
+		s.may("OCI version %s", version)
+	}
+	for _, profile := range p.Common.AppArmor {
+		s.may("AppArmor profile %q", profile)
+	}
+	for _, key := range sorted(p.Common.Annotations.Patterns) {
+		s.may("annotation %s matching %s on any container", key, p.Common.Annotations.Patterns[key])
+	}
+	for _, key := range sorted(p.Common.Annotations.Keys) {
+		s.may("annotations whose key matches %s, value matching %s, on any container", key, p.Common.Annotations.Keys[key])
+	}
+	for _, name := range sorted(p.Common.Env.Names) {
+		s.may("variable %s matching %s in any container", name, p.Common.Env.Names[name])
+	}
+	for _, pattern := range p.Common.Env.Whole {
+		s.may("variables matching %s in any container", pattern)
+	}
+	s.may("root path %s, bundle %s", p.Common.RootPath, p.Common.BundlePath)
+	for _, dir := range p.Common.SharedDirs {
+		s.may("shared files below %s", dir)
+	}
+}
+
+func (s *speaker) requests(r policydata.Requests) {
+	s.subject = "requests"
+	on := func(set bool, words string) {
+		if set {
+			s.may("%s", words)
+		}
+	}
+	on(r.ReadStream, "output of processes to the host")
+	on(r.WriteStream, "input from the host to every process")
+	on(r.CloseStdin, "closing of any standard input")
+	on(r.Exec.Stdin, "input from the host to commands")
+	on(r.Exec.Terminal, "terminals for commands")
+	on(r.GetDiagnosticData, "diagnostic data to the host")
+	on(r.UpdateEphemeralMounts, "other sizes of memory-backed volumes")
+	for _, argv := range r.Exec.Commands {
+		s.may("command in every container: %s", commandLine(argv))
+	}
+	for _, pattern := range r.Exec.Joined {
+		s.may("commands in every container that match %s", pattern)
+	}
+	for _, pattern := range r.CopyFile {
+		s.may("files copied to paths that match %s", pattern)
+	}
+	for _, name := range r.Allow {
+		s.may("%s, whatever it holds", name)
+	}
+	forbidden := map[string][]string{
+		"interfaces named": r.Interface.ForbiddenNames, "interfaces with address": r.Interface.ForbiddenHWAddrs,
+		"routes by device": r.Routes.ForbiddenDevices, "routes from or to": r.Routes.ForbiddenSources,
+		"neighbors by device": r.AddARPNeighbors.ForbiddenDevices, "neighbors at": r.AddARPNeighbors.ForbiddenAddresses,
+	}
+	for _, name := range sorted(forbidden) {
+		for _, value := range forbidden[name] {
+			s.must("no %s %s", name, value)
+		}
+	}
+	s.may("interface flags %#x", r.Interface.RawFlags)
+	s.may("neighbor flags %#x and states %v", r.AddARPNeighbors.Flags, r.AddARPNeighbors.States)
+}
+
+func (s *speaker) container(p *policydata.Policy, name string) {
+	c := p.Containers[name]
+	s.subject = "container " + Called(name)
+	s.may("runs %s", commandLine(argumentsOf(c)))
+	s.may("in directory %s", c.Cwd)
+	s.may("as %s", user(c.User))
+	s.image(c.Image)
+	s.env(c.Env)
+	for _, argv := range c.Exec {
+		s.may("command: %s", commandLine(argv))
+	}
+	s.rights(p, c)
+	s.volumes(p, c)
+	for _, key := range sorted(c.Annotations.Fixed) {
+		s.may("annotation %s = %s", key, c.Annotations.Fixed[key])
+	}
+	for _, key := range sorted(c.Annotations.Optional) {
+		s.may("annotation %s = %s, or none", key, c.Annotations.Optional[key])
+	}
+	for _, key := range sorted(c.Annotations.Patterns) {
+		s.may("annotation %s matching %s", key, c.Annotations.Patterns[key])
+	}
+	for _, after := range c.After {
+		s.must("%s has %s before", Called(after.Container), after.State)
+	}
+}
+
+func (s *speaker) image(i policydata.Image) {
+	words, bound := content(i)
+	source := i.Source
+	if source == "" {
+		source = i.Annotation
+	}
+	s.mayAs(fmt.Sprint("image ", i), fmt.Sprintf("image %s (%s)", or(source, "of the host's choice", source == ""), words))
+	if bound {
+		s.must("its image is bound")
+	}
+}
+
+func (s *speaker) env(e policydata.Env) {
+	for _, entry := range e.Fixed {
+		name, value, _ := strings.Cut(entry, "=")
+		shown := hiddenValue(value)
+		if s.secrets {
+			shown = value
+		}
+		s.mayAs("env "+entry, fmt.Sprintf("variable %s = (%s)", name, shown))
+	}
+	for _, name := range sorted(e.Templates) {
+		s.may("variable %s = %s", name, e.Templates[name])
+	}
+	for _, name := range sorted(e.Patterns) {
+		s.may("variable %s matching %s", name, e.Patterns[name])
+	}
+	for _, name := range sorted(e.Optional) {
+		s.may("variable %s matching %s, or none", name, e.Optional[name])
+	}
+}
+
+func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
+	limit := func(set bool, words string) {
+		if set {
+			s.must("%s", words)
+		}
+	}
+	limit(c.NoNewPrivs, "gains no new privileges")
+	limit(c.ReadonlyRoot, "root filesystem is read-only")
+	limit(!c.PIDNS, "has a process namespace of its own")
+	limit(!c.Terminal, "has no terminal")
+	limit(!c.Stdin, "standard input is closed to the host")
+	sets := p.Common.Capabilities[c.Capabilities]
+	for _, set := range []struct {
+		name  string
+		names []string
+	}{{"ambient", sets.Ambient}, {"bounding", sets.Bounding}, {"effective", sets.Effective}, {"inheritable", sets.Inheritable}, {"permitted", sets.Permitted}} {
+		for _, name := range set.names {
+			s.may("capability %s (%s)", name, set.name)
+		}
+	}
+	paths := p.Common.Paths[c.Paths]
+	for _, path := range paths.Masked {
+		s.must("%s is masked", path)
+	}
+	for _, path := range paths.Readonly {
+		s.must("%s is read-only", path)
+	}
+	for _, namespace := range c.Namespaces {
+		s.must("has a namespace of its own: %s", namespace)
+	}
+	for _, key := range sorted(c.Sysctl.Fixed) {
+		s.may("sysctl %s = %s", key, c.Sysctl.Fixed[key])
+	}
+	for _, key := range sorted(c.Sysctl.Optional) {
+		s.may("sysctl %s = %s, or none", key, c.Sysctl.Optional[key])
+	}
+}
+
+func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
+	for _, m := range p.Common.Mounts[c.BaseMounts] {
+		s.may("mount %s of %s %s (%s)", m.Destination, m.Type, m.Source, strings.Join(slices.Sorted(slices.Values(m.Options)), ","))
+	}
+	for _, destination := range sorted(c.Mounts) {
+		m := c.Mounts[destination]
+		s.may("mount %s of %s %s (%s)%s", destination, m.Type, from(m), strings.Join(slices.Sorted(slices.Values(m.Options)), ","),
+			or("", ", or none", m.MayBeMissing))
+	}
+	for _, st := range c.Storages {
+		s.may("storage %s", storageWords(st))
+	}
+	for _, path := range c.Devices {
+		s.may("device %s", path)
+	}
+	if c.VFIO.Count > 0 {
+		s.may("%d passed-through devices %s (%s)", c.VFIO.Count, c.VFIO.Path, c.VFIO.Type)
+	}
+}
+
+func storageWords(s policydata.Storage) string {
+	words := fmt.Sprintf("%s %s, %s on %s (%s)", s.Driver, s.Source, s.FSType, s.MountPoint,
+		strings.Join(slices.Sorted(slices.Values(slices.Concat(s.Options, s.DriverOptions))), ","))
+	if s.FSGroup != nil {
+		words += fmt.Sprintf(", group %d", s.FSGroup.GID)
+	}
+	return words + or("", ", shared", s.Shared)
+}
+
+// or is a, or b if other is set.
+func or(a, b string, other bool) string {
+	if other {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,210 @@
+package review
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+)
+
+// Level is how much a reviewer should care.
+type Level string
+
+// Values of Level, the gravest first.
+const (
+	Grave Level = "grave" // the policy does not protect what its owner thinks
+	Look  Level = "look"  // right only if it is meant so
+	Note  Level = "note"
+)
+
+// Warning is something worth a reviewer's look.
+type Warning struct {
+	Level     Level
+	Container string // "" for the policy as a whole
+	Text      string
+}
+
+// Warnings lists what is worth a look, the gravest first.
+func (s *Subject) Warnings() []Warning {
+	var w warnings
+	s.warnPolicy(&w)
+	if s.Data != nil {
+		w.requests(s.Data)
+		w.strictness(s.Data)
+		for _, name := range s.names() {
+			w.container(s.Data, name)
+		}
+	}
+	slices.SortStableFunc(w.list, func(a, b Warning) int { return strings.Compare(order(a.Level), order(b.Level)) })
+	return w.list
+}
+
+func order(l Level) string { return map[Level]string{Grave: "0", Look: "1", Note: "2"}[l] }
+
+type warnings struct{ list []Warning }
+
+func (w *warnings) add(level Level, container, format string, args ...any) {
+	w.list = append(w.list, Warning{level, container, fmt.Sprintf(format, args...)})
+}
+
+func (s *Subject) warnPolicy(w *warnings) {
+	if s.Waives {
+		w.add(Grave, "", "AllowRequestsFailingPolicy is true: denials are only warnings, everything is allowed.")
+	}
+	if s.stance("SetPolicyRequest") != rules.Denied {
+		w.add(Grave, "", "SetPolicyRequest is not denied: the host may replace this policy.")
+	}
+	if s.stance("ExecProcessRequest") == rules.Allowed {
+		w.add(Grave, "", "ExecProcessRequest is allowed whatever it holds: the host may run any command in any container.")
+	}
+	if s.stance("CreateContainerRequest") == rules.Allowed {
+		w.add(Grave, "", "CreateContainerRequest is allowed whatever it holds: the host may run any container.")
+	}
+	switch {
+	case s.Rules == Unknown && s.Data != nil:
+		w.add(Look, "", "The rules are of another make: what is said here is how this project's rules would read the data, and the policy's own rules may differ.")
+	case s.Rules == Unknown:
+		w.add(Look, "", "The rules are of another make and the policy has no data that could be read: they have to be read themselves.")
+	case s.Rules == Like:
+		w.add(Look, "", "The rules are not those of this release, nor of its rules for upstream's data: compare their digest with that of a release.")
+	case s.Rules == HeldUpstream:
+		w.add(Note, "", "The data is in upstream's shape, which cannot say that a mount, a variable or an image must be there.")
+	}
+}
+
+func (w *warnings) requests(p *policydata.Policy) {
+	r := p.Requests
+	if r.Exec.Terminal && len(r.Exec.Commands)+len(r.Exec.Joined) > 0 {
+		w.add(Look, "", "Commands that are allowed in every container may have a terminal.")
+	}
+	for _, argv := range r.Exec.Commands {
+		w.add(Look, "", "The host may run “%s” in every container.", commandLine(argv))
+	}
+	for _, pattern := range r.Exec.Joined {
+		w.add(Grave, "", "The host may run every command that matches “%s” in every container.", pattern)
+	}
+	if r.WriteStream || r.Exec.Stdin {
+		w.add(Look, "", "The host may write to the standard input of processes.")
+	}
+	if r.ReadStream {
+		w.add(Note, "", "Output of all processes is open to the host: kubectl logs works, and so does reading what a workload prints.")
+	}
+	for _, name := range r.Allow {
+		w.add(Look, "", "%s is allowed whatever it holds.", name)
+	}
+	if r.GetDiagnosticData {
+		w.add(Look, "", "The host may ask for diagnostic data.")
+	}
+	if len(r.CopyFile) > 0 && len(p.Files) == 0 {
+		w.add(Note, "", "The content of files that the host copies in is not bound: ConfigMaps, Secrets and projected volumes are what the host makes them.")
+	}
+	if p.Sandbox.Namespace == "" {
+		w.add(Note, "", "The namespace is not bound: the pod may run in any, and keeps it.")
+	}
+	if regexp.MustCompile(p.Sandbox.Name).MatchString("any-name-at-all.of.a.pod-xyz") {
+		w.add(Note, "", "The name of the pod is not bound: “%s” matches any.", p.Sandbox.Name)
+	}
+}
+
+// strictness tells where the policy holds requests to less than it could.
+func (w *warnings) strictness(p *policydata.Policy) {
+	for _, s := range strictWords(p.Strict) {
+		if s.Level != policydata.Required {
+			level := Look
+			if s.Level == policydata.Free {
+				level = Grave
+			}
+			w.add(level, "", "%s", s.Words)
+		}
+	}
+	after := slices.ContainsFunc(slices.Collect(valuesOf(p.Containers)), func(c *policydata.Container) bool {
+		return slices.ContainsFunc(c.After, func(a policydata.After) bool { return a.State == policydata.Succeeded })
+	})
+	if after && p.Order == policydata.OrderFree {
+		w.add(Note, "", "Containers may come in any order: the host can leave out or skip init containers.")
+	}
+}
+
+// strictWord is one key of policydata.Strict with what it gives away.
+type strictWord struct {
+	Key   string
+	Level policydata.Level
+	Words string
+}
+
+func strictWords(s policydata.Strict) []strictWord {
+	return []strictWord{
+		{"annotations", s.Annotations, "Annotations may be missing, or added by the runtime (strict.annotations)."},
+		{"container_id", s.ContainerID, "The id of a container need not be the one in its root path (strict.container_id)."},
+		{"env", s.Env, "Variables of containers may be missing (strict.env)."},
+		{"exec_env", s.ExecEnv, "Variables of commands may be missing (strict.exec_env)."},
+		{"image", s.Image, "The image that a container names is not held to the policy, or may be left out (strict.image)."},
+		{"instances", s.Instances, "A container may be created more than once (strict.instances)."},
+		{"lifecycle", s.Lifecycle, "Requests may name containers that do not exist (strict.lifecycle)."},
+		{"mounts", s.Mounts, "Mounts may be missing: a volume can be withheld (strict.mounts)."},
+		{"paths", s.Paths, "More paths than the policy names may be masked (strict.paths)."},
+		{"storages", s.Storages, "Storages of the sandbox may be missing (strict.storages)."},
+		{"sysctl", s.Sysctl, "Sysctls may be missing (strict.sysctl)."},
+	}
+}
+
+// secretName is a variable that looks as if its value were one.
+var secretName = regexp.MustCompile(`(?i)(passw|secret|token|api_?key|private_?key|credential)`)
+
+// open matches more than a pattern for a variable should.
+var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
+
+func (w *warnings) container(p *policydata.Policy, name string) {
+	c := p.Containers[name]
+	if words, bound := content(c.Image); !bound {
+		w.add(Grave, name, "The image's content is %s.", words)
+	}
+	if extra := extraCapabilities(p, c); len(extra) > 0 {
+		w.add(Look, name, "Has capabilities beyond the usual: %s.", strings.Join(extra, ", "))
+	}
+	if len(p.Common.Paths[c.Paths].Masked) == 0 && c.Type == policydata.TypeContainer {
+		w.add(Look, name, "No path of the kernel is masked, as in a privileged container.")
+	}
+	if c.Stdin {
+		w.add(Look, name, "The host may write to its standard input.")
+	}
+	for _, entry := range c.Env.Fixed {
+		if key, value, _ := strings.Cut(entry, "="); value != "" && secretName.MatchString(key) {
+			w.add(Look, name, "%s stands in the policy in clear, and the policy is no secret to the host.", key)
+		}
+	}
+	for _, patterns := range []map[string]string{c.Env.Patterns, c.Env.Optional} {
+		for _, key := range sorted(patterns) {
+			if openPattern.MatchString(patterns[key]) {
+				w.add(Note, name, "%s may have any value.", key)
+			}
+		}
+	}
+	if len(c.Devices)+c.VFIO.Count > 0 {
+		w.add(Note, name, "Is given devices: what they do or hold is not bound.")
+	}
+	if c.User.UID == 0 && c.Type == policydata.TypeContainer {
+		w.add(Note, name, "Runs as root.")
+	}
+}
+
+// usual are the capabilities that container runtimes give by default.
+var usual = []string{
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
+// extraCapabilities are those in any set that are not usual.
+func extraCapabilities(p *policydata.Policy, c *policydata.Container) []string {
+	sets := p.Common.Capabilities[c.Capabilities]
+	var extra []string
+	for _, name := range slices.Concat(sets.Ambient, sets.Bounding, sets.Effective, sets.Inheritable, sets.Permitted) {
+		if !slices.Contains(usual, name) && !slices.Contains(extra, name) {
+			extra = append(extra, name)
+		}
+	}
+	return slices.Sorted(slices.Values(extra))
+}

@@ -1,0 +1,106 @@
+package review
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"portcullis/rules/policydata"
+)
+
+// commandLine writes arguments as a shell would take them.
+func commandLine(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		quoted[i] = arg
+		if arg == "" || strings.ContainsAny(arg, " \t\n\"'\\$`;&|<>()*?[]{}~#!") {
+			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+// argumentsOf are the arguments of a container with what stands for a value.
+func argumentsOf(c *policydata.Container) []string {
+	args := append([]string{}, c.Args...)
+	for key, m := range c.ArgMatches {
+		if i, err := strconv.Atoi(key); err == nil && i >= 0 && i < len(args) {
+			args[i] = m.Template
+			if m.Pattern != "" {
+				args[i] = "⟨" + m.Pattern + "⟩"
+			}
+		}
+	}
+	return args
+}
+
+// user writes who a process runs as.
+func user(u policydata.User) string {
+	s := fmt.Sprintf("user %d, group %d", u.UID, u.GID)
+	if u.UID == 0 {
+		s = fmt.Sprintf("root (user 0), group %d", u.GID)
+	}
+	var more []string
+	for _, gid := range u.AdditionalGids {
+		if gid != u.GID {
+			more = append(more, strconv.Itoa(int(gid)))
+		}
+	}
+	if len(more) > 0 {
+		s += ", also groups " + strings.Join(more, ", ")
+	}
+	return s
+}
+
+// hiddenValue tells the length of a value, and nothing else of it.
+func hiddenValue(value string) string {
+	return fmt.Sprintf("hidden, %d characters", utf8.RuneCountInString(value))
+}
+
+// content says how far the content of an image is bound by the policy.
+func content(image policydata.Image) (words string, bound bool) {
+	switch {
+	case image.From == policydata.Layers:
+		return fmt.Sprintf("bound by the root hashes of %d layers", len(image.Layers)), true
+	case image.From == policydata.Host:
+		return "not bound: the host shares the root filesystem", false
+	case image.Digest != "":
+		return "bound by digest", true
+	case image.Source == "pause":
+		return "part of the guest image", true
+	}
+	return "not bound: named by a tag, which can come to mean another image", false
+}
+
+// from says where a mount comes from.
+func from(m policydata.Mount) string {
+	switch m.From {
+	case policydata.MountShared:
+		return "shared file or directory " + m.Source
+	case policydata.MountStorage:
+		return "block storage of volume " + m.Source
+	}
+	return m.Source
+}
+
+// access is ro or rw, by the options of a mount.
+func access(options []string) string {
+	for _, option := range options {
+		if option == "ro" {
+			return "read-only"
+		}
+	}
+	return "writable"
+}
+
+// printable has no character that a terminal acts on but the newline.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && (!unicode.IsPrint(r) || r == utf8.RuneError) {
+			return ' '
+		}
+		return r
+	}, text)
+}
