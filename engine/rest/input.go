@@ -3,14 +3,14 @@ package rest
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/server/types"
@@ -44,19 +44,72 @@ const maxKeyed = 64 << 10
 // key is the same for inputs that p cannot tell apart under a rule, such as commands that differ in their exec_id alone: it
 // leaves out what the rule does not reach. It is zero for none.
 func (in input) key(p *engine.Policy, rule string) [sha256.Size]byte {
-	var members map[string]json.RawMessage
-	if len(in) > maxKeyed || json.Unmarshal(in, &members) != nil || members == nil {
+	if len(in) > maxKeyed {
 		return [sha256.Size]byte{}
 	}
 	h := sha256.New()
 	digest := p.Digest()
 	h.Write(digest[:]) // it says what is reached
-	for _, name := range slices.Sorted(maps.Keys(members)) {
+	ok := in.members(func(name string, member []byte) {
 		if p.Reaches(rule, name) {
-			fmt.Fprintf(h, "%d %s %d %s\n", len(name), name, len(members[name]), members[name])
+			var size [8]byte
+			binary.BigEndian.PutUint64(size[:], uint64(len(member)))
+			h.Write(size[:])
+			h.Write(member)
 		}
+	})
+	if !ok {
+		return [sha256.Size]byte{}
 	}
 	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// members calls f with each member of an object, in order: its name, and its text with the name. It reports false, and may
+// have called f, if the input is no object or has a name that is not written in plain ASCII. The text is known to be
+// well-formed, so that brackets and quotes are all there is to look at.
+func (in input) members(f func(name string, member []byte)) bool {
+	text := bytes.TrimRight(in, jsonSpace)
+	if len(text) == 0 || text[0] != '{' {
+		return false
+	}
+	depth, quoted, start := 0, false, 1
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		}
+		if atEnd := depth == 0; !quoted && (atEnd || depth == 1 && text[i] == ',') {
+			if !member(text[start:i], f) {
+				return false
+			}
+			start = i + 1
+		}
+	}
+	return true
+}
+
+// jsonSpace is the white space of RFC 8259.
+const jsonSpace = " \t\r\n"
+
+// member calls f with one member, or not at all for the nothing in an empty object.
+func member(text []byte, f func(string, []byte)) bool {
+	text = bytes.Trim(text, jsonSpace)
+	if len(text) == 0 {
+		return true
+	}
+	name, _, ok := bytes.Cut(text[1:], []byte{'"'})
+	if !ok || text[0] != '"' || bytes.ContainsFunc(name, func(r rune) bool { return r == '\\' || r >= utf8.RuneSelf }) {
+		return false
+	}
+	f(string(name), text)
+	return true
 }
 
 // readInput reads {"input": ...}, the body of a POST to /v1/data.
