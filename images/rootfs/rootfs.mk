@@ -1,0 +1,38 @@
+# Targets that put policyd into guests. Included by the top Makefile; paths are from the project's root.
+#
+#   make install DESTDIR=... [AGENT_POLICY=] [AGENT_POLICY_DEBUG=] [AGENT_POLICY_FILE=] [AGENT_INIT=] [BINDING=] [TPM_TRUST=] [PEERPOD=]
+#   make overlay      the same tree as build/portcullis-overlay.tar, for builders that take a tarball
+#   make guest-test   boot guests with it in QEMU
+BUILD ?= build
+ROOTFS := images/rootfs
+# The same source gives the same bytes, whenever and wherever it is built.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+GUEST_GO = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
+
+export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD KATA_AGENT
+
+.PHONY: guest-binaries install overlay reproducible guest-test
+
+guest-binaries:
+	@mkdir -p $(BUILD)
+	$(GUEST_GO) -o $(BUILD)/policyd ./cmd/policyd
+	$(GUEST_GO) -o $(BUILD)/portcullis-init ./$(ROOTFS)/cmd/init
+	go run ./$(ROOTFS)/cmd/sbom $(BUILD)/policyd >$(BUILD)/policyd.cdx.json
+
+# AGENT_POLICY=no needs no binaries, and leaves nothing behind.
+install: $(if $(filter no,$(AGENT_POLICY)),,guest-binaries)
+	DESTDIR='$(DESTDIR)' POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
+
+overlay: guest-binaries
+	rm -rf $(BUILD)/overlay
+	mkdir -p $(BUILD)/overlay
+	DESTDIR=$(BUILD)/overlay POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) --format=gnu \
+		-C $(BUILD)/overlay -cf $(BUILD)/portcullis-overlay.tar .
+
+# Two builds with caches of their own, one of them elsewhere, give the same overlay.
+reproducible:
+	$(ROOTFS)/reproducible.sh
+
+guest-test:
+	$(ROOTFS)/guesttest/run.sh
