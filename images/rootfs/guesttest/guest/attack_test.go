@@ -56,7 +56,7 @@ func vsockListeners(t *testing.T) []uint32 {
 			case kind == unix.NLMSG_ERROR || length < header || length > len(message):
 				t.Fatalf("vsock_diag: message of type %d, %d bytes", kind, length)
 			case message[header+2] == listening:
-				ports = append(ports, binary.NativeEndian.Uint32(message[portAt+4:]))
+				ports = append(ports, binary.NativeEndian.Uint32(message[portAt:]))
 			}
 			message = message[min(len(message), (length+3)&^3):]
 		}

@@ -1,0 +1,197 @@
+package guesttest
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"portcullis/measure/evidence"
+)
+
+// loopbackPeers lets the guest's own loopback in. The guest says so on its console.
+const loopbackPeers = "guesttest.peers=1,2"
+
+// TestGuests boots one guest after another.
+func TestGuests(t *testing.T) {
+	artifact(t, "vmlinuz")
+	p := newPod(t)
+	stage1 := t.TempDir()
+	putStage1(t, stage1)
+	dir := t.TempDir()
+	tree := systemdTree(t, p, installOptions{"BINDING=required", "TPM_TRUST=asserted"})
+	b := bench{pod: p, initrd: pack(t, stage1), root: seal(t, tree, filepath.Join(dir, "root")), dir: dir}
+
+	t.Run("pod", b.pods)
+	t.Run("stranger", func(t *testing.T) { boot(t, b.machine("TestStranger")) })
+	t.Run("kernel command line", b.kernelCommandLine)
+	t.Run("initdata", b.initdata)
+	t.Run("debug build", b.debugBuild)
+	t.Run("flipped bit", b.flippedBit)
+	t.Run("agent as init", b.agentAsInit)
+}
+
+// bench is what the guests are made of.
+type bench struct {
+	pod    pod
+	initrd string
+	root   sealed
+	dir    string
+}
+
+// machine boots the sealed root filesystem.
+func (b bench) machine(test string, cmdline ...string) machine {
+	return machine{initrd: b.initrd, disks: []string{b.root.path}, test: test, cmdline: append([]string{b.root.cmdline()}, cmdline...)}
+}
+
+func (b bench) pods(t *testing.T) {
+	nonce := make([]byte, 20)
+	if _, err := rand.Read(nonce); err != nil {
+		t.Fatal(err)
+	}
+	r := boot(t, b.machine("TestPod", loopbackPeers, "guesttest.nonce="+hex.EncodeToString(nonce)))
+	onConsole(t, r, "vsock_peers = [1,2]")
+	verifyQuote(t, r, nonce, sha256.Sum256(b.pod.policy))
+}
+
+var evidenceLine = regexp.MustCompile(`(?m)^\s*EVIDENCE ([0-9a-f]{64}) (\{.*\})$`)
+
+// verifyQuote is the verifier outside: it trusts nothing of the guest but the TPM's key.
+func verifyQuote(t *testing.T, r report, nonce []byte, policy [32]byte) {
+	t.Helper()
+	line := evidenceLine.FindStringSubmatch(r.results)
+	if line == nil {
+		t.Fatalf("no evidence in the results\n%s", r.results)
+	}
+	var e evidence.TPM
+	if err := json.Unmarshal([]byte(line[2]), &e); err != nil {
+		t.Fatal(err)
+	}
+	e.Nonce, e.PCR, e.Bound = nonce, 8, evidence.Bound{Alg: "sha256", Digest: policy[:]}
+	// swtpm has no maker whose certificate would say that the key is in a TPM.
+	options := evidence.Options{TrustAK: true}
+	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 0 {
+		t.Errorf("the quote does not verify: %+v", got)
+	}
+	stale, other := e, e
+	stale.Nonce = bytes.Repeat([]byte{1}, len(nonce))
+	other.Bound.Digest = make([]byte, 32)
+	for name, bad := range map[string]evidence.TPM{"another nonce": stale, "another policy": other} {
+		if got := evidence.VerifyTPM(t.Context(), bad, options); got.ExitCode() != 1 {
+			t.Errorf("the quote verifies for %s: %+v", name, got)
+		}
+	}
+	keepEvidence(t, e)
+}
+
+// keepEvidence leaves the evidence for "policyctl verify".
+func keepEvidence(t *testing.T, e evidence.TPM) {
+	t.Helper()
+	dir := os.Getenv("PORTCULLIS_GUEST_LOGS")
+	if dir == "" {
+		return
+	}
+	for name, data := range map[string][]byte{"quote.msg": e.Quote, "quote.sig": e.Signature, "ak.pub": e.AK, "measure.jsonseq": e.Log,
+		"nonce.hex": []byte(hex.EncodeToString(e.Nonce))} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (b bench) kernelCommandLine(t *testing.T) {
+	boot(t, b.machine("TestKernelCommandLine", loopbackPeers, "agent.debug_console", "agent.debug_console_vport=1026",
+		"agent.log_vport=1027", "agent.passfd_listener_port=1028", "agent.server_addr=vsock://-1:1029",
+		"systemd.setenv=KATA_AGENT_SERVER_ADDR=vsock://-1:1030"))
+	t.Run("configuration file", func(t *testing.T) {
+		boot(t, b.machine("TestStranger", "agent.config_file=/does/not/exist"))
+	})
+}
+
+func (b bench) initdata(t *testing.T) {
+	var image bytes.Buffer
+	if err := b.pod.initdata.WriteImage(&image); err != nil {
+		t.Fatal(err)
+	}
+	corrupted := bytes.Clone(image.Bytes())
+	corrupted[image.Len()/2] ^= 1
+	measured := sha256.Sum256([]byte("another document"))
+	tests := []struct {
+		name, test string
+		images     [][]byte
+		code       string // the reason on the console
+		cmdline    []string
+	}{
+		{name: "found", test: "TestInitdata", images: [][]byte{image.Bytes()}},
+		{name: "changed after the read", test: "TestInitdataChanged", images: [][]byte{image.Bytes()}, code: "initdata-changed"},
+		{name: "corrupted", test: "TestInitdataRefused", images: [][]byte{corrupted}, code: "initdata-invalid"},
+		{name: "twice", test: "TestInitdataRefused", images: [][]byte{image.Bytes(), image.Bytes()}, code: "initdata-invalid"},
+		{name: "another digest is bound", test: "TestInitdataRefused", images: [][]byte{image.Bytes()}, code: "pcr-unexpected",
+			cmdline: []string{"guesttest.measured=" + hex.EncodeToString(measured[:])}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := b.machine(tt.test, append(tt.cmdline, loopbackPeers, "guesttest.code="+tt.code)...)
+			for _, data := range tt.images {
+				disk := filepath.Join(t.TempDir(), "initdata")
+				if err := os.WriteFile(disk, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				m.disks = append(m.disks, disk)
+			}
+			r := boot(t, m)
+			if tt.code != "" {
+				onConsole(t, r, tt.code)
+			}
+		})
+	}
+}
+
+func (b bench) debugBuild(t *testing.T) {
+	tree := systemdTree(t, b.pod, installOptions{"AGENT_POLICY_DEBUG=yes", "BINDING=required", "TPM_TRUST=asserted"})
+	b.root = seal(t, tree, filepath.Join(b.dir, "debug"))
+	onConsole(t, boot(t, b.machine("TestDebugDump", loopbackPeers)), "DEBUG LOG IS ON")
+}
+
+// flippedBit expects a guest that stops when it reads what it was not measured with.
+func (b bench) flippedBit(t *testing.T) {
+	copied := filepath.Join(t.TempDir(), "root")
+	run(t, nil, "cp", "--reflink=auto", b.root.path, copied)
+	flip(t, copied, artifact(t, "policyd"))
+	b.root.path = copied
+	m := b.machine("TestFlippedBit", loopbackPeers)
+	m.fails = true
+	r := boot(t, m)
+	onConsole(t, r, "is corrupted")
+	if strings.Contains(r.results, "GUEST EXIT") {
+		t.Errorf("the guest ran on: %s", r.results)
+	}
+}
+
+// agentAsInit boots a RAM disk without systemd. The kernel makes an environment of words it does not know.
+func (b bench) agentAsInit(t *testing.T) {
+	dir := t.TempDir()
+	putStage1(t, dir)
+	putTests(t, dir, b.pod)
+	// osbuilder leaves the agent as /sbin/init.
+	copyFile(t, filepath.Join(dir, "usr/bin/kata-agent"), filepath.Join(dir, "sbin/init"), 0o755)
+	if err := os.Remove(filepath.Join(dir, "usr/bin/kata-agent")); err != nil {
+		t.Fatal(err)
+	}
+	install(t, dir, installOptions{"AGENT_INIT=yes", "BINDING=required", "TPM_TRUST=asserted"})
+	boot(t, machine{initrd: pack(t, dir), test: "TestInit", cmdline: []string{loopbackPeers, "KATA_AGENT_SERVER_ADDR=vsock://-1:1030",
+		"agent.debug_console", "agent.debug_console_vport=1026"}})
+}
+
+func onConsole(t *testing.T, r report, text string) {
+	t.Helper()
+	if !strings.Contains(r.console, text) {
+		t.Errorf("the console does not say %q\n%s", text, tail(r.console))
+	}
+}
