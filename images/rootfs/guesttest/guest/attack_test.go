@@ -86,7 +86,7 @@ func TestKernelCommandLine(t *testing.T) {
 	}
 	defer agent.Process.Kill()
 	want := []uint32{agentPort, 1026, 1027, 1028}
-	for deadline := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
 		got := vsockListeners(t)
 		slices.Sort(got)
 		if slices.Equal(got, want) {

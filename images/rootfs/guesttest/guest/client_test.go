@@ -29,8 +29,16 @@ const (
 	agentPort = 1024
 )
 
-// wait is how long a test waits for what must come.
-const wait = 20 * time.Second
+// wait is how long a test waits for what must come, pause how long between two looks: without KVM everything is slow, and
+// looking takes the time of what is looked for.
+var wait, pause = patience()
+
+func patience() (wait, pause time.Duration) {
+	if cmdline["guesttest.accel"] == "kvm" {
+		return 20 * time.Second, 2 * time.Millisecond
+	}
+	return 2 * time.Minute, 50 * time.Millisecond
+}
 
 // host is a connection to policyd as the host makes it, but from the guest itself.
 type host struct {
@@ -52,7 +60,7 @@ func dial(t *testing.T) host {
 		if time.Now().After(deadline) {
 			t.Fatalf("policyd does not listen on vsock port %d: %v", agentPort, err)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 
@@ -195,7 +203,7 @@ func kill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
 		if pid := policydPID(t); pid != 0 && pid != old {
 			return
 		}

@@ -102,7 +102,7 @@ func plugIn(t *testing.T) string {
 		if err := os.WriteFile("/sys/bus/virtio/drivers/virtio_blk/bind", []byte(filepath.Base(device)), 0); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
 			if disks, _ := filepath.Glob("/dev/vd*"); len(disks) == 2 {
 				return disks[1]
 			}

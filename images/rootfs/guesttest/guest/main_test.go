@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 		os.Stdout, os.Stderr = port, port
 	}
 	flag.Parse()
-	for name, value := range map[string]string{"test.run": cmdline["guesttest.run"], "test.v": "true", "test.timeout": "60s"} {
+	for name, value := range map[string]string{"test.run": cmdline["guesttest.run"], "test.v": "true", "test.timeout": (3 * wait).String()} {
 		if err := flag.Set(name, value); err != nil {
 			panic(err)
 		}

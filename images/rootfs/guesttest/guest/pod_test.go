@@ -118,12 +118,15 @@ func session(t *testing.T, cases []testCase) {
 }
 
 func checkMemory(t *testing.T) {
-	rss, peak := memory(t, "VmRSS"), memory(t, "VmHWM")
-	t.Logf("FIGURE policyd resident %.1f MB, at most %.1f MB so far", float64(rss)/(1<<20), float64(peak)/(1<<20))
+	rss := memory(t, "VmRSS")
+	t.Logf("FIGURE policyd resident %.1f MiB, of which heap and stacks %.1f, binary %.1f; at most %.1f so far",
+		mib(rss), mib(memory(t, "RssAnon")), mib(memory(t, "RssFile")), mib(memory(t, "VmHWM")))
 	if rss > maxMemory {
 		t.Errorf("policyd has %d bytes resident, want %d", rss, maxMemory)
 	}
 }
+
+func mib(n int) float64 { return float64(n) / (1 << 20) }
 
 // killed expects policyd to go on with its policy and the pod's state, and the register as it was.
 func killed(t *testing.T, cases []testCase, pcr string) {
@@ -182,7 +185,7 @@ func TestDebugDump(t *testing.T) {
 	}
 	create := readCases(t)[0]
 	h.allowed(create.Kind, create.message(t))
-	for deadline := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
 		dump, err := os.ReadFile("/tmp/policy.txt")
 		if err == nil && strings.Contains(string(dump), create.Kind) {
 			return
