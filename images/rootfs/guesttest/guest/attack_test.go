@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -17,8 +20,40 @@ import (
 	"portcullis/agentproto/agentpb"
 )
 
-// vsockListeners asks the kernel for the ports that vsock sockets listen on (linux/vm_sockets_diag.h).
+// vsockListeners returns the ports that vsock sockets listen on, sorted, of every network namespace: the kernel lists them by
+// namespace, and policyd has one of its own.
 func vsockListeners(t *testing.T) []uint32 {
+	t.Helper()
+	runtime.LockOSThread() // for good: the thread ends with the test, wherever it is
+	links, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	var ports []uint32
+	for _, link := range links {
+		name, err := os.Readlink(link)
+		if err != nil || seen[name] {
+			continue // a process that has ended
+		}
+		seen[name] = true
+		namespace, err := os.Open(link)
+		if err != nil {
+			continue
+		}
+		err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET)
+		namespace.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, listenersHere(t)...)
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// listenersHere asks the kernel for those of the thread's network namespace (linux/vm_sockets_diag.h).
+func listenersHere(t *testing.T) []uint32 {
 	t.Helper()
 	const (
 		diagByFamily = 20 // SOCK_DIAG_BY_FAMILY
@@ -88,7 +123,6 @@ func TestKernelCommandLine(t *testing.T) {
 	want := []uint32{agentPort, 1026, 1027, 1028}
 	for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
 		got := vsockListeners(t)
-		slices.Sort(got)
 		if slices.Equal(got, want) {
 			return
 		}
