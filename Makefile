@@ -5,7 +5,7 @@ GO ?= go
 BIN := $(CURDIR)/bin
 TOOLS := .ci/tools
 LDFLAGS := -s -w
-BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLAGS)'
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLAGS)'
 # The guest speaks no HTTP/2: the standard library can leave it out, which saves half a megabyte.
 GUEST_TAGS := nethttpomithttp2
 
@@ -29,13 +29,13 @@ help: ## list the targets
 
 build: ## build policyd, genpolicy and policyctl into bin/
 	@mkdir -p $(BIN)
-	$(BUILD) -tags $(GUEST_TAGS) -o $(BIN)/policyd ./cmd/policyd
-	$(BUILD) -o $(BIN)/policyctl ./cmd/policyctl
-	$(BUILD) -o $(BIN)/genpolicy ./cmd/genpolicy
+	$(GOBUILD) -tags $(GUEST_TAGS) -o $(BIN)/policyd ./cmd/policyd
+	$(GOBUILD) -o $(BIN)/policyctl ./cmd/policyctl
+	$(GOBUILD) -o $(BIN)/genpolicy ./cmd/genpolicy
 
 demo: ## play a pod's life through a real gate, decisions printed
 	@mkdir -p $(BIN)
-	@start=$$(date +%s); $(BUILD) -o $(BIN)/policyctl ./cmd/policyctl && echo "built in $$(( $$(date +%s) - start )) s"
+	@start=$$(date +%s); $(GOBUILD) -o $(BIN)/policyctl ./cmd/policyctl && echo "built in $$(( $$(date +%s) - start )) s"
 	@$(BIN)/policyctl demo
 
 test: test-packages $(OPA) ## install what the tests need and run them all

@@ -56,7 +56,7 @@ func BenchmarkREST(b *testing.B) {
 func buildPolicyd(b *testing.B) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "opa")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "portcullis/cmd/policyd")
+	cmd := exec.Command("go", "build", "-tags=nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "portcullis/cmd/policyd")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		b.Fatalf("build policyd: %v\n%s", err, out)

@@ -220,7 +220,7 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 
 func TestAnImageGrowsLittle(t *testing.T) {
 	policyd := filepath.Join(t.TempDir(), "policyd")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", policyd, "../../cmd/policyd")
+	build := exec.Command("go", "build", "-tags=nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", policyd, "../../cmd/policyd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

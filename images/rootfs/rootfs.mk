@@ -7,7 +7,8 @@ BUILD ?= build
 ROOTFS := images/rootfs
 # The same source gives the same bytes, whenever and wherever it is built.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-GUEST_GO = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid='
+# The guest speaks no HTTP/2: the standard library can leave it out.
+GUEST_GO = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 
 export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD KATA_AGENT
 
@@ -20,10 +21,10 @@ guest-binaries:
 	go run ./$(ROOTFS)/cmd/sbom $(BUILD)/policyd >$(BUILD)/policyd.cdx.json
 
 # AGENT_POLICY=no needs no binaries, and leaves nothing behind.
-install: $(if $(filter no,$(AGENT_POLICY)),,guest-binaries)
+install: $(if $(filter no,$(AGENT_POLICY)),,guest-binaries) ## lay policyd down in a root filesystem: make install DESTDIR=...
 	DESTDIR='$(DESTDIR)' POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
 
-overlay: guest-binaries
+overlay: guest-binaries ## the same tree as a tarball
 	rm -rf $(BUILD)/overlay
 	mkdir -p $(BUILD)/overlay
 	DESTDIR=$(BUILD)/overlay POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
@@ -31,8 +32,8 @@ overlay: guest-binaries
 		-C $(BUILD)/overlay -cf $(BUILD)/portcullis-overlay.tar .
 
 # Two builds with caches of their own, one of them elsewhere, give the same overlay.
-reproducible:
+reproducible: ## prove that two builds give the same bytes
 	$(ROOTFS)/reproducible.sh
 
-guest-test:
+guest-test: ## boot guests with policyd in QEMU and test in them
 	$(ROOTFS)/guesttest/run.sh
