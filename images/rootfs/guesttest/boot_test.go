@@ -57,14 +57,15 @@ func (b bench) pods(t *testing.T) {
 	}
 	r := boot(t, b.machine("TestPod", loopbackPeers, "guesttest.nonce="+hex.EncodeToString(nonce)))
 	onConsole(t, r, "vsock_peers = [1,2]")
-	verifyQuote(t, r, nonce, sha256.Sum256(b.pod.policy))
+	verifyQuote(t, r, nonce, b.pod.policy)
 }
 
 var evidenceLine = regexp.MustCompile(`(?m)^\s*EVIDENCE ([0-9a-f]{64}) (\{.*\})$`)
 
 // verifyQuote is the verifier outside: it trusts nothing of the guest but the TPM's key.
-func verifyQuote(t *testing.T, r report, nonce []byte, policy [32]byte) {
+func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
 	t.Helper()
+	digest := sha256.Sum256(policy)
 	line := evidenceLine.FindStringSubmatch(r.results)
 	if line == nil {
 		t.Fatalf("no evidence in the results\n%s", r.results)
@@ -73,7 +74,7 @@ func verifyQuote(t *testing.T, r report, nonce []byte, policy [32]byte) {
 	if err := json.Unmarshal([]byte(line[2]), &e); err != nil {
 		t.Fatal(err)
 	}
-	e.Nonce, e.PCR, e.Bound = nonce, 8, evidence.Bound{Alg: "sha256", Digest: policy[:]}
+	e.Nonce, e.PCR, e.Bound = nonce, 8, evidence.Bound{Alg: "sha256", Digest: digest[:]}
 	// swtpm has no maker whose certificate would say that the key is in a TPM.
 	options := evidence.Options{TrustAK: true}
 	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 0 {
@@ -87,22 +88,26 @@ func verifyQuote(t *testing.T, r report, nonce []byte, policy [32]byte) {
 			t.Errorf("the quote verifies for %s: %+v", name, got)
 		}
 	}
-	keepEvidence(t, e)
+	verifyByTool(t, e, string(policy))
 }
 
-// keepEvidence leaves the evidence for "policyctl verify".
-func keepEvidence(t *testing.T, e evidence.TPM) {
+// verifyByTool does the same with policyctl, as an operator would.
+func verifyByTool(t *testing.T, e evidence.TPM, policy string) {
 	t.Helper()
-	dir := os.Getenv("PORTCULLIS_GUEST_LOGS")
-	if dir == "" {
-		return
+	dir := t.TempDir()
+	if kept := os.Getenv("PORTCULLIS_GUEST_LOGS"); kept != "" {
+		dir = kept
 	}
-	for name, data := range map[string][]byte{"quote.msg": e.Quote, "quote.sig": e.Signature, "ak.pub": e.AK, "measure.jsonseq": e.Log,
-		"nonce.hex": []byte(hex.EncodeToString(e.Nonce))} {
+	for name, data := range map[string][]byte{"quote": e.Quote, "signature": e.Signature, "ak": e.AK, "log": e.Log, "policy": []byte(policy)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+	args := []string{"verify", "tpm", "--trust-ak", "--nonce", hex.EncodeToString(e.Nonce)}
+	for _, name := range []string{"quote", "signature", "ak", "log", "policy"} {
+		args = append(args, "--"+name, filepath.Join(dir, name))
+	}
+	t.Log(run(t, nil, artifact(t, "policyctl"), args...))
 }
 
 func (b bench) kernelCommandLine(t *testing.T) {

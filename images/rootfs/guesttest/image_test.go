@@ -2,6 +2,7 @@ package guesttest
 
 import (
 	"bytes"
+	"debug/elf"
 	"fmt"
 	"io"
 	"os"
@@ -165,12 +166,22 @@ func seal(t *testing.T, dir, path string) sealed {
 	return sealed{path, strings.ReplaceAll(table, " ", ",")}
 }
 
-// flip changes one bit in the middle of a file's content within an image.
+// flip changes one bit of a program within an image, in the block that its code starts in: dm-verity checks a block when it is
+// read, and that one always is.
 func flip(t *testing.T, image, file string) {
 	t.Helper()
+	program, err := elf.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	text := program.Section(".text")
+	if text == nil {
+		t.Fatalf("%s has no code", file)
+	}
 	content, all := []byte(readFile(t, file)), []byte(readFile(t, image))
-	middle := len(content) / 2 &^ (verity.BlockSize - 1)
-	at := bytes.Index(all, content[middle:middle+verity.BlockSize])
+	start := int(program.Entry-text.Addr+text.Offset) &^ (verity.BlockSize - 1)
+	at := bytes.Index(all, content[start:start+verity.BlockSize])
 	if at < 0 {
 		t.Fatalf("%s is not found in the image", file)
 	}

@@ -52,6 +52,7 @@ binaries() {
 	build="go build -trimpath -buildvcs=false"
 	CGO_ENABLED=0 $build -ldflags='-s -w -buildid=' -o "$out/policyd" ./cmd/policyd
 	CGO_ENABLED=0 $build -ldflags='-s -w -buildid=' -o "$out/portcullis-init" $here/cmd/init
+	$build -o "$out/policyctl" ./cmd/policyctl
 	CGO_ENABLED=0 $build -ldflags='-s -w' -o "$out/kata-agent" $here/guesttest/agent
 	CGO_ENABLED=0 $build -ldflags='-s -w' -o "$out/stage1" $here/guesttest/stage1
 	CGO_ENABLED=0 go test -c -trimpath -buildvcs=false -ldflags='-s -w' -o "$out/guest.test" $here/guesttest/guest
@@ -65,5 +66,5 @@ kernel
 base
 binaries
 say "prepared in $(($(date +%s) - began)) s"
-PORTCULLIS_GUEST=$out go test -count=1 -timeout 30m -v ./images/rootfs/guesttest "$@"
+PORTCULLIS_GUEST=$out go test -count=1 -timeout 40m -v ./images/rootfs ./images/rootfs/guesttest "$@"
 say "done in $(($(date +%s) - began)) s"

@@ -109,7 +109,7 @@ func TestKernelCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	create := readCases(t)[0]
-	h.allowed(create.Kind, create.message(t)) // so the agent is up
+	h.served(create) // so the agent is up
 	if got := vsockListeners(t); !slices.Equal(got, []uint32{agentPort}) {
 		t.Errorf("vsock listeners on ports %d, want %d alone", got, agentPort)
 	}

@@ -84,6 +84,20 @@ func (h host) allowed(kind string, request proto.Message) {
 	}
 }
 
+// served is allowed for the first request of a guest, before which the agent may not be up yet.
+func (h host) served(c testCase) {
+	h.t.Helper()
+	for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
+		err := h.call(c.Kind, c.message(h.t))
+		if err == nil {
+			return
+		}
+		if status.Code(err) != codes.Unavailable || time.Now().After(deadline) {
+			h.t.Fatalf("%s: %v", c.Kind, err)
+		}
+	}
+}
+
 // denied makes a request that must fail with the code and contain the text.
 func (h host) denied(kind string, request proto.Message, code codes.Code, text string) {
 	h.t.Helper()

@@ -33,7 +33,7 @@ func TestInitdata(t *testing.T) {
 	doc := source(t)
 	h := dial(t)
 	create := readCases(t)[0]
-	h.allowed(create.Kind, create.message(t)) // by the document's policy; nobody called SetPolicy
+	h.served(create) // by the document's policy; nobody called SetPolicy
 	s := readStatus(t)
 	if s.Binding != "initdata" || s.State == "" {
 		t.Errorf("status %+v", s)
@@ -63,7 +63,7 @@ func TestInitdataChanged(t *testing.T) {
 	skipOutside(t)
 	h := dial(t)
 	create := readCases(t)[0]
-	h.allowed(create.Kind, create.message(t))
+	h.served(create)
 	disk := plugIn(t)
 	other, err := initdata.New(initdata.SHA256, map[string]string{initdata.PolicyKey: "package agent_policy\n\nCreateContainerRequest := true\n"})
 	if err != nil {

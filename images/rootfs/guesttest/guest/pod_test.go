@@ -101,8 +101,9 @@ func bindPolicy(t *testing.T, policy []byte) {
 
 func session(t *testing.T, cases []testCase) {
 	h := dial(t)
-	allowed, denied := 0, 0
-	for _, c := range cases {
+	allowed, denied := 1, 0
+	h.served(cases[0])
+	for _, c := range cases[1:] {
 		if c.Allowed {
 			h.allowed(c.Kind, c.message(t))
 			allowed++
@@ -184,7 +185,7 @@ func TestDebugDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	create := readCases(t)[0]
-	h.allowed(create.Kind, create.message(t))
+	h.served(create)
 	for deadline := time.Now().Add(wait); ; time.Sleep(pause) {
 		dump, err := os.ReadFile("/tmp/policy.txt")
 		if err == nil && strings.Contains(string(dump), create.Kind) {
