@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"portcullis/engine"
 	"portcullis/engine/trace"
+	"portcullis/rules/policydata"
 	"portcullis/rules/review"
 )
 
@@ -102,14 +104,18 @@ func timeline(ctx context.Context, o reportOptions, page *review.PageOptions) er
 			return nil
 		}
 		shown := review.Decision{
-			Line: record.Line, Time: record.Time, Kind: engine.OneLine(record.Kind, 80), Case: engine.OneLine(record.Case, 200), Allowed: d.allowed, Count: 1,
+			About: x.about(record), Line: record.Line, Time: record.Time, Kind: engine.OneLine(record.Kind, 80), Case: engine.OneLine(record.Case, 200), Allowed: d.allowed, Count: 1,
 		}
 		if why != nil {
 			if !o.secrets {
 				why.Hide()
 			}
-			shown.Reason, shown.Change, shown.About = why.Sentence(), why.Change, review.Called(why.Container)
+			shown.Reason, shown.Change = why.Sentence(), why.Change
+			if why.Container != "" {
+				shown.About = why.Container
+			}
 		}
+		shown.About = review.Called(shown.About)
 		if record.Allowed != nil && *record.Allowed != d.allowed {
 			shown.Then = fmt.Sprintf("The record says otherwise: allowed = %t.", *record.Allowed)
 		}
@@ -118,11 +124,36 @@ func timeline(ctx context.Context, o reportOptions, page *review.PageOptions) er
 	})
 }
 
+// about is the container that a request is for: the one it names, or the one that was created under its id.
+func (x *explainer) about(record trace.Record) string {
+	var request struct {
+		ContainerID string `json:"container_id"`
+		OCI         *struct{ Annotations map[string]string }
+	}
+	if json.Unmarshal(record.Request, &request) != nil {
+		return "" // it is only to be shown
+	}
+	if request.OCI != nil {
+		if name := request.OCI.Annotations["io.kubernetes.cri.container-name"]; name != "" {
+			return engine.OneLine(name, 80)
+		}
+		return policydata.SandboxContainer
+	}
+	var state struct {
+		PState map[string]any `json:"pstate"`
+	}
+	if json.Unmarshal(x.engine.State().Possible[0], &state) != nil {
+		return ""
+	}
+	name, _ := state.PState["container:"+request.ContainerID].(string)
+	return engine.OneLine(name, 80)
+}
+
 // joinAlike adds a decision, or counts it with the one before that is like it.
 func joinAlike(list []review.Decision, d review.Decision) []review.Decision {
 	if n := len(list); n > 0 {
 		last := list[n-1]
-		if last.Kind == d.Kind && last.Case == d.Case && last.Allowed && d.Allowed && d.Then == last.Then {
+		if last.Kind == d.Kind && last.About == d.About && last.Case == d.Case && last.Allowed && d.Allowed && d.Then == last.Then {
 			list[n-1].Count++
 			return list
 		}

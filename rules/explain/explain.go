@@ -59,7 +59,7 @@ type Phrase string
 // What a finding says of things that are there or not.
 const (
 	missing Phrase = "missing"
-	present Phrase = "there"
+	present Phrase = "present"
 	once    Phrase = "once"
 	twice   Phrase = "twice"
 )

@@ -237,7 +237,7 @@ func (s *Subject) changers() []string {
 			out = append(out, "Nobody, once it is active: the rules deny every SetPolicyRequest.")
 		}
 	}
-	out = append(out, "At the start of the pod whoever deploys it: the policy counts only if its SHA-256 is what the hardware attests (HOSTDATA, MRCONFIGID or a PCR) and a verifier compares it. The digest above is that number.")
+	out = append(out, "At the start of the pod whoever deploys it: the policy counts only if its SHA-256 is what the hardware attests (HOSTDATA, MRCONFIGID or a PCR) and a verifier compares it. The digest above is that number; where the policy travels in initdata it is the digest of that document instead (policyctl digest --initdata).")
 	return out
 }
 

@@ -75,9 +75,10 @@ func (s *speaker) pod(p *policydata.Policy) {
 	s.may("a name that matches %s", p.Sandbox.Name)
 	s.may("%s", or("namespace "+p.Sandbox.Namespace, "any namespace", p.Sandbox.Namespace == ""))
 	s.may("host name %s", or(p.Sandbox.Hostname, "of any value", p.Sandbox.Hostname == ""))
-	if p.Order == policydata.OrderEnforced {
-		s.must("containers come in the order of the manifest")
+	if p.Order != policydata.OrderFree {
+		s.must("containers come in the order of the manifest (order %s)", p.Order)
 	}
+	s.may("%s", or("process namespaces of the containers' own", "one process namespace for the pod", p.Sandbox.PIDNS))
 	for _, st := range p.Sandbox.Storages {
 		s.may("sandbox storage %s", storageWords(st))
 	}
@@ -114,6 +115,7 @@ func (s *speaker) pod(p *policydata.Policy) {
 	for _, dir := range p.Common.SharedDirs {
 		s.may("shared files below %s", dir)
 	}
+	s.may("block storages below %s", p.Common.StorageDir)
 }
 
 func (s *speaker) requests(r policydata.Requests) {
@@ -160,6 +162,7 @@ func (s *speaker) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
 	s.subject = "container " + Called(name)
 	s.may("runs %s", commandLine(argumentsOf(c)))
+	s.may("as a %s", c.Type)
 	s.may("in directory %s", c.Cwd)
 	s.may("as %s", user(c.User))
 	s.image(c.Image)
@@ -242,6 +245,9 @@ func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 	for _, path := range paths.Readonly {
 		s.must("%s is read-only", path)
 	}
+	for _, pattern := range paths.Optional {
+		s.may("masking of paths that match %s", pattern)
+	}
 	for _, namespace := range c.Namespaces {
 		s.must("has a namespace of its own: %s", namespace)
 	}
@@ -259,8 +265,12 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 	}
 	for _, destination := range sorted(c.Mounts) {
 		m := c.Mounts[destination]
-		s.may("mount %s of %s %s (%s)%s", destination, m.Type, from(m), strings.Join(slices.Sorted(slices.Values(m.Options)), ","),
+		words := fmt.Sprintf("mount %s of %s %s (%s)%s", destination, m.Type, from(m), strings.Join(slices.Sorted(slices.Values(m.Options)), ","),
 			or("", ", or none", m.MayBeMissing))
+		s.mayAs(string(m.From)+" "+words, words)
+		for _, option := range m.ExtraOptions {
+			s.may("mount %s with %s too", destination, option)
+		}
 	}
 	for _, st := range c.Storages {
 		s.may("storage %s", storageWords(st))
@@ -269,7 +279,7 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 		s.may("device %s", path)
 	}
 	if c.VFIO.Count > 0 {
-		s.may("%d passed-through devices %s (%s)", c.VFIO.Count, c.VFIO.Path, c.VFIO.Type)
+		s.may("%d passed-through devices %s (%s), annotated %s", c.VFIO.Count, c.VFIO.Path, c.VFIO.Type, c.VFIO.Annotation)
 	}
 }
 

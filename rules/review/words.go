@@ -51,6 +51,9 @@ func user(u policydata.User) string {
 	if len(more) > 0 {
 		s += ", also groups " + strings.Join(more, ", ")
 	}
+	if u.Username != "" {
+		s += ", named " + u.Username
+	}
 	return s
 }
 
@@ -81,8 +84,10 @@ func from(m policydata.Mount) string {
 		return "shared file or directory " + m.Source
 	case policydata.MountStorage:
 		return "block storage of volume " + m.Source
+	case policydata.MountExact:
+		return m.Source
 	}
-	return m.Source
+	return string(m.From) + " " + m.Source
 }
 
 // access is ro or rw, by the options of a mount.
