@@ -59,6 +59,9 @@ func TestTheRootPackagesDoNotImportOneAnother(t *testing.T) {
 	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
 		words := strings.Fields(strings.ReplaceAll(line, "portcullis/", ""))
 		from := words[0]
+		if strings.HasPrefix(from, "images/rootfs/guesttest") { // programs that only the guest test runs
+			continue
+		}
 		root, _, _ := strings.Cut(from, "/")
 		for _, to := range words[1:] {
 			target, _, _ := strings.Cut(to, "/")

@@ -150,6 +150,7 @@ func (o opaOptions) configuration(files guestFiles) (config, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		c, err = defaultConfig(), nil
 		c.forgetful = true
+		c.Binding.Initdata = "off" // guests of that era have none, and any disk of theirs would be searched for it
 		c.Policy.Default = firstThere(files.defaults)
 	}
 	if err != nil {
