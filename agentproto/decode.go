@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/runtime/protoiface"
 )
 
 // ErrUnknownField is wrapped by every [UnknownFieldError].
@@ -46,7 +48,8 @@ func (e *UnknownFieldError) under(name protoreflect.Name, suffix string) *Unknow
 // [*UnknownFieldError], found before anything is allocated. The cost of that
 // check follows the number of fields, not the length of wire.
 //
-// The message does not share memory with wire.
+// Bytes fields of the message share the memory of wire, which must not change
+// any more: a request of megabytes is not copied to be judged.
 func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
 	name := mt.Descriptor().FullName()
 	p, err := planOf(mt.Descriptor())
@@ -60,11 +63,28 @@ func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
 	if unknown != nil {
 		return nil, fmt.Errorf("decode %s: %w", name, unknown)
 	}
-	m := mt.New().Interface()
-	if err := proto.Unmarshal(wire, m); err != nil {
+	m := mt.New()
+	if err := unmarshalShared(m, wire); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", name, err)
 	}
-	return m, nil
+	return m.Interface(), nil
+}
+
+// unmarshalShared is proto.Unmarshal into a new message without copying bytes
+// fields. The generated code's own method takes that flag; proto.Unmarshal does not.
+func unmarshalShared(m protoreflect.Message, wire []byte) error {
+	methods := m.ProtoMethods()
+	if methods == nil || methods.Unmarshal == nil {
+		return proto.Unmarshal(wire, m.Interface())
+	}
+	_, err := methods.Unmarshal(protoiface.UnmarshalInput{
+		Message:  m,
+		Buf:      wire,
+		Flags:    protoiface.UnmarshalAliasBuffer,
+		Resolver: protoregistry.GlobalTypes,
+		Depth:    protowire.DefaultRecursionLimit,
+	})
+	return err
 }
 
 // CheckUnknown refuses a decoded message that holds unknown fields at any depth,

@@ -111,8 +111,8 @@ func quietLibraries() { log.L.Logger.SetOutput(io.Discard) }
 // limitMemory lets the collector run less often than its default while there is room, and more often when there is not: a
 // guest's memory is small, and a decision's latency is the pod's.
 func limitMemory() {
-	debug.SetGCPercent(200)
-	debug.SetMemoryLimit(64 << 20)
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(24 << 20)
 }
 
 func notify(logger *slog.Logger, state string) {

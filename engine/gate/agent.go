@@ -33,7 +33,8 @@ type Dialer func(ctx context.Context) (net.Conn, error)
 // agentConn is a connection to the agent, made when first used and made again after it was lost. The agent cancels the
 // requests of a connection that is closed, which is how a client's disconnect reaches it: ttrpc has no cancel.
 type agentConn struct {
-	dial Dialer
+	dial      Dialer
+	encodings sync.Pool // *opaque of up to keepFrameBuffer bytes, for requests on their way
 
 	mu     sync.Mutex
 	client *ttrpc.Client
@@ -47,12 +48,34 @@ func (a *agentConn) call(ctx context.Context, m agentproto.Method, req, resp pro
 	if err != nil {
 		return err
 	}
-	err = client.Call(ctx, m.Service, m.Name, req, resp)
+	encoded, done, err := a.encode(req)
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = client.Call(ctx, m.Service, m.Name, encoded, resp)
 	if err == nil || isAnswer(err) || ctx.Err() != nil {
 		return err
 	}
 	a.drop(client)
 	return fmt.Errorf("%w: %w", ErrAgentLost, err)
+}
+
+// encode returns the encoding of a judged request; done gives its memory back, when ttrpc has sent it.
+func (a *agentConn) encode(req proto.Message) (encoded *opaque, done func(), err error) {
+	encoded, _ = a.encodings.Get().(*opaque)
+	if encoded == nil {
+		encoded = new(opaque)
+	}
+	encoded.wire, err = proto.MarshalOptions{}.MarshalAppend(encoded.wire[:0], req)
+	if err != nil {
+		return nil, nil, status.Error(codes.InvalidArgument, "request cannot be encoded")
+	}
+	return encoded, func() {
+		if cap(encoded.wire) <= keepFrameBuffer {
+			a.encodings.Put(encoded)
+		}
+	}, nil
 }
 
 // connect returns the live connection, dialing if there is none.
@@ -71,6 +94,7 @@ func (a *agentConn) connect(ctx context.Context) (*ttrpc.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAgentAbsent, err)
 	}
+	widen(conn)
 	var client *ttrpc.Client
 	ready := make(chan struct{})
 	client = ttrpc.NewClient(conn, ttrpc.WithOnClose(func() {

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,6 +16,7 @@ import (
 )
 
 const (
+	readAhead       = 16 << 10 // bytes; most frames arrive in one read with it
 	maxDiscard      = 16 << 20 // bytes; a longer frame ends the connection instead of being skipped
 	keepFrameBuffer = 1 << 20  // bytes; a larger buffer is given back once its frame is consumed
 )
@@ -27,6 +29,7 @@ const (
 // Only Read and Close differ from the connection's. Read is called by one goroutine.
 type filter struct {
 	net.Conn
+	in      *bufio.Reader // of Conn
 	tickets *tickets
 	known   func(service, method string) bool
 	drain   <-chan struct{} // closed: no further frame is read, Read blocks until Close
@@ -45,7 +48,8 @@ type filter struct {
 }
 
 func newFilter(ctx context.Context, conn net.Conn, g *Gate) *filter {
-	f := &filter{Conn: conn, tickets: g.tickets, known: g.known, drain: g.draining, log: g.log, quiet: g.quiet}
+	widen(conn)
+	f := &filter{Conn: conn, in: bufio.NewReaderSize(conn, readAhead), tickets: g.tickets, known: g.known, drain: g.draining, log: g.log, quiet: g.quiet}
 	f.ctx, f.close = context.WithCancel(ctx)
 	return f
 }
@@ -88,7 +92,7 @@ func (f *filter) readFrame() error {
 	if err := f.readHeader(); err != nil {
 		return err
 	}
-	length := int64(binary.BigEndian.Uint32(f.header[:4]))
+	length := int(binary.BigEndian.Uint32(f.header[:4]))
 	id := binary.BigEndian.Uint32(f.header[4:8])
 	switch {
 	case f.header[8] != typeRequest:
@@ -99,15 +103,12 @@ func (f *filter) readFrame() error {
 		return fmt.Errorf("frame of %d bytes: %w", length, ErrFrame)
 	}
 	f.lastID = id
-	if err := f.readMessage(int(length)); err != nil {
-		return err
-	}
-	return f.Conn.SetReadDeadline(time.Time{})
+	return f.readMessage(length)
 }
 
 // readHeader waits for a frame without limit, and then for the rest of its header until the frame's deadline.
 func (f *filter) readHeader() error {
-	if _, err := io.ReadFull(f.Conn, f.header[:1]); err != nil {
+	if _, err := f.in.Peek(1); err != nil {
 		return err
 	}
 	select {
@@ -116,18 +117,25 @@ func (f *filter) readHeader() error {
 		return net.ErrClosed
 	default:
 	}
-	if err := f.setDeadline(); err != nil {
+	return f.within(headerLen, func() error {
+		_, err := io.ReadFull(f.in, f.header[:])
 		return err
-	}
-	if _, err := io.ReadFull(f.Conn, f.header[1:]); err != nil {
-		return fmt.Errorf("read frame header: %w", inFrame(err))
-	}
-	return nil
+	})
 }
 
-func (f *filter) setDeadline() error {
-	if err := f.Conn.SetReadDeadline(time.Now().Add(f.tickets.limits.FrameTimeout)); err != nil {
-		return fmt.Errorf("set frame deadline: %w", err)
+// within reads n bytes by means of read, until the frame's deadline if they are not here already.
+func (f *filter) within(n int, read func() error) error {
+	waits := f.in.Buffered() < n
+	if waits {
+		if err := f.Conn.SetReadDeadline(time.Now().Add(f.tickets.limits.FrameTimeout)); err != nil {
+			return fmt.Errorf("set frame deadline: %w", err)
+		}
+	}
+	if err := read(); err != nil {
+		return fmt.Errorf("read frame: %w", inFrame(err))
+	}
+	if waits {
+		return f.Conn.SetReadDeadline(time.Time{})
 	}
 	return nil
 }
@@ -135,39 +143,35 @@ func (f *filter) setDeadline() error {
 // readMessage reads the message of length bytes that follows the header, once there is room for it.
 func (f *filter) readMessage(length int) error {
 	t, refusal := f.tickets.take(f.ctx, length)
-	if err := f.setDeadline(); err != nil { // waiting for room is not the client's delay
-		if t != nil {
-			t.release()
-		}
-		return err
-	}
 	if refusal != nil {
-		if _, err := io.CopyN(io.Discard, f.Conn, int64(length)); err != nil {
-			return fmt.Errorf("skip frame: %w", inFrame(err))
-		}
 		f.setMessage(appendRefusal(f.room(0), refusal))
-		return nil
+		return f.within(length, func() error {
+			_, err := f.in.Discard(length)
+			return err
+		})
 	}
 	message := f.room(length + ticketSuffix)[:headerLen+length]
-	if _, err := io.ReadFull(f.Conn, message[headerLen:]); err != nil {
-		t.release()
-		return fmt.Errorf("read frame: %w", inFrame(err))
+	err := f.within(length, func() error {
+		_, err := io.ReadFull(f.in, message[headerLen:])
+		return err
+	})
+	var e envelope
+	if err == nil {
+		e, err = parseEnvelope(message[headerLen:])
 	}
-	e, err := parseEnvelope(message[headerLen:])
-	if err != nil {
+	switch {
+	case err != nil:
 		t.release()
 		return err
-	}
-	if e.service == refusedService {
+	case e.service == refusedService:
 		t.release()
 		return fmt.Errorf("request for %s: %w", refusedService, ErrFrame)
-	}
-	if !f.known(e.service, e.method) {
+	case !f.known(e.service, e.method):
 		t.release() // the server answers UNIMPLEMENTED by itself
 		f.setMessage(message)
-		return nil
+	default:
+		f.setMessage(appendTicket(message, t.number))
 	}
-	f.setMessage(appendTicket(message, t.number))
 	return nil
 }
 
