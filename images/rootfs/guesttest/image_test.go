@@ -29,7 +29,11 @@ var (
 func modules(t *testing.T) []string {
 	t.Helper()
 	files := map[string]string{}
-	err := filepath.WalkDir(artifact(t, "modules"), func(path string, _ os.DirEntry, err error) error {
+	root, err := filepath.EvalSymlinks(artifact(t, "modules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
 		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok {
 			files[moduleName.Replace(name)] = path
 		}
