@@ -8,8 +8,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/runtime/protoiface"
 )
 
 // ErrUnknownField is wrapped by every [UnknownFieldError].
@@ -48,8 +46,8 @@ func (e *UnknownFieldError) under(name protoreflect.Name, suffix string) *Unknow
 // [*UnknownFieldError], found before anything is allocated. The cost of that
 // check follows the number of fields, not the length of wire.
 //
-// Bytes fields of the message share the memory of wire, which must not change
-// any more: a request of megabytes is not copied to be judged.
+// A large bytes field of the request itself shares the memory of wire, which
+// must not change any more: megabytes are not copied to be judged.
 func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
 	name := mt.Descriptor().FullName()
 	p, err := planOf(mt.Descriptor())
@@ -64,27 +62,54 @@ func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
 		return nil, fmt.Errorf("decode %s: %w", name, unknown)
 	}
 	m := mt.New()
-	if err := unmarshalShared(m, wire); err != nil {
+	rest, large := cutLarge(m.Descriptor(), wire)
+	if err := proto.Unmarshal(rest, m.Interface()); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", name, err)
+	}
+	if large.field != nil {
+		m.Set(large.field, protoreflect.ValueOfBytes(large.value))
 	}
 	return m.Interface(), nil
 }
 
-// unmarshalShared is proto.Unmarshal into a new message without copying bytes
-// fields. The generated code's own method takes that flag; proto.Unmarshal does not.
-func unmarshalShared(m protoreflect.Message, wire []byte) error {
-	methods := m.ProtoMethods()
-	if methods == nil || methods.Unmarshal == nil {
-		return proto.Unmarshal(wire, m.Interface())
+// shareFrom is the length from which a bytes field is not copied.
+const shareFrom = 64 << 10
+
+// largeField is a field that was cut out of an encoding.
+type largeField struct {
+	field protoreflect.FieldDescriptor // nil for none
+	value []byte                       // in the memory of the encoding
+}
+
+// cutLarge takes the one large bytes field out of a message's encoding, which
+// scan has found well-formed. With none, or with that field twice, the encoding
+// is returned as it is.
+func cutLarge(desc protoreflect.MessageDescriptor, wire []byte) ([]byte, largeField) {
+	if len(wire) < shareFrom {
+		return wire, largeField{}
 	}
-	_, err := methods.Unmarshal(protoiface.UnmarshalInput{
-		Message:  m,
-		Buf:      wire,
-		Flags:    protoiface.UnmarshalAliasBuffer,
-		Resolver: protoregistry.GlobalTypes,
-		Depth:    protowire.DefaultRecursionLimit,
-	})
-	return err
+	var cut largeField
+	start, end := 0, 0
+	for at := 0; at < len(wire); {
+		number, kind, n := protowire.ConsumeField(wire[at:])
+		if n < 0 {
+			return wire, largeField{}
+		}
+		field := desc.Fields().ByNumber(number)
+		switch {
+		case cut.field != nil && number == cut.field.Number():
+			return wire, largeField{}
+		case n >= shareFrom && kind == protowire.BytesType && field != nil && field.Kind() == protoreflect.BytesKind && !field.IsList():
+			_, _, tag := protowire.ConsumeTag(wire[at:])
+			value, _ := protowire.ConsumeBytes(wire[at+tag:])
+			cut, start, end = largeField{field, value}, at, at+n
+		}
+		at += n
+	}
+	if cut.field == nil {
+		return wire, largeField{}
+	}
+	return append(wire[:start:start], wire[end:]...), cut
 }
 
 // CheckUnknown refuses a decoded message that holds unknown fields at any depth,
