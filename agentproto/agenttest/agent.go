@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/containerd/ttrpc"
 
@@ -21,6 +22,9 @@ type Options struct {
 	Version string
 	// Programs are executables by their base name, before the built-in ones.
 	Programs map[string]Program
+	// EndsWithSandbox ends the agent after DestroySandbox, as the real one's process
+	// does. Else it serves on.
+	EndsWithSandbox bool
 	// MaxRequests is how many requests [Agent.Requests] keeps; 0 is 1024. At most
 	// 16 MiB are kept in any case.
 	MaxRequests int
@@ -57,8 +61,8 @@ func New(options Options) *Agent {
 	return &Agent{options: options, hooks: newHooks(options.MaxRequests)}
 }
 
-// Serve answers the connections of raw until ctx ends, [Agent.Kill] or
-// [Agent.Close]; it then returns nil. Several listeners share one state.
+// Serve answers the connections of raw until ctx ends, [Agent.Kill], [Agent.Close]
+// or what [Options.EndsWithSandbox] says; it then returns nil. Several listeners share one state.
 func (a *Agent) Serve(ctx context.Context, raw net.Listener) error {
 	l, sockets, err := a.begin(raw)
 	if err != nil {
@@ -126,6 +130,21 @@ func (a *Agent) Close() {
 	}
 }
 
+// lastWords is how long the answers in flight have when the agent ends by itself.
+const lastWords = 100 * time.Millisecond
+
+// retire ends a life as the agent does after DestroySandbox: its state is gone,
+// the answer to that is still sent.
+func (a *Agent) retire(l *life) {
+	a.mu.Lock()
+	if a.life == l {
+		a.life = nil
+	}
+	a.mu.Unlock()
+	time.Sleep(lastWords)
+	l.end()
+}
+
 // begin finds the current life, or starts one, and gives it a listener.
 func (a *Agent) begin(raw net.Listener) (*life, *listener, error) {
 	a.mu.Lock()
@@ -156,13 +175,14 @@ func (a *Agent) newLife() (*life, error) {
 		ctx:     ctx,
 		cancel:  cancel,
 	}
+	l.sandbox.retire = func() { go a.retire(l) }
 	behaviours := l.sandbox.behaviours()
 	services := make(map[string]map[string]ttrpc.Method)
 	for _, m := range agentproto.Methods() {
 		if services[m.Service] == nil {
 			services[m.Service] = make(map[string]ttrpc.Method)
 		}
-		services[m.Service][m.Name] = a.handler(m, behaviours[m.Name])
+		services[m.Service][m.Name] = a.handler(m, l.sandbox, behaviours[m.Name])
 	}
 	for name, methods := range services {
 		server.Register(name, methods)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -118,9 +117,9 @@ func TestContainerLife(t *testing.T) {
 	if string(read.GetData()) != "hello world\n" {
 		t.Errorf("read %q", read.GetData())
 	}
-	_, err := c.call("ReadStdout", &agentpb.ReadStreamRequest{ContainerId: "logger", Len: 100})
-	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "eof") {
-		t.Errorf("read behind the end: %v", err)
+	read = must[*agentpb.ReadStreamResponse](c, "ReadStdout", &agentpb.ReadStreamRequest{ContainerId: "logger", Len: 100})
+	if len(read.GetData()) != 0 {
+		t.Errorf("read behind the end: %q", read.GetData())
 	}
 
 	must[*emptypb.Empty](c, "ExecProcess", &agentpb.ExecProcessRequest{
@@ -129,7 +128,7 @@ func TestContainerLife(t *testing.T) {
 	if wait := must[*agentpb.WaitProcessResponse](c, "WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app", ExecId: "probe"}); wait.GetStatus() != 1 {
 		t.Errorf("exit code %d, want 1", wait.GetStatus())
 	}
-	_, err = c.call("WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app", ExecId: "probe"})
+	_, err := c.call("WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app", ExecId: "probe"})
 	if status.Code(err) != codes.NotFound {
 		t.Errorf("second wait: %v", err)
 	}
@@ -142,8 +141,12 @@ func TestContainerLife(t *testing.T) {
 
 	must[*emptypb.Empty](c, "SignalProcess", &agentpb.SignalProcessRequest{ContainerId: "app", Signal: uint32(syscall.SIGWINCH)})
 	must[*emptypb.Empty](c, "SignalProcess", &agentpb.SignalProcessRequest{ContainerId: "app", Signal: uint32(syscall.SIGTERM)})
-	if wait := must[*agentpb.WaitProcessResponse](c, "WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app"}); wait.GetStatus() != 143 {
-		t.Errorf("exit code %d, want 143", wait.GetStatus())
+	if wait := must[*agentpb.WaitProcessResponse](c, "WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app"}); wait.GetStatus() != 137 {
+		t.Errorf("exit code %d, want 137", wait.GetStatus())
+	}
+	_, err = c.call("WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app"})
+	if status.Code(err) != codes.NotFound {
+		t.Errorf("second wait for the first process: %v", err)
 	}
 	must[*emptypb.Empty](c, "RemoveContainer", &agentpb.RemoveContainerRequest{ContainerId: "app"})
 	must[*emptypb.Empty](c, "DestroySandbox", &agentpb.DestroySandboxRequest{})
@@ -175,9 +178,13 @@ func TestInputComesBackFromCat(t *testing.T) {
 	for {
 		reply, err := c.call("ReadStdout", &agentpb.ReadStreamRequest{ContainerId: "cat", Len: 1 << 30})
 		if err != nil {
+			t.Fatal(err)
+		}
+		data := reply.(*agentpb.ReadStreamResponse).GetData()
+		if len(data) == 0 {
 			break
 		}
-		got = append(got, reply.(*agentpb.ReadStreamResponse).GetData()...)
+		got = append(got, data...)
 	}
 	group.Wait()
 	if !slices.Equal(got, sent) {
@@ -198,9 +205,11 @@ func TestErrorsCarryTheAgentsCodes(t *testing.T) {
 		request proto.Message
 		want    codes.Code
 	}{
-		"start of an unknown container": {"StartContainer", &agentpb.StartContainerRequest{ContainerId: "x1"}, codes.NotFound},
-		"exec in an unknown container":  {"ExecProcess", &agentpb.ExecProcessRequest{ContainerId: "x1"}, codes.NotFound},
-		"wait for an unknown container": {"WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "x1"}, codes.NotFound},
+		"start of an unknown container": {"StartContainer", &agentpb.StartContainerRequest{ContainerId: "x1"}, codes.Internal},
+		"exec in an unknown container":  {"ExecProcess", &agentpb.ExecProcessRequest{ContainerId: "x1"}, codes.Internal},
+		"wait for an unknown container": {"WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "x1"}, codes.InvalidArgument},
+		"kill of an unknown container":  {"SignalProcess", &agentpb.SignalProcessRequest{ContainerId: "x1", Signal: 9}, codes.Internal},
+		"input of an unknown container": {"WriteStdin", &agentpb.WriteStreamRequest{ContainerId: "x1"}, codes.Internal},
 		"read of an unknown exec":       {"ReadStderr", &agentpb.ReadStreamRequest{ContainerId: "app", ExecId: "x1"}, codes.NotFound},
 		"stats of an unknown container": {"StatsContainer", &agentpb.StatsContainerRequest{ContainerId: "x1"}, codes.InvalidArgument},
 		"second container of one id":    {"CreateContainer", &agentpb.CreateContainerRequest{ContainerId: "app", OCI: spec}, codes.Internal},
@@ -301,11 +310,11 @@ func TestHandlersEndWithTheirConnection(t *testing.T) {
 	c.run("app", "server")
 	go func() {
 		defer close(ended)
-		if _, err := c.call("WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app"}); err == nil {
-			t.Error("wait returned without an exit")
+		if _, err := c.call("ReadStdout", &agentpb.ReadStreamRequest{ContainerId: "app", Len: 1}); err == nil {
+			t.Error("read returned without output")
 		}
 	}()
-	if err := agent.Await(c.ctx, "WaitProcess", 1); err != nil {
+	if err := agent.Await(c.ctx, "ReadStdout", 1); err != nil {
 		t.Fatal(err)
 	}
 	c.rpc.Close()
@@ -350,6 +359,27 @@ func TestKillEndsCallsAndLeavesAStaleSocket(t *testing.T) {
 	must[*agentpb.HealthCheckResponse](dial(t, path), "Check", &agentpb.CheckRequest{})
 	if got := agent.Containers(); len(got) != 0 {
 		t.Errorf("containers %v after a restart", got)
+	}
+}
+
+func TestTheAgentEndsAfterDestroySandbox(t *testing.T) {
+	agent := agenttest.New(agenttest.Options{EndsWithSandbox: true})
+	defer agent.Close()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	done := make(chan error, 1)
+	raw, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- agent.Serve(context.Background(), raw) }()
+	c := dial(t, path)
+	c.run("app", "server")
+	must[*emptypb.Empty](c, "DestroySandbox", &agentpb.DestroySandboxRequest{})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := agent.Exit("app", "", 0); !errors.Is(err, agenttest.ErrNotServing) {
+		t.Errorf("got %v, want ErrNotServing", err)
 	}
 }
 

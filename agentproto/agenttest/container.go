@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"portcullis/agentproto/agentpb"
@@ -38,7 +39,7 @@ func (s *sandbox) createContainer(_ context.Context, q *agentpb.CreateContainerR
 }
 
 func (s *sandbox) startContainer(_ context.Context, q *agentpb.StartContainerRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.NotFound, func(c *container) error {
+	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
 		if c.running {
 			return status.Error(codes.Internal, "container is running already")
 		}
@@ -49,7 +50,7 @@ func (s *sandbox) startContainer(_ context.Context, q *agentpb.StartContainerReq
 }
 
 func (s *sandbox) removeContainer(_ context.Context, q *agentpb.RemoveContainerRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.NotFound, func(c *container) error {
+	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
 		c.kill(killed)
 		delete(s.containers, q.GetContainerId())
 		return nil
@@ -57,7 +58,7 @@ func (s *sandbox) removeContainer(_ context.Context, q *agentpb.RemoveContainerR
 }
 
 func (s *sandbox) execProcess(_ context.Context, q *agentpb.ExecProcessRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.NotFound, func(c *container) error {
+	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
 		_, taken := c.processes[q.GetExecId()]
 		switch {
 		case q.GetProcess() == nil:
@@ -65,7 +66,7 @@ func (s *sandbox) execProcess(_ context.Context, q *agentpb.ExecProcessRequest) 
 		case !validID.MatchString(q.GetExecId()):
 			return status.Errorf(codes.Internal, "invalid exec ID: %q", q.GetExecId())
 		case taken:
-			return status.Errorf(codes.Internal, "exec %s exists already", q.GetExecId())
+			return status.Errorf(codes.Internal, "exec_id '%s' already exists", q.GetExecId())
 		case !c.running || c.first.ended():
 			return status.Error(codes.Internal, "container is not running")
 		}
@@ -86,27 +87,54 @@ func (p *process) ended() bool {
 }
 
 func (s *sandbox) signalProcess(_ context.Context, q *agentpb.SignalProcessRequest) (*emptypb.Empty, error) {
+	number := syscall.Signal(q.GetSignal())
+	if q.GetExecId() == "" && number == syscall.SIGKILL { // all of the container, by its cgroup
+		return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
+			c.kill(killed)
+			return nil
+		})
+	}
 	p, err := s.process(q.GetContainerId(), q.GetExecId())
 	if err != nil {
 		return nil, err
 	}
-	p.signal(syscall.Signal(q.GetSignal()))
+	if p.first && number == syscall.SIGTERM { // which a first process without a handler would not feel
+		number = syscall.SIGKILL
+	}
+	p.signal(number)
 	if !p.first || !p.ended() {
 		return &emptypb.Empty{}, nil
 	}
 	// Without its first process the others of a pid namespace end too.
-	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.NotFound, func(c *container) error {
+	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
 		c.kill(killed)
 		return nil
 	})
 }
 
-// waitProcess forgets an exec that has ended. The first process of a container is
-// kept until RemoveContainer.
+// waitedFor is the key of a *process in the context of WaitProcess.
+type waitedFor struct{}
+
+// find gives WaitProcess its process before the call is counted: who has awaited
+// the calls of several waiters can end the process, and each gets the exit code.
+func (s *sandbox) find(ctx context.Context, request proto.Message) context.Context {
+	if q, ok := request.(*agentpb.WaitProcessRequest); ok {
+		if p, err := s.process(q.GetContainerId(), q.GetExecId()); err == nil {
+			return context.WithValue(ctx, waitedFor{}, p)
+		}
+	}
+	return ctx
+}
+
+// waitProcess forgets a process that has ended: its output is lost, and there is
+// nothing to wait for again.
 func (s *sandbox) waitProcess(ctx context.Context, q *agentpb.WaitProcessRequest) (*agentpb.WaitProcessResponse, error) {
-	p, err := s.process(q.GetContainerId(), q.GetExecId())
-	if err != nil {
-		return nil, err
+	p, ok := ctx.Value(waitedFor{}).(*process)
+	if !ok {
+		var err error
+		if p, err = s.process(q.GetContainerId(), q.GetExecId()); err != nil {
+			return nil, err
+		}
 	}
 	select {
 	case <-p.done:
@@ -115,8 +143,13 @@ func (s *sandbox) waitProcess(ctx context.Context, q *agentpb.WaitProcessRequest
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.containers[q.GetContainerId()]; ok && c.processes[q.GetExecId()] == p {
-		delete(c.processes, q.GetExecId())
+	if c, ok := s.containers[q.GetContainerId()]; ok {
+		switch {
+		case c.first == p:
+			c.waited = true
+		case c.processes[q.GetExecId()] == p:
+			delete(c.processes, q.GetExecId())
+		}
 	}
 	return &agentpb.WaitProcessResponse{Status: p.code}, nil
 }
@@ -135,8 +168,11 @@ func (s *sandbox) resumeContainer(_ context.Context, q *agentpb.ResumeContainerR
 
 func (s *sandbox) setPaused(id string, paused bool) error {
 	return s.withContainer(id, codes.InvalidArgument, func(c *container) error {
-		if c.paused == paused || !c.running {
-			return status.Error(codes.Internal, "container is not in a state for that")
+		switch {
+		case paused && c.paused:
+			return status.Error(codes.Internal, "failed to pause container: current status is: Paused")
+		case !paused && !c.paused:
+			return status.Errorf(codes.Internal, "container status is: %s, not paused", c.state())
 		}
 		c.paused = paused
 		return nil
@@ -168,6 +204,5 @@ func (s *sandbox) statsContainer(_ context.Context, q *agentpb.StatsContainerReq
 			},
 			PidsStats: &agentpb.PidsStats{Current: processes},
 		},
-		NetworkStats: []*agentpb.NetworkStats{{Name: "eth0", RxBytes: 1500 * n, RxPackets: n, TxBytes: 600 * n, TxPackets: n}},
 	}, nil
 }

@@ -8,13 +8,16 @@
 //     ([Options.SharedDir]);
 //   - a listener does not replace a stale socket, and leaves its own behind;
 //   - a handler's context ends when its connection does;
-//   - WaitProcess, ReadStdout, ReadStderr and GetOOMEvent block, and reading
-//     fails with "read meet eof" when the process has ended and all is read;
+//   - WaitProcess, ReadStdout, ReadStderr and GetOOMEvent block; reading returns
+//     nothing when the process has ended and all is read;
+//   - a process that was waited for is forgotten, its output with it;
+//   - SIGTERM ends the first process of a container as SIGKILL does;
+//   - the agent ends after DestroySandbox ([Options.EndsWithSandbox]);
 //   - WriteStdin without data closes the standard input;
-//   - CopyFile outside /run/kata-containers fails;
-//   - errors carry its codes: NOT_FOUND for a container or process that is not
-//     there, INVALID_ARGUMENT for it in Stats, Update, Pause and Resume, INTERNAL
-//     for the rest.
+//   - CopyFile outside /run/kata-containers/shared/containers fails;
+//   - errors carry its codes: NOT_FOUND for a process that is not there,
+//     INVALID_ARGUMENT for a container that is not in Wait, Signal, Read, CloseStdin,
+//     TtyWinResize, Stats, Update, Pause and Resume, INTERNAL for the rest.
 //
 // Processes are Go functions ([Program]) chosen by the name of their executable.
 // What needs a kernel is left out: mounts, devices, cgroups, files and network

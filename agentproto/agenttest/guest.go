@@ -16,7 +16,7 @@ import (
 )
 
 // sharedRoot is the tree below which CopyFile may write.
-const sharedRoot = "/run/kata-containers/"
+const sharedRoot = "/run/kata-containers/shared/containers/"
 
 func (s *sandbox) createSandbox(_ context.Context, q *agentpb.CreateSandboxRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
@@ -40,12 +40,15 @@ func (s *sandbox) destroySandbox(context.Context, *agentpb.DestroySandboxRequest
 		c.kill(killed)
 		delete(s.containers, id)
 	}
+	if s.options.EndsWithSandbox {
+		s.retire()
+	}
 	return &emptypb.Empty{}, nil
 }
 
 func (s *sandbox) copyFile(_ context.Context, q *agentpb.CopyFileRequest) (*emptypb.Empty, error) {
 	if !strings.HasPrefix(path.Clean(q.GetPath()), sharedRoot) {
-		return nil, status.Errorf(codes.Internal, "path %q is not below %s", q.GetPath(), sharedRoot)
+		return nil, status.Errorf(codes.Internal, "removing %q prefix from %s", sharedRoot, q.GetPath())
 	}
 	return &emptypb.Empty{}, nil
 }
@@ -63,7 +66,6 @@ func (s *sandbox) getGuestDetails(_ context.Context, q *agentpb.GuestDetailsRequ
 	details := &agentpb.GuestDetailsResponse{
 		AgentDetails: &agentpb.AgentDetails{
 			Version:         s.options.Version,
-			DeviceHandlers:  []string{"blk", "mmioblk", "vfio-pci"},
 			StorageHandlers: []string{"blk", "ephemeral", "image_guest_pull", "local", "overlayfs"},
 			SupportsSeccomp: true,
 		},
@@ -83,7 +85,7 @@ func (s *sandbox) getMetrics(context.Context, *agentpb.GetMetricsRequest) (*agen
 }
 
 func (s *sandbox) getDiagnosticData(_ context.Context, q *agentpb.GetDiagnosticDataRequest) (*agentpb.GetDiagnosticDataResponse, error) {
-	return &agentpb.GetDiagnosticDataResponse{}, s.withContainer(q.GetContainerId(), codes.NotFound, func(*container) error { return nil })
+	return &agentpb.GetDiagnosticDataResponse{}, s.withContainer(q.GetContainerId(), codes.Internal, func(*container) error { return nil })
 }
 
 func (s *sandbox) getVolumeStats(_ context.Context, q *agentpb.VolumeStatsRequest) (*agentpb.VolumeStatsResponse, error) {

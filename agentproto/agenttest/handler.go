@@ -23,7 +23,7 @@ func on[Q, R proto.Message](answer func(context.Context, Q) (R, error)) behaviou
 }
 
 // handler is the one path of all methods: record, hooks, behaviour.
-func (a *Agent) handler(m agentproto.Method, answer behaviour) ttrpc.Method {
+func (a *Agent) handler(m agentproto.Method, s *sandbox, answer behaviour) ttrpc.Method {
 	return func(ctx context.Context, unmarshal func(any) error) (_ any, err error) {
 		defer func() { // a panic here would end the test binary
 			if p := recover(); p != nil {
@@ -34,6 +34,7 @@ func (a *Agent) handler(m agentproto.Method, answer behaviour) ttrpc.Method {
 		if err := unmarshal(request); err != nil {
 			return nil, err
 		}
+		ctx = s.find(ctx, request)
 		if err := a.hooks.enter(ctx, Request{Service: m.Service, Method: m.Name, Message: request}); err != nil {
 			return nil, statusError(err)
 		}

@@ -15,6 +15,7 @@ type sandbox struct {
 	options  Options
 	ctx      context.Context // of the life
 	programs sync.WaitGroup
+	retire   func()      // ends the agent soon
 	oom      chan string // container ids
 
 	mu         sync.Mutex
@@ -29,6 +30,7 @@ type sandbox struct {
 type container struct {
 	running   bool
 	paused    bool
+	waited    bool // somebody has had the exit code of first
 	first     *process
 	processes map[string]*process // by exec id; the first is not among them
 	samples   uint64              // how often its figures were asked for
@@ -88,26 +90,43 @@ func (s *sandbox) withContainer(id string, missing codes.Code, do func(*containe
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.containers[id]
-	if !ok {
+	switch {
+	case !ok && missing == codes.Internal:
 		return status.Error(missing, "Invalid container id")
+	case !ok:
+		return status.Error(missing, "invalid container id")
 	}
 	return do(c)
 }
 
 // process finds a process. An empty exec id, or the container's, is the first one.
-func (s *sandbox) process(containerID, execID string) (p *process, err error) {
-	err = s.withContainer(containerID, codes.NotFound, func(c *container) error {
-		p = c.first
-		if execID == "" || execID == containerID {
-			return nil
-		}
-		var ok bool
-		if p, ok = c.processes[execID]; !ok {
-			return status.Error(codes.NotFound, "Invalid exec id")
-		}
-		return nil
-	})
-	return p, err
+func (s *sandbox) process(containerID, execID string) (*process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.containers[containerID]
+	if !ok {
+		return nil, status.Error(codes.InvalidArgument, "Invalid container id")
+	}
+	switch p, ok := c.processes[execID]; {
+	case ok:
+		return p, nil
+	case execID != "" && (execID != containerID || c.waited):
+		return nil, status.Error(codes.NotFound, "Process not found: invalid exec id")
+	case c.waited:
+		return nil, status.Error(codes.NotFound, "Process not found: init process missing")
+	}
+	return c.first, nil
+}
+
+// state is the agent's word for the container's state.
+func (c *container) state() string {
+	switch {
+	case c.paused:
+		return "Paused"
+	case c.running:
+		return "Running"
+	}
+	return "Created"
 }
 
 // stop ends all processes; none starts after it.

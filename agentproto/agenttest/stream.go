@@ -18,7 +18,7 @@ const maxRead = 1 << 20
 func (s *sandbox) writeStdin(ctx context.Context, q *agentpb.WriteStreamRequest) (*agentpb.WriteStreamResponse, error) {
 	p, err := s.process(q.GetContainerId(), q.GetExecId())
 	if err != nil {
-		return nil, err
+		return nil, status.Error(codes.Internal, status.Convert(err).Message())
 	}
 	if len(q.GetData()) == 0 {
 		p.stdin.close()
@@ -48,17 +48,14 @@ func (s *sandbox) read(ctx context.Context, q *agentpb.ReadStreamRequest, of fun
 		return nil, err
 	}
 	if q.GetLen() == 0 {
-		return nil, status.Error(codes.Internal, "read meet eof")
+		return &agentpb.ReadStreamResponse{}, nil
 	}
 	data := make([]byte, min(q.GetLen(), maxRead))
 	n, err := of(p).read(ctx, data)
-	if errors.Is(err, io.EOF) {
-		return nil, status.Error(codes.Internal, "read meet eof")
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return &agentpb.ReadStreamResponse{Data: data[:n]}, nil
+	return &agentpb.ReadStreamResponse{Data: data[:n]}, nil // nothing is the end
 }
 
 func (s *sandbox) closeStdin(_ context.Context, q *agentpb.CloseStdinRequest) (*emptypb.Empty, error) {
