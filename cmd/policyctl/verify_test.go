@@ -190,7 +190,7 @@ pod         complete
 // statusSocket answers one connection with s.
 func (d desk) statusSocket(s binding.Status) string {
 	d.t.Helper()
-	path := filepath.Join(d.dir, "status.sock")
+	path := filepath.Join(d.t.TempDir(), "status.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		d.t.Fatal(err)
