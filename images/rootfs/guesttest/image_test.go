@@ -3,7 +3,6 @@ package guesttest
 import (
 	"bytes"
 	"debug/elf"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -11,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"portcullis/images/verity"
@@ -201,29 +199,21 @@ func flip(t *testing.T, image, file string) {
 	}
 }
 
-// baseTree unpacks the Debian tree once.
-var baseTree = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "guesttest")
-	if err != nil {
-		return "", err
+// unpack puts the Debian tree into a new directory.
+func unpack(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "root")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	out, err := exec.Command("tar", "-C", dir, "-xf", filepath.Join(os.Getenv("PORTCULLIS_GUEST"), "base.tar")).CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, err
-})
+	run(t, nil, "tar", "-C", dir, "-xf", artifact(t, "base.tar"))
+	return dir
+}
 
 // systemdTree is a guest's tree with policyd, the fake agent and the tests.
 func systemdTree(t *testing.T, p pod, o installOptions) string {
 	t.Helper()
-	artifact(t, "base.tar")
-	base, err := baseTree()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(t.TempDir(), "root")
-	run(t, nil, "cp", "-a", "--reflink=auto", base, dir)
+	dir := unpack(t)
 	install(t, dir, o)
 	putTests(t, dir, p)
 	putUnits(t, dir)
