@@ -10,7 +10,7 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLA
 GUEST_TAGS := nethttpomithttp2
 
 # What the tests run against besides our own code: a TPM, its tools, dm-verity's reference, a containerd.
-TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd
+TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd systemd
 OPA := $(BIN)/opa
 STATICCHECK := $(BIN)/staticcheck
 
