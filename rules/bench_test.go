@@ -3,6 +3,7 @@ package rules_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -91,10 +92,24 @@ func createInput(tb testing.TB, p *policydata.Policy, n, links int) ast.Value {
 	tb.Helper()
 	r := emulator(p).CreateContainer(fmt.Sprintf("container-%d", n))
 	process := r.Input["OCI"].(map[string]any)["Process"].(map[string]any)
+	env := process["Env"].([]any)
+	for i, e := range env {
+		name, _, _ := strings.Cut(e.(string), "=")
+		if v, ok := kubernetesLinks[name]; ok {
+			env[i] = name + "=" + v
+		}
+	}
 	for i := range links {
 		process["Env"] = append(process["Env"].([]any), fmt.Sprintf("SERVICE_%d_PORT_8%02d_TCP=tcp://10.0.1.%d:8%02d", i, i, i, i))
 	}
 	return value(tb, r)
+}
+
+// kubernetesLinks are the variables of the API server's service, as kubelet writes them.
+var kubernetesLinks = map[string]string{
+	"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "KUBERNETES_SERVICE_PORT_HTTPS": "443",
+	"KUBERNETES_PORT": "tcp://10.96.0.1:443", "KUBERNETES_PORT_443_TCP": "tcp://10.96.0.1:443",
+	"KUBERNETES_PORT_443_TCP_PROTO": "tcp", "KUBERNETES_PORT_443_TCP_PORT": "443", "KUBERNETES_PORT_443_TCP_ADDR": "10.96.0.1",
 }
 
 func value(tb testing.TB, r rulestest.Request) ast.Value {

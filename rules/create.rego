@@ -6,25 +6,28 @@ package agent_policy
 import rego.v1
 
 CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
+	container
+	instance_ok
+	order_ok
 	type_ok
 	plain_ok
 	id_ok
-	instance_ok
-	order_ok
 	process_ok
 	args_ok
 	capabilities_ok
-	linux_ok
-	namespaces_ok
-	paths_ok
-	sysctl_ok
 	stdio_ok
-	image_ok
+	cpu_ok
+	control_group_ok
+	linux_devices_ok
+	devices_ok
+	paths_ok
+	namespaces_ok
+	sysctl_ok
 	identity_ok
 	pod_ok
 	annotations_ok
-	devices_ok
-	storages_ok
+	image_annotation_ok
+	files_ok
 	mounts_ok
 	env_ok(container, input.OCI.Process.Env, policy.strict.env)
 }
@@ -37,19 +40,21 @@ type_ok if {
 	not input.OCI.Annotations["io.kubernetes.cri.container-name"] == "$sandbox"
 	input.OCI.Annotations["io.kubernetes.cri.container-type"] == container.type
 	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == concat("_", ["pod", container.type])
-	input.sandbox_pidns == container.pidns
 }
 
-# What no container may ask for: code of the host's (hooks), other platforms,
-# profiles and mappings that no manifest can express.
+# What this container is by itself; and what none may ask for: code of the host's
+# (hooks), other platforms, profiles and mappings that no manifest can express.
 plain_ok if {
+	c := container
 	object.subset(input, {
+		"sandbox_pidns": c.pidns,
 		"string_user": null,
 		"OCI": {
 			"Hooks": null,
+			"Root": {"Readonly": c.readonly_root},
 			"Solaris": null,
 			"Windows": null,
-			"Process": {"SelinuxLabel": ""},
+			"Process": {"Cwd": c.cwd, "NoNewPrivileges": c.no_new_privileges, "SelinuxLabel": "", "Terminal": c.terminal},
 			"Linux": {
 				"IntelRdt": null,
 				"MountLabel": "",
@@ -59,23 +64,22 @@ plain_ok if {
 			},
 		},
 	})
-	input.shared_mounts == []
-	input.OCI.Process.Rlimits == []
-	input.OCI.Linux.UIDMappings == []
-	input.OCI.Linux.GIDMappings == []
-	input.OCI.Linux.Resources.Devices == []
+	linux := input.OCI.Linux
+	[input.shared_mounts, input.OCI.Process.Rlimits, linux.UIDMappings, linux.GIDMappings, linux.Resources.Devices] == [[], [], [], [], []]
 }
 
 # The id in the root path is the container's id.
 id_ok if {
 	safe_id(root_id)
-	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", root_id)
-	input.OCI.Root.Readonly == container.readonly_root
 	same_id
 }
 
-root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
+root_id := input.container_id if input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", input.container_id)
+
+else := id if {
 	around := split(policy.common.root_path, "$(container-id)")
+	id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1])
+	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", id)
 }
 
 same_id if {
@@ -90,23 +94,32 @@ same_id if {
 
 # Who the pod is. pod_ok holds every later container to it.
 pod := {
-	"id": input.OCI.Annotations["io.kubernetes.cri.sandbox-id"],
-	"name": input.OCI.Annotations["io.kubernetes.cri.sandbox-name"],
-	"namespace": input.OCI.Annotations["io.kubernetes.cri.sandbox-namespace"],
+	"id": annotations["io.kubernetes.cri.sandbox-id"],
+	"name": annotations["io.kubernetes.cri.sandbox-name"],
+	"namespace": annotations["io.kubernetes.cri.sandbox-namespace"],
 	"network": network_namespace,
-	"uid": object.get(input.OCI.Annotations, "io.kubernetes.cri.sandbox-uid", ""),
+	"uid": object.get(annotations, "io.kubernetes.cri.sandbox-uid", ""),
+} if {
+	annotations := input.OCI.Annotations
 }
 
+# What is pinned was found right when it was.
 identity_ok if {
+	pod_known
+	bundle := input.OCI.Annotations["io.katacontainers.pkg.oci.bundle_path"]
+	bundle == replace(policy.common.bundle_path, "$(container-id)", root_id)
+	hostname_ok
+	log_directory_ok
+}
+
+pod_known if data.pstate.pod == pod
+
+pod_known if {
 	regex.match(policy.sandbox.name, pod.name)
 	policy.sandbox.namespace in {"", pod.namespace}
 	regex.match(`^[a-z0-9][a-z0-9-]*$`, pod.namespace)
 	regex.match(`^[a-z0-9]{64}$`, pod.id)
 	regex.match(`^[0-9a-f-]*$`, pod.uid)
-	bundle := input.OCI.Annotations["io.katacontainers.pkg.oci.bundle_path"]
-	bundle == replace(policy.common.bundle_path, "$(container-id)", root_id)
-	hostname_ok
-	log_directory_ok
 }
 
 hostname_ok if usual_hostname(input.OCI.Hostname)
@@ -121,11 +134,16 @@ log_directory_ok if not input.OCI.Annotations["io.kubernetes.cri.sandbox-log-dir
 log_directory_ok if {
 	container.type == "sandbox"
 	path := input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"]
-	prefix := concat("", ["/var/log/pods/", pod.namespace, "_", pod.name, "_"])
-	startswith(path, prefix)
-	uid := trim_prefix(path, prefix)
+	uid := trim_prefix(path, concat("", ["/var/log/pods/", pod.namespace, "_", pod.name, "_"]))
 	regex.match(`^[0-9a-f-]+$`, uid)
 	pod.uid in {"", uid}
+}
+
+annotations_ok if {
+	fixed_annotations_ok
+	others := other_annotations
+	patterns := policy.common.annotations.patterns
+	count({key | some key, value in others; regex.match(patterns[key], value)}) == count(others)
 }
 
 annotations_ok if {

@@ -3,25 +3,14 @@ package agent_policy
 
 import rego.v1
 
-linux_ok if {
-	cpu_ok
-	control_group_ok
-	linux_devices_ok
-}
-
 # Shares and quotas are the host's, but not which CPUs, nor real time.
-cpu_ok if input.OCI.Linux.Resources.CPU == null
-
 cpu_ok if object.subset(input.OCI.Linux.Resources.CPU, {"Cpus": "", "Mems": "", "RealtimePeriod": 0, "RealtimeRuntime": 0})
+
+cpu_ok if input.OCI.Linux.Resources.CPU == null
 
 control_group_ok if {
 	regex.match(`^[0-9A-Za-z/:._-]*$`, input.OCI.Linux.CgroupsPath)
 	not contains(input.OCI.Linux.CgroupsPath, "..")
-}
-
-linux_devices_ok if {
-	input.OCI.Linux.Devices == []
-	container.devices == []
 }
 
 linux_devices_ok if {
@@ -39,21 +28,17 @@ linux_devices_ok if {
 }
 
 # One network namespace at most; it is the pod's, see pod_ok.
+namespaces_ok if input.OCI.Linux.Namespaces == own_namespaces
+
 namespaces_ok if {
 	network_namespace
-	types := [mount_or(n.Type) |
+	own_namespaces == [object.union(n, {"Type": object.get({"mnt": "mount"}, n.Type, n.Type)}) |
 		some n in input.OCI.Linux.Namespaces
 		not n.Type in {"network", "cgroup"}
-		n.Path == ""
 	]
-	types == container.namespaces
-	ignored := [1 | some n in input.OCI.Linux.Namespaces; n.Type in {"network", "cgroup"}]
-	count(types) + count(ignored) == count(input.OCI.Linux.Namespaces)
 }
 
-mount_or(type) := "mount" if type == "mnt"
-
-mount_or(type) := type if type != "mnt"
+own_namespaces := [{"Path": "", "Type": type} | some type in container.namespaces]
 
 network_namespace := concat("", paths) if {
 	paths := [n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"]
@@ -100,7 +85,8 @@ sysctl_complete if object.subset(input.OCI.Linux.Sysctl, container.sysctl.fixed)
 
 sysctl_complete if policy.strict.sysctl == "optional"
 
-# Agent devices: block devices of the manifest, one to one, and VFIO.
+# Agent devices: block devices of the manifest, one to one, and VFIO. Those that
+# are hot-plugged have an annotation each; cold-plugged ones annotations alone.
 devices_ok if {
 	input.devices == []
 	container.devices == []
@@ -118,38 +104,23 @@ devices_ok if {
 	vfio := [d | some d in input.devices; startswith(d.container_path, vfio_path)]
 	count(plain) + count(vfio) == count(input.devices)
 	every d in vfio {
-		vfio_ok(d)
-	}
-	vfio_numbers_ok([number |
-		some d in vfio
 		number := trim_prefix(d.container_path, vfio_path)
-	])
+		regex.match(`^[0-9]+$`, number)
+		object.subset(d, {"id": concat("", ["vfio", number]), "type_": container.vfio.type, "vm_path": ""})
+		count(d.options) > 0
+		every option in d.options {
+			regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]=[0-9a-f]{2}/[0-9a-f]{2}$`, option)
+		}
+	}
+	numbers := {trim_prefix(d.container_path, vfio_path) | some d in vfio}
+	count(numbers) == count(vfio)
+	count(numbers) in {0, container.vfio.count}
+	count(numbers - vfio_annotated) == 0
+	count(vfio_annotated) == container.vfio.count
 }
 
 vfio_path := container.vfio.path if container.vfio.count > 0
 
 else := "\u0000"
-
-vfio_ok(d) if {
-	number := trim_prefix(d.container_path, vfio_path)
-	regex.match(`^[0-9]+$`, number)
-	d.id == concat("", ["vfio", number])
-	d.type_ == container.vfio.type
-	d.vm_path == ""
-	count(d.options) > 0
-	every option in d.options {
-		regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]=[0-9a-f]{2}/[0-9a-f]{2}$`, option)
-	}
-}
-
-# Hot-plugged: each device has its annotation. Cold-plugged: annotations alone.
-vfio_numbers_ok(numbers) if {
-	count(numbers) in {0, container.vfio.count}
-	vfio_count_ok
-	count({number | some number in numbers}) == count(numbers)
-	count({number | some number in numbers} - vfio_annotated) == 0
-}
-
-vfio_count_ok if count(vfio_annotated) == container.vfio.count
 
 vfio_annotated := {trim_prefix(key, "cdi.k8s.io/vfio") | some key, _ in input.OCI.Annotations; startswith(key, "cdi.k8s.io/vfio")}

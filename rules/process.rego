@@ -5,9 +5,6 @@ import rego.v1
 
 process_ok if {
 	process := input.OCI.Process
-	process.Terminal == container.terminal
-	process.Cwd == container.cwd
-	process.NoNewPrivileges == container.no_new_privileges
 	process.ApparmorProfile in policy.common.apparmor
 	input.OCI.Version in policy.common.oci_versions
 	console_ok(process)
@@ -47,14 +44,13 @@ arg_ok(key, _, arg) if arg == filled(container.arg_matches[key].template)
 arg_ok(key, _, arg) if regex.match(container.arg_matches[key].pattern, arg)
 
 # A template with what is known of the pod.
-filled(template) := strings.replace_n(
-	{
-		"$(sandbox-name)": this_pod.name,
-		"$(sandbox-namespace)": this_pod.namespace,
-		"$(sandbox-uid)": this_pod.uid,
-	},
-	template,
-)
+filled(template) := strings.replace_n(placeholders, template)
+
+placeholders := {
+	"$(sandbox-name)": this_pod.name,
+	"$(sandbox-namespace)": this_pod.namespace,
+	"$(sandbox-uid)": this_pod.uid,
+}
 
 this_pod := data.pstate.pod
 
@@ -63,60 +59,55 @@ this_pod := pod if not data.pstate.pod
 capabilities_ok if input.OCI.Process.Capabilities == policy.common.capabilities[container.capabilities]
 
 capabilities_ok if {
-	wanted := policy.common.capabilities[container.capabilities]
-	count(wanted) == 5
-	object.keys(input.OCI.Process.Capabilities) == object.keys(wanted)
-	every set, names in wanted {
-		got := input.OCI.Process.Capabilities[set]
-		count(got) == count(names)
-		every name in got {
-			trim_prefix(name, "CAP_") in {trim_prefix(wanted_name, "CAP_") | some wanted_name in names}
-		}
-		count({name | some name in got}) == count(got)
-	}
+	sorted_sets(input.OCI.Process.Capabilities) == sorted_sets(policy.common.capabilities[container.capabilities])
 }
 
-# The environment, by name: nothing twice, nothing unknown, nothing missing.
+sorted_sets(sets) := {set: [count(names), sort([trim_prefix(name, "CAP_") | some name in names])] | some set, names in sets}
+
+# The environment, by name: nothing twice, nothing unknown, nothing missing. The
+# usual one has the policy's fixed values, and one for each of its patterns.
+env_ok(c, env, _) if {
+	entries := {e | some e in env}
+	count(entries) == count(env)
+	fixed := fixed_env(c)
+	patterns := c.env.patterns
+	count(entries) == count(fixed) + count(patterns)
+	others := entries - fixed
+	names := {name |
+		some e in others
+		[name, value] := split(e, "=")
+		regex.match(patterns[name], value)
+	}
+	count(names) == count(others)
+	count(names) == count(patterns)
+}
+
+# Others may be there by name, or as links to services of names that the policy
+# does not use.
 env_ok(c, env, level) if {
 	entries := {e | some e in env}
-	names := {split(e, "=")[0] | some e in env}
-	count(names) == count(env)
-	fixed := {e | some e in c.env.fixed}
-	others := {split(e, "=")[0]: e | some e in (entries - fixed)}
-	own := env_names(c)
-	mine := object.filter(others, own)
-	usual := {name | some name, e in mine; [_, value] := split(e, "="); regex.match(c.env.patterns[name], value)}
-	every name, e in object.remove(mine, usual) {
-		own_env_ok(c, name, env_value(name, e))
-	}
-	free := object.remove(others, own)
-	links := {name | some pattern in policy.common.env.whole; some name, e in free; regex.match(pattern, e)}
-	every name, e in object.remove(free, links) {
-		regex.match(policy.common.env.names[name], env_value(name, e))
-	}
-	env_complete(level, ((fixed - entries) | (env_needed(c) - names)))
+	count(entries) == count(env)
+	fixed := fixed_env(c)
+	others := {e: split(e, "=")[0] | some e in (entries - fixed); contains(e, "=")}
+	names := {name | some name in others}
+	count(names) == count(entries - fixed)
+	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
+	known := {e | some e, name in others; regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))}
+	links := object.remove(others, known)
+	count({name | some name in links} & (object.keys(patterns) | {split(e, "=")[0] | some e in fixed})) == 0
+	count({e | some e, _ in links; some pattern in policy.common.env.whole; regex.match(pattern, e)}) == count(links)
+	env_complete(level, ((fixed - entries) | (object.keys(c.env.patterns) - names)))
 }
+
+fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, strings.replace_n(placeholders, template)]) | some name, template in c.env.templates}
 
 env_complete("optional", _) := true
 
 env_complete("required", missing) if count(missing) == 0
 
-env_needed(c) := object.keys(c.env.patterns) | object.keys(c.env.templates)
-
-env_names(c) := env_needed(c) | object.keys(c.env.optional)
-
-own_env_ok(c, name, value) if regex.match(c.env.patterns[name], value)
-
-own_env_ok(c, name, value) if value == filled(c.env.templates[name])
-
-own_env_ok(c, name, value) if regex.match(c.env.optional[name], value)
-
-env_value(name, e) := trim_prefix(e, prefix) if {
-	prefix := concat("", [name, "="])
-	startswith(e, prefix)
-}
-
 # Ports carry a stream past the requests that read and write it.
+stdio_ok if [input.stdin_port, input.stdout_port, input.stderr_port] == [0, 0, 0]
+
 stdio_ok if {
 	port_ok(input.stdin_port, container.stdin)
 	port_ok(input.stdout_port, policy.requests.read_stream)

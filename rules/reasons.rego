@@ -76,18 +76,18 @@ findings.CreateContainerRequest contains found if {
 	some found in detailed
 }
 
-failed_checks.type := ["OCI.Annotations[io.kubernetes.cri.container-type]", [container.type, input.OCI.Annotations["io.kubernetes.cri.container-type"]]] if not type_ok
+failed_checks.type := ["OCI.Annotations[io.kubernetes.cri.container-type]", [container.type, input.OCI.Annotations["io.kubernetes.cri.container-type"]]] if not create_type_ok
 
-failed_checks.plain := ["OCI", ["no hooks, mappings, profiles, limits or device rules of the host's", "some"]] if not plain_ok
+failed_checks.plain := ["OCI", ["no hooks, mappings, profiles, limits or device rules of the host's", "some"]] if not create_plain_ok
 
-failed_checks.id := ["OCI.Root", [{"Path": policy.common.root_path, "Readonly": container.readonly_root}, input.OCI.Root]] if not id_ok
+failed_checks.id := ["OCI.Root", [{"Path": policy.common.root_path, "Readonly": container.readonly_root}, input.OCI.Root]] if not create_id_ok
 
 failed_checks.instance := ["container_id", ["a container that does not exist yet", input.container_id]] if not instance_ok
 
 failed_checks.order := ["container_id", [container.after, "not yet"]] if not order_ok
 
 failed_checks.process := ["OCI.Process", [object.filter(wanted_process, differing), object.filter(input.OCI.Process, differing)]] if {
-	not process_ok
+	not create_process_ok
 	differing := {key | some key, value in wanted_process; input.OCI.Process[key] != value}
 }
 
@@ -104,7 +104,7 @@ failed_checks.capabilities := ["OCI.Process.Capabilities", [container.capabiliti
 	extra := {name | some name in input.OCI.Process.Capabilities[set]} - {name | some name in names}
 }]] if not capabilities_ok
 
-failed_checks.linux := ["OCI.Linux", [{"devices": container.devices}, object.filter(input.OCI.Linux, {"Devices", "CgroupsPath"})]] if not linux_ok
+failed_checks.linux := ["OCI.Linux", [{"devices": container.devices}, object.filter(input.OCI.Linux, {"Devices", "CgroupsPath"})]] if not create_linux_ok
 
 failed_checks.namespaces := ["OCI.Linux.Namespaces", [container.namespaces, input.OCI.Linux.Namespaces]] if not namespaces_ok
 
@@ -145,7 +145,7 @@ known_annotations := object.union_n([policy.common.annotations.patterns, contain
 
 detailed contains finding(container_name, "mounts", concat("", ["OCI.Mounts[", mount.destination, "]"]), [object.get(wanted_mounts, mount.destination, null), mount]) if {
 	not mounts_ok
-	some mount in unusual_mounts
+	some mount in input.OCI.Mounts
 	not mount_known(mount)
 }
 
@@ -160,8 +160,8 @@ detailed contains finding(container_name, "mounts", concat("", ["OCI.Mounts[", d
 
 detailed contains finding(container_name, "mounts", concat("", ["OCI.Mounts[", mount.destination, "]"]), ["one", "more"]) if {
 	not mounts_ok
-	some mount in other_mounts
-	count([1 | some other in other_mounts; other.destination == mount.destination]) > 1
+	some mount in input.OCI.Mounts
+	count([1 | some other in input.OCI.Mounts; other.destination == mount.destination]) > 1
 }
 
 detailed contains finding(container_name, "mounts", "OCI.Mounts", ["a storage for each volume", "one for several"]) if not volumes_ok
@@ -191,6 +191,10 @@ env_findings(c, at, env, level) := (unknown | missing) | twice if {
 		[wanted, got] := {true: ["its value in the policy", "another value"], false: ["no such variable", "there"]}[name in (fixed | env_names(c))]
 	}
 }
+
+env_needed(c) := object.keys(c.env.patterns) | object.keys(c.env.templates)
+
+env_names(c) := env_needed(c) | object.keys(c.env.optional)
 
 own_fixed(c, name) := [entry | some entry in c.env.fixed; split(entry, "=")[0] == name]
 
@@ -255,4 +259,80 @@ findings.CopyFileRequest contains finding("", "link", "symlink_target", ["a path
 	input.file_type == "Symlink"
 	copy_path_ok
 	not CopyFileRequest
+}
+
+# The checks of CreateContainer, each by itself and under the name that findings
+# have. They allow what CreateContainerRequest allows.
+CreateContainerChecks if {
+	create_type_ok
+	create_plain_ok
+	create_id_ok
+	instance_ok
+	order_ok
+	create_process_ok
+	args_ok
+	capabilities_ok
+	create_linux_ok
+	namespaces_ok
+	paths_ok
+	sysctl_ok
+	stdio_ok
+	create_image_ok
+	identity_ok
+	pod_ok
+	annotations_ok
+	devices_ok
+	storages_ok
+	mounts_ok
+	env_ok(container, input.OCI.Process.Env, policy.strict.env)
+}
+
+create_type_ok if {
+	type_ok
+	input.sandbox_pidns == container.pidns
+}
+
+create_plain_ok if {
+	object.subset(input, {
+		"string_user": null,
+		"OCI": {
+			"Hooks": null,
+			"Solaris": null,
+			"Windows": null,
+			"Process": {"SelinuxLabel": ""},
+			"Linux": {
+				"IntelRdt": null,
+				"MountLabel": "",
+				"RootfsPropagation": "",
+				"Seccomp": null,
+				"Resources": {"BlockIO": null, "Network": null, "Pids": null},
+			},
+		},
+	})
+	input.shared_mounts == []
+	input.OCI.Process.Rlimits == []
+	input.OCI.Linux.UIDMappings == []
+	input.OCI.Linux.GIDMappings == []
+	input.OCI.Linux.Resources.Devices == []
+}
+
+create_id_ok if {
+	id_ok
+	input.OCI.Root.Readonly == container.readonly_root
+}
+
+create_process_ok if {
+	process_ok
+	object.subset(input.OCI.Process, object.remove(wanted_process, {"User"}))
+}
+
+create_linux_ok if {
+	cpu_ok
+	control_group_ok
+	linux_devices_ok
+}
+
+create_image_ok if {
+	image_annotation_ok
+	image_pull_ok
 }

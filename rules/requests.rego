@@ -120,8 +120,7 @@ own_process if input.exec_id in {"", input.container_id}
 UpdateEphemeralMountsRequest if {
 	policy.requests.update_ephemeral_mounts
 	every s in input.storages {
-		s.driver == "ephemeral"
-		s.fstype == "tmpfs"
+		object.subset(s, {"driver": "ephemeral", "fstype": "tmpfs"})
 		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z.-]+)$`, s.mount_point)
 	}
 }

@@ -8,6 +8,7 @@
 package rules
 
 import (
+	"bytes"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -45,12 +46,12 @@ func UpstreamText() string {
 	return join(order("upstream.rego")) + "\n"
 }
 
-// join makes one module of the files, without comments, indentation and the spaces
-// around operators: the limit on the size of annotations counts every byte, and
-// people read the files.
+// join makes one module of the files, without comments, indentation, the spaces
+// around operators and the line breaks inside brackets: the limit on the size of
+// annotations counts every byte, and people read the files.
 func join(names []string) string {
-	var out strings.Builder
-	out.WriteString(header)
+	var out []byte
+	out = append(out, header...)
 	for _, name := range names {
 		text, err := files.ReadFile(name)
 		if err != nil {
@@ -62,11 +63,24 @@ func join(names []string) string {
 		}
 		for _, line := range strings.Split(strings.Trim(body, "\n"), "\n") {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				out.WriteString(tighten(line) + "\n")
+				out = appendLine(out, tighten(line))
 			}
 		}
 	}
-	return out.String()
+	return string(out)
+}
+
+// appendLine appends a line, to the one before it where a bracket or a comma says
+// that it goes on.
+func appendLine(text []byte, line string) []byte {
+	before := bytes.TrimSuffix(text, []byte("\n"))
+	switch {
+	case strings.ContainsAny(line[:1], "}])"):
+		text = bytes.TrimSuffix(before, []byte(","))
+	case bytes.ContainsAny(before[len(before)-1:], "{[(,|"):
+		text = before
+	}
+	return append(append(text, line...), '\n')
 }
 
 // tighten takes spaces away outside of strings.

@@ -54,13 +54,11 @@ order_ok if {
 	}
 }
 
-create_ops := array.concat(
-	[{"op": "add", "path": "/pstate/pod", "value": pod} | not data.pstate.pod],
-	[
-		{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
-		{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
-	],
-)
+create_ops := [
+	{"op": "add", "path": "/pstate/pod", "value": pod},
+	{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
+	{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
+]
 
 StartContainerRequest := {"allowed": true, "ops": [{
 	"op": "add",

@@ -4,10 +4,25 @@ package agent_policy
 import rego.v1
 
 # The image: annotation and pull source are the policy's, and the pull lands on
-# the container's own root.
-image_ok if {
-	image_annotation_ok
+# the container's own root. Few containers have other storages beside it.
+files_ok if {
+	container.storages == []
+	container.image.from == "guest-pull"
+	input.storages == [{
+		"driver": "image_guest_pull",
+		"driver_options": [pull_option],
+		"fs_group": null,
+		"fstype": "overlay",
+		"mount_point": input.OCI.Root.Path,
+		"options": [],
+		"shared": false,
+		"source": container.image.source,
+	}]
+}
+
+files_ok if {
 	image_pull_ok
+	storages_ok
 }
 
 image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.image-name", "") == container.image.annotation
@@ -23,12 +38,15 @@ image_pull_ok if {
 	[pull] := pulls
 	container.image.from == "guest-pull"
 	pull_source_ok(pull.source)
-	pull.mount_point == input.OCI.Root.Path
-	pull.fstype == "overlay"
-	pull.options == []
-	pull.fs_group == null
-	pull.shared == false
 	pull_metadata_ok(pull.driver_options)
+	object.remove(pull, ["driver_options", "source"]) == {
+		"driver": "image_guest_pull",
+		"fs_group": null,
+		"fstype": "overlay",
+		"mount_point": input.OCI.Root.Path,
+		"options": [],
+		"shared": false,
+	}
 }
 
 image_pull_ok if {
@@ -48,7 +66,9 @@ pull_source_ok(source) if source == container.image.source
 pull_source_ok(_) if policy.strict.image == "free"
 
 # The agent takes from it whether this is the sandbox container.
-pull_metadata_ok(options) if options == [concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])]
+pull_metadata_ok(options) if options == [pull_option]
+
+pull_option := concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])
 
 pull_metadata_ok(options) if {
 	[option] := options
@@ -108,16 +128,45 @@ else := s.mount_point
 
 device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.source)])
 
-# Mounts, one to one with the policy's.
+# Mounts, one to one with the policy's. The usual ones are exactly as the policy
+# has them, or are shared files, with its type and options in its order.
 mounts_ok if {
-	there := {m.destination | some m in other_mounts}
-	count(there) == count(other_mounts)
-	every m in unusual_mounts {
+	wanted := container.mounts
+	mounts := {m | some m in input.OCI.Mounts}
+	exact := {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
+		some destination, w in wanted
+		w.from == "exact"
+	}
+	base := {m | some m in policy.common.mounts[container.base_mounts]}
+	others := (mounts - base) - exact
+	prefix := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
+	shared := {m.destination |
+		some m in others
+		w := wanted[m.destination]
+		w.options == m.options
+		tail := trim_prefix(m.source, prefix)
+		regex.match(`^[a-z0-9]{16}-`, tail)
+		substring(tail, 17, -1) == w.source
+		w.type_ == m.type_
+		w.from == "shared"
+	}
+	count(shared) == count(others)
+	count(mounts) == count(input.OCI.Mounts)
+	count(mounts) == count(base) + count(wanted)
+}
+
+# Any others are looked at one by one.
+mounts_ok if {
+	there := {m.destination | some m in input.OCI.Mounts}
+	count(there) == count(input.OCI.Mounts)
+	every m in input.OCI.Mounts {
 		mount_ok(wanted_mounts[m.destination], m)
 	}
 	mounts_complete(object.keys(wanted_mounts) - there)
 	volumes_ok
 }
+
+wanted_mounts := object.union(container.mounts, {m.destination: object.union(m, {"from": "exact"}) | some m in policy.common.mounts[container.base_mounts]})
 
 mounts_complete(_) if policy.strict.mounts == "optional"
 
@@ -126,38 +175,6 @@ mounts_complete(missing) if {
 		wanted_mounts[destination].optional
 	}
 }
-
-# Those that every container has come first and as they are, or anywhere.
-base_first if array.slice(input.OCI.Mounts, 0, count(base_mounts)) == base_mounts
-
-base_mounts := policy.common.mounts[container.base_mounts]
-
-other_mounts := array.slice(input.OCI.Mounts, count(base_mounts), 10000) if base_first
-
-else := input.OCI.Mounts
-
-wanted_mounts := container.mounts if base_first
-
-else := object.union(container.mounts, base_by_destination)
-
-base_by_destination := {m.destination: object.union(m, {"from": "exact"}) | some m in base_mounts}
-
-# Most mounts are shared files with the policy's type and options in its order.
-usual_mounts := {m |
-	prefix := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
-	wanted := container.mounts
-	some m in other_mounts
-	w := wanted[m.destination]
-	w.options == m.options
-	w.type_ == m.type_
-	w.from == "shared"
-	startswith(m.source, prefix)
-	tail := trim_prefix(m.source, prefix)
-	regex.match(`^[a-z0-9]{16}-`, tail)
-	substring(tail, 17, -1) == w.source
-}
-
-unusual_mounts := [m | some m in other_mounts; not m in usual_mounts]
 
 mount_ok(wanted, m) if {
 	m.type_ == wanted.type_

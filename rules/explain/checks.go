@@ -9,12 +9,18 @@ import (
 )
 
 // checks holds each condition of the rule that decides by itself. Where several
-// rules could have allowed the request, it is the one that came furthest.
+// rules could have allowed the request, it is the one that came furthest. A rule
+// named <Request>Checks, without the word Request, stands for it: it says the same
+// in the order and under the names that are for people.
 func (s *session) checks() ([]Check, error) {
 	var best []Check
 	most := -1
-	for _, rule := range s.program.module.Rules {
-		if rule.Default || rule.Head.Name.Compare(ast.Var(s.kind)) != 0 {
+	decides := ast.Var(s.kind)
+	if forPeople := strings.TrimSuffix(s.kind, "Request") + "Checks"; s.program.has(forPeople) {
+		decides = ast.Var(forPeople)
+	}
+	for _, rule := range s.program.rules {
+		if rule.Default || rule.Head.Name.Compare(decides) != 0 {
 			continue
 		}
 		checks := s.checkBody(rule.Body)

@@ -58,7 +58,8 @@ func takeApart(text []byte) (source string, data any, err error) {
 
 // program is a compiled policy, with the reasons of our rules beside it where they fit.
 type program struct {
-	module   *ast.Module // as parsed
+	module   *ast.Module // the policy as parsed
+	rules    []*ast.Rule // its rules and those of the reasons, as parsed
 	caps     *ast.Capabilities
 	compiler *ast.Compiler
 	store    storage.Store
@@ -89,6 +90,7 @@ func compileAs(version ast.RegoVersion, source, reasons string) (*program, error
 			return nil, fmt.Errorf("parse %s: %w", name, err)
 		}
 		modules[name] = module
+		p.rules = append(p.rules, module.Copy().Rules...)
 	}
 	p.module = modules["policy.rego"].Copy()
 	p.compiler = ast.NewCompiler().WithCapabilities(p.caps).WithEnablePrintStatements(true)
@@ -108,14 +110,9 @@ func offline(version ast.RegoVersion) *ast.Capabilities {
 
 // has says whether the package has a rule of that name.
 func (p *program) has(name string) bool {
-	for _, module := range p.compiler.Modules {
-		for _, rule := range module.Rules {
-			if v, ok := rule.Head.Ref()[0].Value.(ast.Var); ok && string(v) == name {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.rules, func(rule *ast.Rule) bool {
+		return rule.Head.Ref()[0].Value.Compare(ast.Var(name)) == 0
+	})
 }
 
 func (p *program) setState(ctx context.Context, state any) error {
@@ -168,7 +165,7 @@ func plainValue(v any) (any, error) {
 // title makes the name of a rule that checks into the name of a check.
 func title(rule string) string {
 	rule = strings.TrimSuffix(rule, "_ok")
-	for _, family := range []string{"exec_", "sandbox_", "copy_"} {
+	for _, family := range []string{"create_", "exec_", "sandbox_", "copy_"} {
 		rule = strings.TrimPrefix(rule, family)
 	}
 	return strings.ReplaceAll(rule, "_", " ")
