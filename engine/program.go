@@ -7,7 +7,6 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
-	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/print"
 )
@@ -123,25 +122,28 @@ func callsPrint(module *ast.Module) bool {
 	return found
 }
 
-// query is one prepared reference into the policy.
-type query struct{ prepared rego.PreparedEvalQuery }
+// query is one prepared reference into the policy. It is evaluated by OPA's topdown itself: package rego would bring a compiler
+// to WebAssembly, a planner and bundles into the guest.
+type query struct {
+	body     ast.Body
+	context  ast.QueryCompiler // of body
+	compiler *ast.Compiler
+}
+
+// result is the variable that a query's body unifies with the document asked for.
+const result = ast.Var("result")
 
 func prepare(compiler *ast.Compiler, path ...string) (*query, error) {
 	ref := policyPackage.Copy()
 	for _, key := range path {
 		ref = ref.Append(ast.StringTerm(key))
 	}
-	r := rego.New(
-		rego.Compiler(compiler),
-		rego.Store(snapshots{}),
-		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(ref)))),
-		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
-	)
-	prepared, err := r.PrepareForEval(context.Background())
+	context := compiler.QueryCompiler()
+	body, err := context.Compile(ast.NewBody(ast.Equality.Expr(ast.NewTerm(ref), ast.NewTerm(result))))
 	if err != nil {
 		return nil, fmt.Errorf("prepare %v: %w", path, err)
 	}
-	return &query{prepared}, nil
+	return &query{body, context, compiler}, nil
 }
 
 func prepareOrNil(compiler *ast.Compiler, path ...string) *query {
@@ -160,22 +162,30 @@ func prepareOrNil(compiler *ast.Compiler, path ...string) *query {
 func (q *query) eval(ctx context.Context, data *snapshot, input ast.Value, hook print.Hook) (ast.Value, error) {
 	cancel := topdown.NewCancel()
 	defer context.AfterFunc(ctx, cancel.Cancel)()
-	rs, err := q.prepared.Eval(ctx,
-		rego.EvalParsedInput(input),
-		rego.EvalTransaction(data),
-		rego.EvalExternalCancel(cancel),
-		rego.EvalMetrics(metrics.NoOp()),
-		rego.EvalPrintHook(hook),
-	)
+	evaluation := topdown.NewQuery(q.body).
+		WithQueryCompiler(q.context).
+		WithCompiler(q.compiler).
+		WithStore(snapshots{}).
+		WithTransaction(data).
+		WithCancel(cancel).
+		WithMetrics(metrics.NoOp()).
+		WithPrintHook(hook)
+	if input != nil {
+		evaluation = evaluation.WithInput(ast.NewTerm(input))
+	}
+	var values []ast.Value
+	err := evaluation.Iter(ctx, func(r topdown.QueryResult) error {
+		values = append(values, r[result].Value)
+		return nil
+	})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrEvaluation, OneLine(err.Error(), 200))
 	}
-	if len(rs) != 1 || len(rs[0].Expressions) != 1 {
+	if len(values) != 1 {
 		return nil, nil
 	}
-	v, _ := rs[0].Expressions[0].Value.(ast.Value)
-	return v, nil
+	return values[0], nil
 }

@@ -14,6 +14,7 @@ var foreign = []string{
 	"github.com/google/go-tdx-guest/verify", "github.com/google/go-tdx-guest/validate", "github.com/spf13/cobra",
 	"portcullis/measure/evidence", "portcullis/rules/generate", "portcullis/images", "portcullis/agentproto/agenttest",
 	"portcullis/hostdata/hostdatatest", "portcullis/measure/measuretest", "testing",
+	"github.com/open-policy-agent/opa/v1/rego", // which links OPA's compiler to WebAssembly, planner and bundles
 }
 
 // allowedYAML is what OPA itself links.
