@@ -12,7 +12,7 @@ import (
 )
 
 // maxResident is what policyd may have in memory after the demo's pod, in bytes.
-const maxResident = 40_000_000
+const maxResident = 35_000_000
 
 func TestResidentAfterThePodOfTheDemo(t *testing.T) {
 	policy, err := os.ReadFile("../policyctl/demo/policy.rego")

@@ -108,11 +108,18 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 // quietLibraries keeps ttrpc's own log, which the host could fill, off our streams.
 func quietLibraries() { log.L.Logger.SetOutput(io.Discard) }
 
-// limitMemory lets the collector run less often than its default while there is room, and more often when there is not: a
-// guest's memory is small, and a decision's latency is the pod's.
+// The collector's settings, see runtime/debug.SetGCPercent. What is compiled at start stays for good: collecting often meanwhile
+// packs it densely, where garbage between would keep 2 MB from ever being used again. Afterwards the collector runs seldom while
+// there is room, and often when there is not: a guest's memory is small, and a decision's latency is the pod's.
+const (
+	gcPercentAtStart = 50
+	gcPercent        = 400
+	memoryLimit      = 21 << 20
+)
+
 func limitMemory() {
-	debug.SetGCPercent(400)
-	debug.SetMemoryLimit(24 << 20)
+	debug.SetGCPercent(gcPercentAtStart)
+	debug.SetMemoryLimit(memoryLimit)
 }
 
 func notify(logger *slog.Logger, state string) {
@@ -137,6 +144,7 @@ type policyDaemon struct {
 
 // warm compiles the held rules while the guest is still waiting for its policy.
 func (d *policyDaemon) warm() {
+	defer debug.SetGCPercent(gcPercent)
 	if err := d.compiler.Warm(); err != nil {
 		d.log.Error("held rules do not compile, policies in compact form are refused", "error", err)
 	}
