@@ -167,6 +167,7 @@ func (q *query) eval(ctx context.Context, data *snapshot, input ast.Value, hook 
 		WithCompiler(q.compiler).
 		WithStore(snapshots{}).
 		WithTransaction(data).
+		WithBaseCache(data).
 		WithCancel(cancel).
 		WithMetrics(metrics.NoOp()).
 		WithPrintHook(hook)

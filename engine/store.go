@@ -36,6 +36,22 @@ func (snapshots) Truncate(context.Context, storage.Transaction, storage.Transact
 
 var errNotFound = &storage.Error{Code: storage.NotFoundErr}
 
+// Get implements topdown.BaseCache: a snapshot is at hand as it is, and needs no cache that would be filled for each evaluation.
+// What it does not find, Read is asked for.
+func (s *snapshot) Get(ref ast.Ref) ast.Value {
+	if len(ref) < 2 {
+		return nil
+	}
+	v, err := s.root.Find(ref[1:])
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+// Put implements topdown.BaseCache.
+func (*snapshot) Put(ast.Ref, ast.Value) {}
+
 // Read returns the ast.Value at path.
 func (snapshots) Read(_ context.Context, txn storage.Transaction, path storage.Path) (any, error) {
 	s, ok := txn.(*snapshot)
