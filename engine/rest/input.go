@@ -27,11 +27,7 @@ func (in input) value() (ast.Value, error) {
 	if in == nil {
 		return nil, nil
 	}
-	var x any
-	if err := util.NewJSONDecoder(bytes.NewReader(in)).Decode(&x); err != nil {
-		return nil, malformed("body contains malformed input document: %w", err)
-	}
-	v, err := ast.InterfaceToValue(x)
+	v, err := (&reader{text: in}).value()
 	if err != nil {
 		return nil, malformed("%w", err)
 	}
@@ -118,6 +114,9 @@ func readInput(r *http.Request) (input, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in, ok := soleInput(body); ok {
+		return in, nil
+	}
 	var request struct {
 		Input json.RawMessage `json:"input"`
 	}
@@ -128,6 +127,23 @@ func readInput(r *http.Request) (input, error) {
 		return nil, nil
 	}
 	return input(request.Input), nil
+}
+
+// soleInput is the input of a body that agents send: an object with nothing else in it.
+func soleInput(body []byte) (input, bool) {
+	if !json.Valid(body) {
+		return nil, false
+	}
+	var found input
+	n := 0
+	ok := input(body).members(func(name string, member []byte) {
+		n++
+		if name == "input" {
+			value := bytes.TrimLeft(member[len(`"input"`):], jsonSpace)
+			found = input(bytes.TrimLeft(value[len(":"):], jsonSpace))
+		}
+	})
+	return found, ok && n == 1 && found != nil && string(found) != "null"
 }
 
 // readInputAsOPA reads a body once more, for OPA's own words about what is wrong with it.

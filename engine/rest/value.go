@@ -1,0 +1,157 @@
+package rest
+
+import (
+	"bytes"
+	"encoding/json"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// reader makes a policy's input of text that is known to be well-formed JSON, as encoding/json and [ast.InterfaceToValue] would,
+// but without the Go values in between.
+type reader struct {
+	text  []byte
+	at    int
+	stack []ast.Value // what has been read of the arrays and objects around
+}
+
+// value reads what begins here. Its only error is a number that is out of range.
+func (r *reader) value() (ast.Value, error) {
+	switch r.next() {
+	case '{':
+		return r.object()
+	case '[':
+		return r.array()
+	case '"':
+		return r.string(), nil
+	case 't':
+		r.at += len("true")
+		return ast.InternedValue(true), nil
+	case 'f':
+		r.at += len("false")
+		return ast.InternedValue(false), nil
+	case 'n':
+		r.at += len("null")
+		return ast.InternedNullValue, nil
+	}
+	return r.number()
+}
+
+// next is the first byte that is no white space.
+func (r *reader) next() byte {
+	for {
+		switch c := r.text[r.at]; c {
+		case ' ', '\t', '\r', '\n':
+			r.at++
+		default:
+			return c
+		}
+	}
+}
+
+// more steps over the bracket or comma before an element, and says whether there is one before the closing bracket.
+func (r *reader) more(closing byte) bool {
+	r.at++
+	if r.next() != closing {
+		return true
+	}
+	r.at++
+	return false
+}
+
+func (r *reader) array() (ast.Value, error) {
+	base := len(r.stack)
+	for r.more(']') {
+		v, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		r.stack = append(r.stack, v)
+		if r.next() == ']' {
+			r.at++
+			break
+		}
+	}
+	terms := r.pop(base)
+	if len(terms) == 0 {
+		return ast.InternedEmptyArrayValue, nil
+	}
+	elements := make([]*ast.Term, len(terms))
+	for i := range terms {
+		elements[i] = &terms[i]
+	}
+	return ast.NewArray(elements...), nil
+}
+
+func (r *reader) object() (ast.Value, error) {
+	base := len(r.stack)
+	for r.more('}') {
+		name := r.string()
+		r.next()
+		r.at++ // the colon
+		v, err := r.value()
+		if err != nil {
+			return nil, err
+		}
+		r.stack = append(r.stack, name, v)
+		if r.next() == '}' {
+			r.at++
+			break
+		}
+	}
+	terms := r.pop(base)
+	if len(terms) == 0 {
+		return ast.InternedEmptyObjectValue, nil
+	}
+	obj := ast.NewObjectWithCapacity(len(terms) / 2)
+	for i := 0; i < len(terms); i += 2 {
+		obj.Insert(&terms[i], &terms[i+1]) // of two with one name the last counts
+	}
+	return obj, nil
+}
+
+// pop takes off the stack what lies above base, as terms of one allocation.
+func (r *reader) pop(base int) []ast.Term {
+	terms := make([]ast.Term, len(r.stack)-base)
+	for i, v := range r.stack[base:] {
+		terms[i].Value = v
+	}
+	r.stack = r.stack[:base]
+	return terms
+}
+
+// string reads a string. It is a copy: a state that keeps it must not keep the whole request.
+func (r *reader) string() ast.Value {
+	start := r.at
+	plain := true
+	for r.at++; r.text[r.at] != '"'; r.at++ {
+		switch c := r.text[r.at]; {
+		case c == '\\':
+			r.at++
+			plain = false
+		case c >= utf8.RuneSelf:
+			plain = false
+		}
+	}
+	r.at++
+	if plain {
+		return ast.InternedValue(string(r.text[start+1 : r.at-1]))
+	}
+	var s string
+	_ = json.Unmarshal(r.text[start:r.at], &s) // it is well-formed
+	return ast.InternedValue(s)
+}
+
+func (r *reader) number() (ast.Value, error) {
+	n := bytes.IndexAny(r.text[r.at:], ",]}"+jsonSpace)
+	if n < 0 {
+		n = len(r.text) - r.at
+	}
+	text := string(r.text[r.at : r.at+n])
+	r.at += n
+	if t := ast.InternedIntNumberTermFromString(text); t != nil {
+		return t.Value, nil
+	}
+	return ast.NumberChecked(text)
+}
