@@ -136,11 +136,11 @@ func (r *reader) string() ast.Value {
 	}
 	r.at++
 	if plain {
-		return ast.InternedValue(string(r.text[start+1 : r.at-1]))
+		return ast.String(r.text[start+1 : r.at-1])
 	}
 	var s string
 	_ = json.Unmarshal(r.text[start:r.at], &s) // it is well-formed
-	return ast.InternedValue(s)
+	return ast.String(s)
 }
 
 func (r *reader) number() (ast.Value, error) {
