@@ -172,6 +172,9 @@ func (o opaOptions) configuration(files guestFiles) (config, error) {
 	return c, c.validate()
 }
 
+// isSidecar says that there is no gate here: an agent asks by REST.
+func (c *config) isSidecar() bool { return len(c.Gate.Listen) == 0 }
+
 // firstThere is the first of paths that is there, or cannot be said not to be; empty if none is.
 func firstThere(paths []string) string {
 	i := slices.IndexFunc(paths, func(p string) bool {

@@ -93,7 +93,11 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 		logger.Info("listening", "address", l.Addr().Network()+":"+l.Addr().String())
 	}
 	notify(logger, daemon.SdNotifyReady)
-	go d.warm()
+	if c.isSidecar() {
+		debug.SetGCPercent(gcPercentOfSidecar)
+	} else {
+		go d.warm()
+	}
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
@@ -110,11 +114,13 @@ func quietLibraries() { log.L.Logger.SetOutput(io.Discard) }
 
 // The collector's settings, see runtime/debug.SetGCPercent. What is compiled at start stays for good: collecting often meanwhile
 // packs it densely, where garbage between would keep 2 MB from ever being used again. Afterwards the collector runs seldom while
-// there is room, and often when there is not: a guest's memory is small, and a decision's latency is the pod's.
+// there is room, and often when there is not: a guest's memory is small, and a decision's latency is the pod's. A sidecar, which
+// forwards nothing, needs less room.
 const (
-	gcPercentAtStart = 50
-	gcPercent        = 400
-	memoryLimit      = 21 << 20
+	gcPercentAtStart   = 50
+	gcPercent          = 400
+	gcPercentOfSidecar = 200
+	memoryLimit        = 21 << 20
 )
 
 func limitMemory() {
@@ -142,7 +148,8 @@ type policyDaemon struct {
 	trace    *trace.Log
 }
 
-// warm compiles the held rules while the guest is still waiting for its policy.
+// warm compiles the held rules while the guest is still waiting for its policy. A sidecar, whose agents rarely name them, does it
+// when one does.
 func (d *policyDaemon) warm() {
 	defer debug.SetGCPercent(gcPercent)
 	if err := d.compiler.Warm(); err != nil {
