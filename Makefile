@@ -53,7 +53,7 @@ test-packages: ## install the system packages that the tests use (Debian, Ubuntu
 
 $(OPA): $(TOOLS)/go.mod
 	@mkdir -p $(BIN)
-	$(GO) -C $(TOOLS) build -ldflags='$(LDFLAGS)' -o $@ github.com/open-policy-agent/opa
+	$(GO) -C $(TOOLS) build -o $@ github.com/open-policy-agent/opa
 
 $(STATICCHECK): $(TOOLS)/go.mod
 	@mkdir -p $(BIN)
