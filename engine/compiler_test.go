@@ -269,6 +269,33 @@ func TestDataIsTakenOutOnlyWhereThatChangesNothing(t *testing.T) {
 	}
 }
 
+// TestAKeyOfAnotherTypeFindsNothing has requests that look policy_data up by what they bring, data beside the rules or in them.
+func TestAKeyOfAnotherTypeFindsNothing(t *testing.T) {
+	const text = `package agent_policy
+import future.keywords.in
+X { policy_data.list[input.key] == "first" }
+X { policy_data.names[input.key] == "one" }
+X { some list in policy_data.lists; list[input.key] == "deep" }
+X { policy_data[input.key] == "top" }
+policy_data := {"list": ["first", "second"], "names": {"1": "one"}, "lists": [["x", "y", "deep"]], "7": "top"}`
+	for _, tt := range []struct {
+		key  string
+		want bool
+	}{
+		{`0`, true}, {`"0"`, false}, {`-2`, false}, {`0.0`, true},
+		{`"1"`, true}, {`1`, false},
+		{`2`, true}, {`"2"`, false},
+		{`"7"`, true}, {`7`, false},
+		{`[0]`, false}, {`{"1": 1}`, false}, {`null`, false}, {`true`, false},
+	} {
+		for form, text := range map[string]string{"as data": text, "as a rule": text + "\n# not JSON"} {
+			if got := judge(t, startText(t, text), "X", `{"key": `+tt.key+`}`).Allowed; got != tt.want {
+				t.Errorf("%s, key %s: allowed %v, want %v", form, tt.key, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestHeldRulesMustCompile(t *testing.T) {
 	for name, rules := range map[string]string{
 		"syntax":              "package agent_policy\nX {",

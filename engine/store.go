@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
@@ -34,10 +33,7 @@ func (snapshots) Truncate(context.Context, storage.Transaction, storage.Transact
 	return &storage.Error{Code: storage.WritesNotSupportedErr}
 }
 
-var errNotFound = &storage.Error{Code: storage.NotFoundErr}
-
 // Get implements topdown.BaseCache: a snapshot is at hand as it is, and needs no cache that would be filled for each evaluation.
-// What it does not find, Read is asked for.
 func (s *snapshot) Get(ref ast.Ref) ast.Value {
 	if len(ref) < 2 {
 		return nil
@@ -52,27 +48,17 @@ func (s *snapshot) Get(ref ast.Ref) ast.Value {
 // Put implements topdown.BaseCache.
 func (*snapshot) Put(ast.Ref, ast.Value) {}
 
-// Read returns the ast.Value at path.
+var errNotFound = &storage.Error{Code: storage.NotFoundErr}
+
+// Read returns the whole document, which Get leaves to it, and nothing that Get has not found: the elements of a path are strings,
+// and "0" would be taken for the index of an array, where policy_data as a rule has no such key.
 func (snapshots) Read(_ context.Context, txn storage.Transaction, path storage.Path) (any, error) {
 	s, ok := txn.(*snapshot)
 	if !ok {
 		return nil, &storage.Error{Code: storage.InvalidTransactionErr}
 	}
-	var at ast.Value = s.root
-	for _, key := range path {
-		var next *ast.Term
-		switch v := at.(type) {
-		case ast.Object:
-			next = v.Get(ast.InternedTerm(key))
-		case *ast.Array:
-			if i, err := strconv.Atoi(key); err == nil && i >= 0 && i < v.Len() && strconv.Itoa(i) == key {
-				next = v.Elem(i)
-			}
-		}
-		if next == nil {
-			return nil, errNotFound
-		}
-		at = next.Value
+	if len(path) > 0 {
+		return nil, errNotFound
 	}
-	return at, nil
+	return s.root, nil
 }
