@@ -105,18 +105,25 @@ func (j *Judge) Decide(ctx context.Context, kind string, input ast.Value) (Decis
 	return Decision{}, nil
 }
 
+// Prepare makes the query of a rule ready, which the first Eval otherwise does.
+func (j *Judge) Prepare(ctx context.Context, rule string) error {
+	if _, ok := j.queries[rule]; ok {
+		return nil
+	}
+	query, err := rego.New(rego.Query("data.agent_policy."+rule), rego.Compiler(j.compiler), rego.Store(j.store)).PrepareForEval(ctx)
+	if err != nil {
+		return fmt.Errorf("prepare %s: %w", rule, err)
+	}
+	j.queries[rule] = query
+	return nil
+}
+
 // Eval returns the value of a rule, or nil where it is undefined.
 func (j *Judge) Eval(ctx context.Context, rule string, input ast.Value) (any, error) {
-	query, ok := j.queries[rule]
-	if !ok {
-		var err error
-		query, err = rego.New(rego.Query("data.agent_policy."+rule), rego.Compiler(j.compiler), rego.Store(j.store)).PrepareForEval(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("prepare %s: %w", rule, err)
-		}
-		j.queries[rule] = query
+	if err := j.Prepare(ctx, rule); err != nil {
+		return nil, err
 	}
-	results, err := query.Eval(ctx, rego.EvalParsedInput(input))
+	results, err := j.queries[rule].Eval(ctx, rego.EvalParsedInput(input))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate %s: %w", rule, err)
 	}
