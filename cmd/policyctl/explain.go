@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -28,7 +29,10 @@ wants, and what to change in the manifest or the settings. FILE has the formats 
 Under a policy of another make, the check is the rule whose expression failed for that container, found by following one
 evaluation with prints on; where in the request it looked is told by comparing the request with the policy's data.
 
-Values of variables and credentials in options are hidden unless --show-secrets is given.`,
+A first line names the containers whose image the policy does not bind: one named by a tag may change unseen. Values of
+variables and credentials in options are hidden unless --show-secrets is given.
+
+Exit code 0 whether or not requests are denied; replay tells that.`,
 		Example: `  policyctl explain --policy pod.rego /tmp/policy.txt
   policyctl explain --policy pod.rego --line 12 --all requests.jsonl
   policyctl explain --policy pod.rego --json requests.jsonl | jq .findings[0]`,
@@ -74,6 +78,9 @@ func runExplain(ctx context.Context, o explainOptions, in io.Reader, out io.Writ
 		return err
 	}
 	defer x.engine.Close()
+	if err := x.open(ctx, out, o.json); err != nil {
+		return err
+	}
 	e := explaining{options: o, explainer: x, out: out, style: explain.Style{Color: color, All: o.all}}
 	if err := eachRecord(ctx, in, nil, e.one); err != nil {
 		return err
@@ -137,6 +144,17 @@ func newExplainer(ctx context.Context, path string) (*explainer, error) {
 		return nil, err
 	}
 	return &explainer{engine: engine.New(p, engine.Options{}), why: why}, nil
+}
+
+// open says first what no explanation would: of which containers the policy does
+// not bind the image, so that nothing is denied however it changes.
+func (x *explainer) open(ctx context.Context, out io.Writer, asJSON bool) error {
+	unbound, err := x.why.Unbound(ctx)
+	if err != nil || len(unbound) == 0 || asJSON {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "note: this policy does not bind what the image of %s holds; genpolicy --lock-digests does\n", strings.Join(unbound, ", "))
+	return err
 }
 
 // decide judges a request, keeps what it changes, and explains a denial if asked to.

@@ -1,13 +1,103 @@
 package explain
 
 import (
-	"fmt"
+	"slices"
 	"strings"
 
 	"portcullis/rules/policydata"
 )
 
-const anew = "make the policy anew with genpolicy"
+const (
+	anew = "make the policy anew with genpolicy"
+	undo = "undo that, or " + anew
+
+	runtimes = "this is the runtime's doing, no manifest's: choose the settings of this platform (genpolicy --platform)"
+)
+
+// advised is what to change when a check fails at a place.
+type advised struct {
+	kind  string // entry point; empty for any
+	check string // empty for any
+	path  string // what the place begins with
+	got   Phrase // what the request has; empty for whatever
+	words string
+}
+
+// advices are looked through in order: the first that fits counts. In the words
+// $(where) is the container, $(key) what the place's brackets hold.
+var advices = []advised{
+	{kind: execKind, check: "command", path: "process.Terminal", words: "a probe or hook has no terminal (kubectl exec -t): call it without, or list it in requests.exec.commands of the settings with exec.terminal"},
+	{kind: execKind, check: "command", words: "to allow it, make it an exec probe or hook of $(where), or list it in requests.exec.commands of the settings"},
+	{kind: execKind, check: "args", words: "to allow it, make it an exec probe or hook of $(where), or list it in requests.exec.commands of the settings"},
+	{kind: execKind, check: "env", words: "a command gets the environment of $(where): look at $(key) in its env and envFrom, or " + anew},
+	{kind: execKind, check: "stdio", path: "exec_id", words: runtimes},
+	{kind: execKind, check: "stdio", words: "a port opens a stream past the policy: requests.exec.stdin and requests.read_stream in the settings allow it"},
+	{kind: execKind, check: "container", words: "no container was created under this id: look for an earlier denial of its CreateContainerRequest"},
+	{kind: execKind, words: "a command runs as $(where) does (user, directory, rights), whoever asks for it: a policy cannot allow more"},
+
+	{kind: copyKind, check: "content", words: "the file is not the one the policy was made with: undo the change of the ConfigMap or Secret, or " + anew},
+	{kind: copyKind, check: "mode", words: "defaultMode of the volume, or mode of one of its items, sets a set-id bit: take it out"},
+	{kind: copyKind, check: "link", words: "a link may lead to a file of its own volume only: take it out of the volume"},
+	{kind: copyKind, words: "files may go below the volumes of the shared directory only: requests.copy_file in the settings lists where"},
+
+	{kind: sandboxKind, check: "plain", path: "sandbox_pidns", words: "shareProcessNamespace of the pod decides this: " + undo},
+	{kind: sandboxKind, check: "plain", path: "guest_hook_path", words: "hooks are the host's code in the guest: take guest_hook_path out of Kata's configuration"},
+	{kind: sandboxKind, check: "plain", path: "kernel_modules", words: "modules are the host's code in the guest: take kernel_modules out of Kata's configuration"},
+	{kind: sandboxKind, check: "storages", words: "the sandbox's storages are those of the platform: choose its settings (genpolicy --platform), or sandbox.storages there"},
+	{kind: sandboxKind, check: "once", words: "the sandbox exists already: a second one in the same guest is refused"},
+
+	{check: "env", got: missing, words: "set $(key) in env of $(where) again, or " + anew},
+	{check: "env", got: twice, words: "name $(key) once only in env of $(where): look at env, envFrom and webhooks"},
+	{check: "env", words: "$(key) of $(where): look at env, envFrom and webhooks; give it the value that the policy was made with, or " + anew},
+	{check: "args", words: "command or args of $(where) (or its image's ENTRYPOINT or CMD) changed: " + undo},
+	{check: "image", words: "the image of $(where) changed: deploy the one that the policy names, or " + anew + " (--lock-digests binds the content)"},
+
+	{check: "mounts", got: missing, words: "$(key) is no longer in volumeMounts of $(where): mount it again, or " + anew},
+	{check: "mounts", got: twice, words: "$(key) is mounted twice in $(where): look at volumeMounts and webhooks"},
+	{check: "mounts", path: "OCI.Mounts", words: "volumeMounts and volumes of $(where) changed at $(key) (or a webhook's did): " + undo},
+	{check: "storages", got: missing, words: "a volume of $(where) is gone from volumes or volumeMounts: " + undo},
+	{check: "storages", words: "volumes of $(where) changed, or are of another kind on this platform: undo that, or choose its settings (genpolicy --platform)"},
+
+	{check: "process", path: "OCI.Process.Cwd", words: "workingDir of $(where) (or its image's WORKDIR) changed: " + undo},
+	{check: "process", path: "OCI.Process.Terminal", words: "tty of $(where) changed: " + undo},
+	{check: "process", path: "OCI.Process.NoNewPrivileges", words: "securityContext.allowPrivilegeEscalation of $(where) changed: " + undo},
+	{check: "process", path: "OCI.Process.User.UID", words: "securityContext.runAsUser of $(where) or the pod (or the image's USER) changed: " + undo},
+	{check: "process", path: "OCI.Process.User.GID", words: "securityContext.runAsGroup of $(where) or the pod (or the image's USER) changed: " + undo},
+	{check: "process", path: "OCI.Process.User.AdditionalGids", words: "supplementalGroups or fsGroup of the pod (or the image's /etc/group) changed: " + undo},
+	{check: "process", path: "OCI.Process.ApparmorProfile", words: "the node sets this profile: list it in common.apparmor of the settings"},
+	{check: "process", path: "OCI.Version", words: "the runtime is of a version that the settings do not list: add it to common.oci_versions"},
+	{check: "process", words: "securityContext, workingDir and tty of $(where) decide this: " + undo},
+	{check: "capabilities", words: "securityContext.capabilities or privileged of $(where) changed: " + undo},
+
+	{check: "plain", path: "OCI.Linux.Seccomp", words: "the node's seccomp profile reaches the guest: disable_guest_seccomp = true in Kata's configuration keeps it out"},
+	{check: "plain", path: "OCI.Process.SelinuxLabel", words: "the node's SELinux label reaches the guest: disable_guest_selinux = true in Kata's configuration keeps it out"},
+	{check: "plain", path: "OCI.Process.Rlimits", words: "the runtime sets limits of its own: take them out of containerd's or CRI-O's configuration (default ulimits)"},
+	{check: "plain", path: "OCI.Hooks", words: "hooks are code of the host's: take them out of the runtime's configuration"},
+	{check: "plain", words: "no manifest can ask for this: the host or its runtime added it; take it out there"},
+	{check: "type", path: "sandbox_pidns", words: "shareProcessNamespace of the pod changed: " + undo},
+	{check: "type", words: runtimes},
+	{check: "id", path: "OCI.Root.Readonly", words: "securityContext.readOnlyRootFilesystem of $(where) changed: " + undo},
+	{check: "id", words: "ids and the root's path are the runtime's: choose the settings of this platform (genpolicy --platform)"},
+	{check: "instance", words: "$(where) exists already, and is created once at a time; strict.instances = \"free\" in the settings drops that"},
+	{check: "order", words: "$(where) has to wait for the containers before it; order = \"free\" in the settings drops that"},
+	{check: "linux", path: "OCI.Linux.Devices", words: "volumeDevices of $(where) changed: " + undo},
+	{check: "linux", path: "OCI.Linux.Resources.CPU", words: "the node pins CPUs (its static CPU manager): the guest has CPUs of its own, turn that off for this pod"},
+	{check: "linux", words: runtimes},
+	{check: "namespaces", words: "hostNetwork, hostPID or hostIPC of the pod changed: " + undo},
+	{check: "paths", words: "privileged or procMount of $(where) changed, or the runtime's list did: undo that, or set common.paths in the settings"},
+	{check: "sysctl", words: "securityContext.sysctls of the pod changed: " + undo},
+	{check: "stdio", path: "stdin_port", words: "a port opens a stream past the policy: stdin of $(where) in the manifest allows it"},
+	{check: "stdio", words: "a port opens a stream past the policy: requests.read_stream in the settings allows it"},
+	{check: "annotations", got: missing, words: "$(key) is gone from the annotations of the pod template: put it back, or " + anew},
+	{check: "annotations", words: "$(key) in the annotations of the pod template changed, or the runtime added it: undo that, or allow it in common.annotations of the settings"},
+	{check: "devices", words: "volumeDevices or resource limits of $(where) changed: " + undo},
+	{check: "identity", path: annotationPath("io.kubernetes.cri.sandbox-name"), words: "the pod has another name: deploy it under the name that the policy was made for, or " + anew},
+	{check: "identity", path: annotationPath("io.kubernetes.cri.sandbox-namespace"), words: "the pod is in another namespace: deploy it where the policy was made for, or " + anew},
+	{check: "identity", path: "OCI.Hostname", words: "hostname or hostNetwork of the pod changed: " + undo},
+	{check: "identity", words: "this names the pod, and is the runtime's: choose the settings of this platform (genpolicy --platform)"},
+	{check: "hostname", words: "hostname or hostNetwork of the pod changed: " + undo},
+	{check: "pod", words: "the containers of a pod share its name, namespace and network: this one came with another pod's"},
+}
 
 // advice says what to change so that the request would be allowed, if it is one
 // that the owner of the pod wants.
@@ -17,85 +107,32 @@ func advice(o *ours, f Finding) string {
 	}
 	where := "container " + o.name
 	if o.name == policydata.SandboxContainer {
-		where = "the pod"
-	}
-	if o.kind == execKind {
-		return execAdvice(o, f, where)
-	}
-	if o.kind == copyKind {
-		return copyAdvice(f)
-	}
-	key := insideBrackets(f.Path)
-	switch f.Check {
-	case "env":
-		switch f.Got {
-		case missing:
-			return fmt.Sprintf("set %s in env of %s, or %s", key, where, anew)
-		case present:
-			return fmt.Sprintf("take %s out of %s (look at env, envFrom and webhooks), or %s", key, where, anew)
+		where = "the pod's sandbox"
+		if o.kind == createKind && slices.Contains([]string{"args", "env", "image", "mounts"}, f.Check) {
+			return "the sandbox is the runtime's and the pause image's: choose the settings of this platform (genpolicy --platform)"
 		}
-		return fmt.Sprintf("give %s of %s the value that the policy was made with, or %s", key, where, anew)
-	case "args":
-		return fmt.Sprintf("command and args of %s (or its image's ENTRYPOINT and CMD) changed: undo that, or %s", where, anew)
-	case "image":
-		return fmt.Sprintf("deploy the image of %s that the policy names, or %s (--lock-digests pins it)", where, anew)
-	case "mounts":
-		if f.Got == missing {
-			return fmt.Sprintf("mount %s in volumeMounts of %s again, or %s", key, where, anew)
-		}
-		return fmt.Sprintf("volumeMounts of %s: look at %s; or %s", where, key, anew)
-	case "identity", "pod", "hostname":
-		return "name and namespace of the pod come from its metadata: deploy it under the name that the policy was made for, or " + anew
-	case "process":
-		return fmt.Sprintf("securityContext, workingDir and tty of %s decide this: undo the change, or %s", where, anew)
-	case "capabilities":
-		return fmt.Sprintf("securityContext.capabilities and privileged of %s decide this: undo the change, or %s", where, anew)
 	}
-	if words, ok := adviceByCheck[f.Check]; ok {
-		return strings.ReplaceAll(words, "$(where)", where)
+	if f.Check == "mounts" && runtimeMounts[insideBrackets(f.Path)] {
+		return "the runtime or kubelet mounts " + insideBrackets(f.Path) + " in every container: choose the settings of this platform (genpolicy --platform)"
+	}
+	for _, a := range advices {
+		if a.fits(o.kind, f) {
+			return strings.NewReplacer("$(where)", where, "$(key)", insideBrackets(f.Path)).Replace(a.words)
+		}
 	}
 	return anew
 }
 
-// adviceByCheck is for checks whose advice needs no more than the container.
-var adviceByCheck = map[string]string{
-	"type":        "container and sandbox are told apart by annotations of the runtime, and shareProcessNamespace by sandbox_pidns: check the manifest; else the runtime is not the one of the settings' platform",
-	"plain":       "no manifest can ask for this: the host or its runtime added it; if the runtime is trusted to, allow it in the rules",
-	"id":          "ids and the root path are the runtime's; readOnlyRootFilesystem of $(where) decides Root.Readonly; else choose the settings of this platform (genpolicy --platform)",
-	"instance":    "$(where) exists already: it is created once at a time; strict.instances = \"free\" in the settings drops that",
-	"order":       "$(where) came before those it waits for; order = \"free\" in the settings drops that",
-	"linux":       "devices come from volumeDevices of $(where), the rest is the runtime's: make the policy anew, or choose the settings of this platform",
-	"namespaces":  "hostNetwork, hostPID and hostIPC of the pod decide this: undo the change, or " + anew,
-	"paths":       "privileged and procMount of $(where) decide this, and the runtime's version: choose the settings of this platform, or common.paths there",
-	"sysctl":      "securityContext.sysctls of the pod decide this: undo the change, or " + anew,
-	"stdio":       "a port opens a stream past the policy: stdin of $(where) and requests.read_stream in the settings allow it",
-	"annotations": "an annotation of the pod template changed, or the runtime adds one: undo that, or allow it in common.annotations of the settings",
-	"devices":     "volumeDevices and resource limits of $(where) decide this: undo the change, or " + anew,
-	"storages":    "volumes of $(where) and the platform's settings decide this: undo the change, or choose the settings of this platform",
-	"version":     "the runtime's OCI version is not one that the settings list: add it to common.oci_versions",
-	"once":        "the sandbox exists already; a second one in the same guest is refused",
+// runtimeMounts are what no manifest asks for.
+var runtimeMounts = map[string]bool{
+	"/proc": true, "/dev": true, "/dev/pts": true, "/dev/shm": true, "/dev/mqueue": true, "/sys": true, "/sys/fs/cgroup": true,
+	"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/dev/termination-log": true,
+	"/var/run/secrets/kubernetes.io/serviceaccount": true,
 }
 
-func execAdvice(o *ours, f Finding, where string) string {
-	switch f.Check {
-	case "command", "args":
-		return fmt.Sprintf("if it is to be allowed, make it an exec probe or hook of %s, or list it in requests.exec.commands of the settings", where)
-	case "env":
-		return fmt.Sprintf("the environment of a command is that of %s: look at %s there, or make the policy anew", where, insideBrackets(f.Path))
-	case "stdio":
-		return "a port opens a stream past the policy: requests.exec.stdin and requests.read_stream in the settings allow it"
-	}
-	return fmt.Sprintf("a command runs as %s does (user, directory, rights): kubectl exec cannot change that", where)
-}
-
-func copyAdvice(f Finding) string {
-	switch f.Check {
-	case "content":
-		return "the file is not the one the policy was made with: undo the change of the ConfigMap or Secret, or " + anew
-	case "mode":
-		return "defaultMode or mode of the volume's items sets a set-id bit: take it out"
-	}
-	return "files may go below volumes of the shared directory only: requests.copy_file in the settings lists where"
+func (a advised) fits(kind string, f Finding) bool {
+	return (a.kind == "" || a.kind == kind) && (a.check == "" || a.check == f.Check) &&
+		strings.HasPrefix(f.Path, a.path) && (a.got == "" || a.got == f.Got)
 }
 
 // insideBrackets is what the last brackets of a path hold: a name.

@@ -113,7 +113,7 @@ func compareEnv(container, input any) []Finding {
 		case seen[name]:
 			out = append(out, Finding{Path: path, Wanted: once, Got: twice})
 		case !known:
-			out = append(out, Finding{Path: path, Wanted: Phrase("no such variable"), Got: present})
+			out = append(out, Finding{Path: path, Wanted: Phrase("no such variable"), Got: value, Secret: true})
 		case !fits(w, value):
 			out = append(out, Finding{Path: path, Wanted: w, Got: value, Secret: true})
 		}
@@ -121,7 +121,7 @@ func compareEnv(container, input any) []Finding {
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if !seen[name] {
-			out = append(out, Finding{Path: "OCI.Process.Env[" + name + "]", Wanted: present, Got: missing})
+			out = append(out, Finding{Path: "OCI.Process.Env[" + name + "]", Wanted: wanted[name], Got: missing, Secret: true})
 		}
 	}
 	return out

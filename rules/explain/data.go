@@ -3,7 +3,9 @@ package explain
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -27,6 +29,19 @@ func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
 		return nil, fmt.Errorf("read policy_data: %w", err)
 	}
 	return p, nil
+}
+
+// Unbound lists the containers whose images the policy does not bind, by name:
+// nil for rules of another make, which this package cannot ask.
+func (e *Explainer) Unbound(ctx context.Context) ([]string, error) {
+	p, err := e.Data(ctx)
+	if errors.Is(err, policydata.ErrForm) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(containerNames(p), func(name string) bool { return p.Containers[name].Image.Bound() }), nil
 }
 
 // Answers evaluates an entry point with an empty request in the initial state:

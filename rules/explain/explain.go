@@ -56,6 +56,9 @@ type Finding struct {
 // "missing".
 type Phrase string
 
+// oneOf is a list of which any value will do.
+type oneOf []string
+
 // What a finding says of things that are there or not.
 const (
 	missing Phrase = "missing"

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"portcullis/rules"
@@ -106,9 +107,24 @@ func (o *ours) loadFindings() error {
 	for _, f := range list(found) {
 		check := text(at(f, "check"))
 		path, wanted, got := narrow(text(at(f, "path")), at(f, "wanted"), at(f, "got"))
-		o.given[check] = append(o.given[check], Finding{Check: check, Path: path, Wanted: wanted, Got: got})
+		f := Finding{Check: check, Path: path, Wanted: wanted, Got: got}
+		if o.kind == copyKind {
+			f = copyFinding(f)
+		}
+		o.given[check] = append(o.given[check], f)
 	}
 	return nil
+}
+
+// copyFinding words a finding about a file: of lists any item will do, and modes are octal.
+func copyFinding(f Finding) Finding {
+	if wanted, ok := f.Wanted.([]any); ok {
+		f.Wanted = oneOf(texts(wanted))
+	}
+	if mode, err := strconv.Atoi(fmt.Sprint(f.Got)); f.Check == "mode" && err == nil {
+		f.Got = Phrase(fmt.Sprintf("%#o", mode))
+	}
+	return f
 }
 
 // convert brings an evaluated value into a type of package policydata, by way of
@@ -131,7 +147,7 @@ func (o *ours) unknown(x *Explanation) {
 	if o.kind == createKind {
 		names := containerNames(o.policy)
 		x.Container = nearest(o.policy, o.input)
-		f = Finding{Check: "name", Path: annotationPath(nameKey), Wanted: names, Got: at(o.input, "OCI", "Annotations", nameKey)}
+		f = Finding{Check: "name", Path: annotationPath(nameKey), Wanted: oneOf(names), Got: at(o.input, "OCI", "Annotations", nameKey)}
 		x.Change = "the policy has no such container: something added it after the policy was made (a webhook, a sidecar injector); " +
 			"make the policy from the manifest as the cluster has it"
 		if len(names) == 0 {

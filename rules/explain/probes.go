@@ -25,6 +25,11 @@ var probes = map[string]func(*ours) []Finding{
 	createKind + " paths":        probePaths,
 	createKind + " sysctl":       probeSysctl,
 	createKind + " stdio":        probeStdio,
+	createKind + " instance":     probeInstance,
+	createKind + " order":        probeOrder,
+	createKind + " namespaces":   probeNamespaces,
+	createKind + " annotations":  probeAnnotations,
+	createKind + " devices":      probeDevices,
 	createKind + " image":        probeImage,
 	createKind + " identity":     probeIdentity,
 	createKind + " pod":          probePod,
@@ -36,6 +41,8 @@ var probes = map[string]func(*ours) []Finding{
 	execKind + " env":            func(o *ours) []Finding { return o.probeEnv("process.Env", at(o.input, "process", "Env")) },
 	execKind + " command":        probeExecArgs,
 	sandboxKind + " plain":       probeSandboxPlain,
+	sandboxKind + " hostname":    probeSandboxHostname,
+	sandboxKind + " storages":    func(o *ours) []Finding { return o.storages(o.policy.Sandbox.Storages) },
 }
 
 // expect lists the places of the request that have another value than wanted.
@@ -118,10 +125,10 @@ func probeProcess(o *ours) []Finding {
 		{"OCI.Process.NoNewPrivileges", o.container.NoNewPrivs}})
 	out = append(out, o.user("OCI.Process.User", at(o.input, "OCI", "Process", "User"))...)
 	if version := text(at(o.input, "OCI", "Version")); !slices.Contains(o.policy.Common.OCIVersions, version) {
-		out = append(out, Finding{Path: "OCI.Version", Wanted: o.policy.Common.OCIVersions, Got: version})
+		out = append(out, Finding{Path: "OCI.Version", Wanted: oneOf(o.policy.Common.OCIVersions), Got: version})
 	}
 	if profile := text(at(o.input, "OCI", "Process", "ApparmorProfile")); !slices.Contains(o.policy.Common.AppArmor, profile) {
-		out = append(out, Finding{Path: "OCI.Process.ApparmorProfile", Wanted: o.policy.Common.AppArmor, Got: profile})
+		out = append(out, Finding{Path: "OCI.Process.ApparmorProfile", Wanted: oneOf(o.policy.Common.AppArmor), Got: profile})
 	}
 	if !o.container.Terminal {
 		out = append(out, o.expect([]expectation{{"OCI.Process.ConsoleSize", nil}})...)
@@ -270,6 +277,52 @@ func probeSysctl(o *ours) []Finding {
 	return out
 }
 
+// probeNamespaces compares namespaces by their type. Which network it is is for the pod to say.
+func probeNamespaces(o *ours) []Finding {
+	var out []Finding
+	seen := map[string]int{}
+	for _, n := range list(at(o.input, "OCI", "Linux", "Namespaces")) {
+		kind, path := text(at(n, "Type")), text(at(n, "Path"))
+		if kind == "mnt" {
+			kind = "mount"
+		}
+		place := "OCI.Linux.Namespaces[" + kind + "]"
+		seen[kind]++
+		switch known := slices.Contains(o.container.Namespaces, kind); {
+		case seen[kind] == 2:
+			out = append(out, Finding{Path: place, Wanted: once, Got: twice})
+		case kind == "network", kind == "cgroup":
+		case !known:
+			out = append(out, Finding{Path: place, Wanted: Phrase("no such namespace"), Got: present})
+		case path != "":
+			out = append(out, Finding{Path: place + ".Path", Wanted: "", Got: path})
+		}
+	}
+	for _, kind := range o.container.Namespaces {
+		if seen[kind] == 0 {
+			out = append(out, Finding{Path: "OCI.Linux.Namespaces[" + kind + "]", Wanted: Phrase("a namespace of its own"), Got: missing})
+		}
+	}
+	return out
+}
+
+// probeDevices compares the agent's devices by the path they get. Those that are passed through are left to the rules' finding.
+func probeDevices(o *ours) []Finding {
+	var out []Finding
+	var there []string
+	for _, d := range list(at(o.input, "devices")) {
+		path := text(at(d, "container_path"))
+		there = append(there, path)
+		if !slices.Contains(o.container.Devices, path) && o.container.VFIO.Count == 0 {
+			out = append(out, Finding{Path: "devices[" + path + "]", Wanted: Phrase("no such device"), Got: at(d, "type_")})
+		}
+	}
+	for _, path := range without(o.container.Devices, there) {
+		out = append(out, Finding{Path: "devices[" + path + "]", Wanted: Phrase("a block device"), Got: missing})
+	}
+	return out
+}
+
 // ports are the fields that carry a stream past the requests.
 func (o *ours) ports(stdin bool) []Finding {
 	var wanted []expectation
@@ -284,9 +337,12 @@ func (o *ours) ports(stdin bool) []Finding {
 
 func probeStdio(o *ours) []Finding { return o.ports(o.container.Stdin) }
 
-func probeStorages(o *ours) []Finding {
+func probeStorages(o *ours) []Finding { return o.storages(o.container.Storages) }
+
+// storages compares the request's storages with the policy's, one to one.
+func (o *ours) storages(wanted []policydata.Storage) []Finding {
 	root := text(at(o.input, "OCI", "Root", "Path"))
-	left := slices.Clone(o.container.Storages)
+	left := slices.Clone(wanted)
 	var strangers []map[string]any
 	for _, s := range list(at(o.input, "storages")) {
 		if text(at(s, "driver")) == "image_guest_pull" {
@@ -306,9 +362,20 @@ func probeStorages(o *ours) []Finding {
 		out = append(out, Finding{Path: "storages[" + text(s["mount_point"]) + "]", Wanted: Phrase("no such storage"), Got: text(s["driver"]) + " " + text(s["source"])})
 	}
 	for _, w := range left {
-		out = append(out, Finding{Path: "storages[" + w.MountPoint + "]", Wanted: w.Driver + " " + w.Source, Got: missing})
+		out = append(out, missingStorage(w, root))
 	}
 	return out
+}
+
+func missingStorage(w policydata.Storage, root string) Finding {
+	f := Finding{Path: "storages[" + strings.ReplaceAll(w.MountPoint, "$(root)", root) + "]", Wanted: Phrase(w.Driver + " " + w.Source), Got: missing}
+	if strings.Contains(w.MountPoint, "$(") {
+		f.Path = "storages"
+	}
+	if w.Driver == "$(block)" {
+		f.Wanted = Phrase("a block device with " + w.FSType)
+	}
+	return f
 }
 
 // storageDiff compares a storage with what the policy wants, placeholders left out.

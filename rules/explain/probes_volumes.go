@@ -40,59 +40,21 @@ func probeImage(o *ours) []Finding {
 			out = append(out, Finding{Path: pullOptions, Wanted: Phrase("the container's annotations, once"), Got: Phrase("something else")})
 		}
 	}
-	if wanted := map[bool]int{true: 1}[want.From == policydata.GuestPull]; pulls != wanted {
-		out = append(out, Finding{Path: "storages[image_guest_pull]", Wanted: Phrase(fmt.Sprintf("%d, of %s", wanted, want.Source)), Got: pulls})
-	}
-	return out
+	return append(out, pullsFound(want, pulls)...)
 }
 
-func probeIdentity(o *ours) []Finding {
-	var out []Finding
-	pattern := func(key, pattern string) {
-		value := o.annotation("io.kubernetes.cri.sandbox-" + key)
-		if ok, err := regexp.MatchString(pattern, value); err != nil || !ok {
-			out = append(out, Finding{Path: annotationPath("io.kubernetes.cri.sandbox-" + key), Wanted: pattern, Got: value})
-		}
+// pullsFound is about how often an image is pulled in the guest: once, or never.
+func pullsFound(want policydata.Image, pulls int) []Finding {
+	path, often := "storages[image_guest_pull]", Phrase(fmt.Sprintf("%d of them", pulls))
+	switch guest := want.From == policydata.GuestPull; {
+	case guest && pulls == 0:
+		return []Finding{{Path: path, Wanted: Phrase("one, of " + want.Source), Got: missing}}
+	case guest && pulls > 1:
+		return []Finding{{Path: path, Wanted: Phrase("one, of " + want.Source), Got: often}}
+	case !guest && pulls > 0:
+		return []Finding{{Path: path, Wanted: Phrase("none: the image does not come from a registry in the guest"), Got: often}}
 	}
-	pattern("name", o.policy.Sandbox.Name)
-	if namespace := o.policy.Sandbox.Namespace; namespace != "" {
-		out = append(out, o.annotated("io.kubernetes.cri.sandbox-namespace", namespace)...)
-	} else {
-		pattern("namespace", `^[a-z0-9][a-z0-9-]*$`)
-	}
-	pattern("id", `^[a-z0-9]{64}$`)
-	pattern("uid", `^[0-9a-f-]*$`)
-	out = append(out, o.annotated("io.katacontainers.pkg.oci.bundle_path", strings.ReplaceAll(o.policy.Common.BundlePath, "$(container-id)", o.rootID()))...)
-	name := o.annotation("io.kubernetes.cri.sandbox-name")
-	hostname := o.fill(o.policy.Sandbox.Hostname)
-	if got := text(at(o.input, "OCI", "Hostname")); got != "" && hostname != "" && got != hostname {
-		out = append(out, Finding{Path: "OCI.Hostname", Wanted: hostname, Got: got})
-	}
-	if dir := o.annotation("io.kubernetes.cri.sandbox-log-directory"); dir != "" {
-		wanted := fmt.Sprintf("/var/log/pods/%s_%s_%s", o.annotation("io.kubernetes.cri.sandbox-namespace"), name, o.annotation("io.kubernetes.cri.sandbox-uid"))
-		if dir != wanted {
-			out = append(out, Finding{Path: annotationPath("io.kubernetes.cri.sandbox-log-directory"), Wanted: wanted, Got: dir})
-		}
-	}
-	return out
-}
-
-// probePod tells what of the pod is not as the first container said.
-func probePod(o *ours) []Finding {
-	pod := object(at(o.pstate, "pod"))
-	var out []Finding
-	for _, key := range slices.Sorted(maps.Keys(pod)) {
-		if key == "network" {
-			continue
-		}
-		out = append(out, o.annotated("io.kubernetes.cri.sandbox-"+key, text(pod[key]))...)
-	}
-	for _, n := range list(at(o.input, "OCI", "Linux", "Namespaces")) {
-		if text(at(n, "Type")) == "network" && text(at(n, "Path")) != text(pod["network"]) {
-			out = append(out, Finding{Path: "OCI.Linux.Namespaces[network].Path", Wanted: pod["network"], Got: at(n, "Path")})
-		}
-	}
-	return out
+	return nil
 }
 
 func probeMounts(o *ours) []Finding {
@@ -204,12 +166,13 @@ func (o *ours) probeEnv(path string, env any) []Finding {
 			f.Wanted = wanted
 			out = append(out, f)
 		case isTemplate:
-			f.Wanted = o.fill(template)
+			f.Wanted, f.Secret = o.fill(template), false
 			out = append(out, f)
 		case isPattern:
 			out = append(out, Finding{Path: f.Path, Wanted: Phrase("what matches " + pattern), Got: value, Secret: true})
 		default:
-			out = append(out, Finding{Path: f.Path, Wanted: Phrase("no such variable"), Got: present})
+			f.Wanted = Phrase("no such variable")
+			out = append(out, f)
 		}
 	}
 	level := o.policy.Strict.Env
@@ -219,10 +182,27 @@ func (o *ours) probeEnv(path string, env any) []Finding {
 	if level != policydata.Required {
 		return out
 	}
-	needed := slices.Concat(slices.Collect(maps.Keys(fixed)), slices.Collect(maps.Keys(o.container.Env.Patterns)), slices.Collect(maps.Keys(o.container.Env.Templates)))
-	for _, name := range slices.Sorted(slices.Values(needed)) {
+	return append(out, o.missingEnv(path, fixed, seen)...)
+}
+
+// missingEnv lists the variables that have to be there and are not.
+func (o *ours) missingEnv(path string, fixed map[string]string, seen map[string]int) []Finding {
+	needed := map[string]Finding{}
+	for name, pattern := range o.container.Env.Patterns {
+		needed[name] = Finding{Wanted: Phrase("what matches " + pattern)}
+	}
+	for name, template := range o.container.Env.Templates {
+		needed[name] = Finding{Wanted: o.fill(template)}
+	}
+	for name, value := range fixed {
+		needed[name] = Finding{Wanted: value, Secret: true}
+	}
+	var out []Finding
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
 		if seen[name] == 0 {
-			out = append(out, Finding{Path: path + "[" + name + "]", Wanted: present, Got: missing})
+			f := needed[name]
+			f.Path, f.Got = path+"["+name+"]", missing
+			out = append(out, f)
 		}
 	}
 	return out
@@ -264,7 +244,7 @@ func probeExecProcess(o *ours) []Finding {
 		{"process.Cwd", o.container.Cwd}, {"process.NoNewPrivileges", o.container.NoNewPrivs}})
 	out = append(out, o.user("process.User", at(o.input, "process", "User"))...)
 	if profile := text(at(o.input, "process", "ApparmorProfile")); !slices.Contains(o.policy.Common.AppArmor, profile) {
-		out = append(out, Finding{Path: "process.ApparmorProfile", Wanted: o.policy.Common.AppArmor, Got: profile})
+		out = append(out, Finding{Path: "process.ApparmorProfile", Wanted: oneOf(o.policy.Common.AppArmor), Got: profile})
 	}
 	return out
 }
@@ -276,6 +256,15 @@ func probeExecStdio(o *ours) []Finding {
 		out = append(out, Finding{Path: "exec_id", Wanted: Phrase("an id of its own"), Got: id})
 	}
 	return out
+}
+
+// probeSandboxHostname words what the pod's name decides.
+func probeSandboxHostname(o *ours) []Finding {
+	wanted := any(o.policy.Sandbox.Hostname)
+	if wanted == "$(sandbox-name)" {
+		wanted = Phrase("the pod's name, " + o.policy.Sandbox.Name)
+	}
+	return []Finding{{Path: "hostname", Wanted: wanted, Got: at(o.input, "hostname")}}
 }
 
 func probeSandboxPlain(o *ours) []Finding {

@@ -49,6 +49,9 @@ func (x *Explanation) Hide() {
 		f := &x.Findings[i]
 		if f.Secret {
 			f.Wanted, f.Got = veil(f.Wanted), veil(f.Got)
+			if f.Wanted == f.Got && f.Got != missing {
+				f.Got = Phrase(strings.Replace(fmt.Sprint(f.Got), " characters", " other characters", 1))
+			}
 			continue
 		}
 		f.Wanted, f.Got = x.hideIn(f.Wanted), x.hideIn(f.Got)
@@ -112,6 +115,18 @@ func Words(v any) string {
 		return "nothing"
 	case Phrase:
 		s = string(v)
+	case oneOf:
+		words := make([]string, len(v))
+		for i := range v {
+			words[i] = Words(v[i])
+		}
+		s = alternatives(words)
+	case [][]string:
+		words := make([]string, len(v))
+		for i := range v {
+			words[i] = quote(v[i])
+		}
+		s = alternatives(words)
 	case string:
 		if s = v; s == "" || strings.ContainsAny(s, " \t\n\"") && !isSentence(s) {
 			s = quote(s)
@@ -123,6 +138,17 @@ func Words(v any) string {
 		s = string(runes[:159]) + "…"
 	}
 	return printable(s)
+}
+
+// alternatives words a choice.
+func alternatives(words []string) string {
+	switch len(words) {
+	case 0:
+		return "none"
+	case 1:
+		return words[0]
+	}
+	return "one of " + strings.Join(words, ", ")
 }
 
 // isSentence tells the words of a finding of the rules from a value with blanks:

@@ -63,6 +63,8 @@ func (x *Explanation) Sentence() string {
 
 func (p *painter) finding(f Finding, x *Explanation) string {
 	switch {
+	case f.Path != "" && f.Got == missing:
+		return fmt.Sprintf("%s: %s, wanted %s", p.paint(cyan, f.Path), p.paint(red, string(missing)), p.paint(green, Words(f.Wanted)))
 	case f.Path != "":
 		return fmt.Sprintf("%s: got %s, wanted %s", p.paint(cyan, f.Path), p.paint(red, Words(f.Got)), p.paint(green, Words(f.Wanted)))
 	case f.Wanted != nil:

@@ -95,6 +95,12 @@ type Image struct {
 	Source     string    `json:"source"` // source of the pull storage: the reference, or "pause"
 }
 
+// Bound says whether the policy fixes what the image holds. It does not for a tag, which can come to mean another image, nor for
+// an image that the host shares.
+func (i Image) Bound() bool {
+	return i.From == Layers || i.From == GuestPull && (i.Digest != "" || i.Source == "pause")
+}
+
 // MountFrom says how Mount.Source is read.
 type MountFrom string
 

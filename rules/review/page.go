@@ -243,10 +243,9 @@ func (s *Subject) changers() []string {
 
 func (s *Subject) containerRow(name string, secrets bool) containerRow {
 	c := s.Data.Containers[name]
-	words, bound := content(c.Image)
 	r := containerRow{
-		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !bound,
-		Image: or(c.Image.Source, c.Image.Annotation, c.Image.Source == ""), Digest: c.Image.Digest, Content: words,
+		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !c.Image.Bound(),
+		Image: or(c.Image.Source, c.Image.Annotation, c.Image.Source == ""), Digest: c.Image.Digest, Content: content(c.Image),
 		Command: commandLine(argumentsOf(c)), User: user(c.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
 		Env: envRows(c.Env, secrets),
 	}

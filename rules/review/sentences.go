@@ -187,13 +187,13 @@ func (s *speaker) container(p *policydata.Policy, name string) {
 }
 
 func (s *speaker) image(i policydata.Image) {
-	words, bound := content(i)
+	words := content(i)
 	source := i.Source
 	if source == "" {
 		source = i.Annotation
 	}
 	s.mayAs(fmt.Sprint("image ", i), fmt.Sprintf("image %s (%s)", or(source, "of the host's choice", source == ""), words))
-	if bound {
+	if i.Bound() {
 		s.must("its image is bound")
 	}
 }

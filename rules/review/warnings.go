@@ -159,8 +159,8 @@ var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
 
 func (w *warnings) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
-	if words, bound := content(c.Image); !bound {
-		w.add(Grave, name, "The image's content is %s.", words)
+	if !c.Image.Bound() {
+		w.add(Grave, name, "The image's content is %s.", content(c.Image))
 	}
 	if extra := extraCapabilities(p, c); len(extra) > 0 {
 		w.add(Look, name, "Has capabilities beyond the usual: %s.", strings.Join(extra, ", "))

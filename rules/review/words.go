@@ -63,18 +63,18 @@ func hiddenValue(value string) string {
 }
 
 // content says how far the content of an image is bound by the policy.
-func content(image policydata.Image) (words string, bound bool) {
+func content(image policydata.Image) string {
 	switch {
 	case image.From == policydata.Layers:
-		return fmt.Sprintf("bound by the root hashes of %d layers", len(image.Layers)), true
+		return fmt.Sprintf("bound by the root hashes of %d layers", len(image.Layers))
 	case image.From == policydata.Host:
-		return "not bound: the host shares the root filesystem", false
+		return "not bound: the host shares the root filesystem"
 	case image.Digest != "":
-		return "bound by digest", true
+		return "bound by digest"
 	case image.Source == "pause":
-		return "part of the guest image", true
+		return "part of the guest image"
 	}
-	return "not bound: named by a tag, which can come to mean another image", false
+	return "not bound: named by a tag, which can come to mean another image"
 }
 
 // from says where a mount comes from.
