@@ -117,7 +117,7 @@ func advice(o *ours, f Finding) string {
 	}
 	for _, a := range advices {
 		if a.fits(o.kind, f) {
-			return strings.NewReplacer("$(where)", where, "$(key)", insideBrackets(f.Path)).Replace(a.words)
+			return a.of(where, f)
 		}
 	}
 	return anew
@@ -133,6 +133,10 @@ var runtimeMounts = map[string]bool{
 func (a advised) fits(kind string, f Finding) bool {
 	return (a.kind == "" || a.kind == kind) && (a.check == "" || a.check == f.Check) &&
 		strings.HasPrefix(f.Path, a.path) && (a.got == "" || a.got == f.Got)
+}
+
+func (a advised) of(where string, f Finding) string {
+	return strings.NewReplacer("$(where)", where, "$(key)", insideBrackets(f.Path)).Replace(a.words)
 }
 
 // insideBrackets is what the last brackets of a path hold: a name.

@@ -42,7 +42,7 @@ func compare(container, input any) []Finding {
 	out = append(out, compareEnv(container, input)...)
 	out = append(out, compareMounts(container, input)...)
 	out = append(out, compareMaps("OCI.Annotations", at(container, "OCI", "Annotations"), at(input, "OCI", "Annotations"))...)
-	out = append(out, compareMaps("OCI.Linux.Sysctl", at(container, "OCI", "Linux", "Sysctl"), at(input, "OCI", "Linux", "Sysctl"))...)
+	out = append(out, compareSysctl(at(container, "OCI", "Linux", "Sysctl"), at(input, "OCI", "Linux", "Sysctl"))...)
 	out = append(out, compareNamed("OCI.Linux.Namespaces", "Type", at(container, "OCI", "Linux", "Namespaces"), at(input, "OCI", "Linux", "Namespaces"))...)
 	out = append(out, compareNamed("OCI.Linux.Devices", "Path", at(container, "OCI", "Linux", "Devices"), at(input, "OCI", "Linux", "Devices"))...)
 	return append(out, compareNamed("devices", "container_path", at(container, "devices"), at(input, "devices"))...)
@@ -180,6 +180,16 @@ func compareMaps(path string, wanted, got any) []Finding {
 		}
 	}
 	return out
+}
+
+func compareSysctl(wanted, got any) []Finding {
+	var out []Finding
+	for _, key := range slices.Sorted(maps.Keys(object(got))) {
+		if _, known := object(wanted)[key]; !known {
+			out = append(out, Finding{Path: "OCI.Linux.Sysctl[" + key + "]", Wanted: Phrase("no such sysctl"), Got: object(got)[key]})
+		}
+	}
+	return append(out, compareMaps("OCI.Linux.Sysctl", wanted, got)...)
 }
 
 // compareNamed compares lists of objects by one field, in any order.

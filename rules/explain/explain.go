@@ -72,10 +72,12 @@ type Explanation struct {
 	Kind      string    `json:"kind"`
 	Container string    `json:"container"` // name in the policy; empty if none is near
 	Checks    []Check   `json:"checks"`
-	Findings  []Finding `json:"findings"`         // the first is the first that failed; empty if nothing is known
-	Change    string    `json:"change"`           // what to change in the manifest or the settings
-	Rule      string    `json:"rule,omitempty"`   // of a plain policy: the expression that failed, with its line
-	Prints    []string  `json:"prints,omitempty"` // of a plain policy: what it printed for that container, the end of it
+	Findings  []Finding `json:"findings"`              // the first is the first that failed; empty if nothing is known
+	Change    string    `json:"change"`                // what to change in the manifest or the settings
+	Line      int       `json:"policy_line,omitempty"` // of a plain policy: where Rule is in it
+	Rule      string    `json:"rule,omitempty"`        // of a plain policy: the expression that failed
+	Values    []Value   `json:"values,omitempty"`      // of a plain policy: what the terms of Rule stood for
+	Prints    []string  `json:"prints,omitempty"`      // of a plain policy: what it printed for that container, the end of it
 
 	secrets []string // values to hide in prints and rules
 }
@@ -117,6 +119,14 @@ func (e *Explainer) Explain(ctx context.Context, q Question) (*Explanation, erro
 	}
 	x.Change = printable(x.Change)
 	return x, nil
+}
+
+// Because is for a request that is denied although its rules allow it: reason is
+// what the engine said, of changes to the state that cannot be made, say.
+func (x *Explanation) Because(reason string) {
+	if len(x.Findings) == 0 && reason != "" {
+		x.Findings = []Finding{{Check: "engine", Wanted: Phrase(reason)}}
+	}
 }
 
 // session is one question before one policy.

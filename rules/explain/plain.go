@@ -1,7 +1,9 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -33,13 +35,11 @@ func (s *session) explainPlain(x *Explanation) error {
 		return nil // it is allowed, or there is nothing to follow
 	}
 	leaf := events.leaf(attempt)
-	x.Rule = fmt.Sprintf("line %d: %s", leaf.expr.Location.Row, oneLine(string(leaf.expr.Location.Text)))
+	x.Line, x.Rule = leaf.expr.Location.Row, oneLine(string(leaf.expr.Location.Text))
+	x.Values = s.values(leaf)
 	x.Prints = tailOf(prints[attempt.printsBefore:attempt.prints])
 	x.Findings = plainFindings(best, s, leaf, x.Prints)
-	x.Change = "the expression is at line " + fmt.Sprint(leaf.expr.Location.Row) + " of the policy: change the manifest back, or " + anew
-	if s.kind == createKind && best.name == "" {
-		x.Change = "the policy's data names no container that this request is like: " + anew
-	}
+	x.Change = s.plainAdvice(best, x.Findings)
 	return nil
 }
 
@@ -59,27 +59,31 @@ func (h printHook) Print(_ print.Context, message string) error {
 // follow evaluates the entry point with prints and a tracer.
 func (s *session) follow() (*trail, []string, error) {
 	var prints []string
-	t := &trail{kind: s.kind, prints: &prints, parents: map[uint64]uint64{}, rules: map[uint64]string{}}
+	t := &trail{kind: s.kind, prints: &prints, parents: map[uint64]uint64{}, rules: map[uint64]string{}, entered: map[uint64]int{}}
 	ref := ast.MustParseRef("data.agent_policy").Append(ast.StringTerm(s.kind))
-	_, err := s.query(ast.NewBody(ast.NewExpr(ast.NewTerm(ref))), rego.EvalQueryTracer(t), rego.EvalPrintHook(printHook{&prints}))
+	_, err := s.query(ast.NewBody(ast.NewExpr(ast.NewTerm(ref))), rego.EvalQueryTracer(t), rego.EvalPrintHook(printHook{&prints}),
+		rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false)) // or rules that cannot hold would leave no trail
 	return t, prints, err
 }
 
 // pick chooses the attempt at a container: the outermost rule that has it in a
 // variable, else the rule that decides; of several failures the one that got
-// furthest.
+// furthest, in a rule that the policy's data makes use of.
 func pick(t *trail, container any) (failure, bool) {
 	var best failure
-	var most [4]int
+	var most [5]int
 	found := false
 	for _, f := range t.failures {
 		mentioned := t.mentions(f, container)
 		if !mentioned && f.rule != t.kind {
 			continue
 		}
-		score := [4]int{0, -t.depth(f.query), f.index, f.prints - f.printsBefore}
+		score := [5]int{0, -t.depth(f.query), 1, f.prints - f.printsBefore, f.index}
 		if mentioned {
 			score[0] = 1
+		}
+		if f.enumerates() {
+			score[2] = 0 // the policy lists nothing there: that rule is not in use
 		}
 		if !found || slices.Compare(score[:], most[:]) >= 0 {
 			best, most, found = f, score, true
@@ -126,6 +130,39 @@ func nearestCandidate(data, input any) candidate {
 	return best
 }
 
+// plainAdvice says what to change by the field that differs, as for our rules.
+func (s *session) plainAdvice(c candidate, found []Finding) string {
+	switch s.kind {
+	case createKind:
+	case execKind:
+		return "to allow it, make it an exec probe or hook of the container, or list it in the settings; a command gets the container's user, directory and variables"
+	case copyKind:
+		return "files may go below the volumes of the shared directory only; the settings list where"
+	default:
+		return "change what asks for it, or the settings that the policy is made with"
+	}
+	if c.name == "" {
+		return "the policy's data names no container that this request is like: " + anew
+	}
+	where := "container " + c.name
+	for _, a := range advices {
+		if f := found[0]; f.Path != "" && a.kind == "" && a.path != "" && a.got == "" && strings.HasPrefix(f.Path, a.path) {
+			return a.of(where, f)
+		}
+	}
+	return "look at what the manifest, its image or the runtime changed there; undo that, or " + anew
+}
+
+func absent(f Finding) int {
+	if f.Got == missing {
+		return 1
+	}
+	return 0
+}
+
+// unrelated is a difference that neither the expression nor the prints speak of.
+const unrelated = 3
+
 // plainFindings are the differences of request and container, those that the
 // failed expression or the last prints speak of first.
 func plainFindings(c candidate, s *session, leaf failure, prints []string) []Finding {
@@ -137,25 +174,27 @@ func plainFindings(c candidate, s *session, leaf failure, prints []string) []Fin
 	if c.value != nil {
 		found = compare(c.value, s.input)
 	}
-	about := leaf.about() + "\n" + strings.ToLower(strings.Join(prints, "\n"))
+	printed := announced(prints)
 	speaks := func(f Finding) int {
-		field := strings.ToLower(fieldOf(f.Path))
-		switch {
-		case leaf.holds(f.Wanted) || leaf.holds(f.Got):
+		if leaf.holds(f.Wanted) || leaf.holds(f.Got) {
 			return 0
-		case strings.Contains(leaf.about(), field):
-			return 1
-		case strings.Contains(about, field):
-			return 2
 		}
-		return 3
+		level := unrelated
+		for _, field := range fieldsOf(f.Path) {
+			if leaf.isAbout(field) {
+				return 1
+			}
+			if strings.Contains(printed, strings.ToLower(field)) {
+				level = 2
+			}
+		}
+		return level
 	}
-	slices.SortStableFunc(found, func(a, b Finding) int { return speaks(a) - speaks(b) })
-	if len(found) == 0 {
-		found = []Finding{{}}
-		if path, got := leaf.inputOf(s.input); path != "" {
-			found = []Finding{{Path: path, Got: got, Wanted: oneLine(string(leaf.expr.Location.Text))}}
-		}
+	slices.SortStableFunc(found, func(a, b Finding) int {
+		return cmp.Or(speaks(a)-speaks(b), absent(a)-absent(b)) // what is missing may be allowed to be
+	})
+	if len(found) == 0 || speaks(found[0]) == unrelated {
+		found = slices.Insert(found, 0, Finding{}) // the expression itself says more
 	}
 	for i := range found {
 		found[i].Check = check
@@ -163,10 +202,25 @@ func plainFindings(c candidate, s *session, leaf failure, prints []string) []Fin
 	return found
 }
 
-// fieldOf is the name of the field that a path is in, without what is in brackets.
-func fieldOf(path string) string {
-	if i := strings.Index(path, "["); i >= 0 {
-		path = path[:i]
+// brackets are what a path holds of names that the request gives.
+var brackets = regexp.MustCompile(`\[[^\]]*\]`)
+
+// fieldsOf are the names of the field that a path leads to and, in a list or map, of that.
+func fieldsOf(path string) []string {
+	last := func(path string) string { return path[strings.LastIndex(path, ".")+1:] }
+	fields := []string{last(brackets.ReplaceAllString(path, ""))}
+	if whole, _, in := strings.Cut(path, "["); in {
+		fields = append(fields, last(whole))
 	}
-	return path[strings.LastIndex(path, ".")+1:]
+	return fields
+}
+
+// announced is what the last print says it is about, before any value.
+func announced(prints []string) string {
+	if len(prints) == 0 {
+		return ""
+	}
+	words, _, _ := strings.Cut(prints[len(prints)-1], "=")
+	words, _, _ = strings.Cut(words, "{")
+	return strings.ToLower(words)
 }

@@ -127,8 +127,8 @@ func TestPlainPolicyNamesTheCheck(t *testing.T) {
 				c.path, c.got = "OCI.Linux.MaskedPaths", ""
 			}
 			c.judge(t, name, x)
-			if !strings.HasPrefix(x.Rule, "line ") || len(x.Prints) == 0 {
-				t.Errorf("rule %q, %d prints", x.Rule, len(x.Prints))
+			if x.Line == 0 || x.Rule == "" || len(x.Prints) == 0 {
+				t.Errorf("line %d, rule %q, %d prints", x.Line, x.Rule, len(x.Prints))
 			}
 			for _, line := range append(x.Prints, x.Rule) {
 				if strings.Contains(line, "correct-horse-battery") {
@@ -152,5 +152,74 @@ func TestPlainPolicyTellsOfExec(t *testing.T) {
 	x := explained(t, e, "ExecProcessRequest", emulator.ExecProcess("web", []string{"sh"}).Input, nil)
 	if !strings.Contains(x.Rule, "argv == input.process.Args") || len(x.Prints) == 0 {
 		t.Errorf("rule %q, prints %q", x.Rule, x.Prints)
+	}
+}
+
+// What a policy of another make can be like: alternatives that its data makes no
+// use of, rules whose failure is remembered, prints or none.
+const otherPolicy = `package agent_policy
+
+import future.keywords.if
+import future.keywords.in
+
+default ExecProcessRequest := false
+
+ExecProcessRequest if {
+	plain_input
+	some argv in policy_data.commands
+	argv == input.process.Args
+}
+
+ExecProcessRequest if {
+	plain_input
+	some pattern in policy_data.patterns
+	regex.match(pattern, concat(" ", input.process.Args))
+}
+
+plain_input if {
+	process := input.process
+	count(process.Label) == 0
+	not startswith(process.Cwd, "/secret")
+}
+
+UpdateRoutesRequest if {
+	every route in input.routes {
+		not route.device in policy_data.forbidden
+	}
+}
+
+policy_data := {"commands": [["a"], ["b", "c"]], "patterns": [], "forbidden": ["lo"]}
+`
+
+func TestPlainExpressionsTellTheirValues(t *testing.T) {
+	e, err := explain.New([]byte(otherPolicy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec := func(label, cwd string, args ...any) map[string]any {
+		return map[string]any{"process": map[string]any{"Label": label, "Cwd": cwd, "Args": args, "Env": []any{"TOKEN=hunter2hunter2"}}}
+	}
+	tests := []struct {
+		name, kind string
+		request    map[string]any
+		want       string
+	}{
+		{"a rule that is in use", execKind, exec("", "/", "x"), `argv == input.process.Args does not hold: argv = ["b","c"], input.process.Args = ["x"]`},
+		{"a failure that is remembered", execKind, exec("l", "/", "a"), "count(process.Label) == 0 does not hold: process.Label = l"},
+		{"a negation", execKind, exec("", "/secret/x", "a"), `not startswith(process.Cwd, "/secret") does not hold: process.Cwd = /secret/x`},
+		{"an item", "UpdateRoutesRequest", map[string]any{"routes": []any{map[string]any{"device": "eth0"}, map[string]any{"device": "lo"}}},
+			`not route.device in policy_data.forbidden does not hold: route.device = lo, policy_data.forbidden = ["lo"]`},
+		{"a secret", execKind, exec("", "/", "hunter2hunter2"), `argv == input.process.Args does not hold: argv = ["b","c"], input.process.Args = ["(hidden)"]`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			x := explained(t, e, test.kind, test.request, nil)
+			if got := x.Sentence(); got != test.want {
+				t.Errorf("says %s\nwant %s", got, test.want)
+			}
+			if x.Change == "" {
+				t.Error("no word on what to change")
+			}
+		})
 	}
 }

@@ -60,6 +60,9 @@ func (x *Explanation) Hide() {
 		x.Prints[i] = x.hideText(x.Prints[i])
 	}
 	x.Rule = x.hideText(x.Rule)
+	for i, v := range x.Values {
+		x.Values[i].Value = x.hideAll(v.Value)
+	}
 }
 
 // veil says how long a value is, and nothing else of it.
@@ -93,6 +96,27 @@ func (x *Explanation) hideIn(v any) any {
 		out := make(map[string]any, len(v))
 		for key := range v {
 			out[key] = x.hideIn(v[key])
+		}
+		return out
+	}
+	return v
+}
+
+// hideAll hides secrets wherever they are in a value.
+func (x *Explanation) hideAll(v any) any {
+	switch v := v.(type) {
+	case string:
+		return x.hideText(v)
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = x.hideAll(v[i])
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key := range v {
+			out[key] = x.hideAll(v[key])
 		}
 		return out
 	}

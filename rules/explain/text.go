@@ -46,6 +46,9 @@ func (x *Explanation) subject() string {
 	if len(x.Findings) > 0 {
 		parts = append(parts, "check "+x.Findings[0].Check)
 	}
+	if x.Line > 0 {
+		parts = append(parts, fmt.Sprintf("line %d of the policy", x.Line))
+	}
 	if len(parts) == 0 {
 		return ""
 	}
@@ -69,10 +72,12 @@ func (p *painter) finding(f Finding, x *Explanation) string {
 		return fmt.Sprintf("%s: got %s, wanted %s", p.paint(cyan, f.Path), p.paint(red, Words(f.Got)), p.paint(green, Words(f.Wanted)))
 	case f.Wanted != nil:
 		return Words(f.Wanted)
+	case len(x.Values) > 0:
+		return fmt.Sprintf("%s does not hold: %s", p.paint(cyan, x.Rule), p.paint(red, valueWords(x.Values)))
 	case len(x.Prints) > 0:
-		return fmt.Sprintf("at %s; the policy printed: %s", x.Rule, x.Prints[len(x.Prints)-1])
+		return fmt.Sprintf("%s does not hold; the policy printed: %s", p.paint(cyan, x.Rule), x.Prints[len(x.Prints)-1])
 	}
-	return "at " + x.Rule
+	return p.paint(cyan, x.Rule) + " does not hold"
 }
 
 func (x *Explanation) writeAll(p *painter) {
@@ -86,7 +91,7 @@ func (x *Explanation) writeAll(p *painter) {
 		}
 	}
 	if x.Rule != "" {
-		p.linef("  rule %s", x.Rule)
+		p.linef("  rule %s%s", x.Rule, map[bool]string{true: ", with " + valueWords(x.Values)}[len(x.Values) > 0])
 	}
 	for _, line := range x.Prints {
 		p.linef("    print: %s", line)

@@ -1,7 +1,9 @@
 package explain
 
 import (
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
@@ -17,6 +19,7 @@ type trail struct {
 	prints   *[]string
 	parents  map[uint64]uint64 // query -> the query that asked it
 	rules    map[uint64]string // query -> rule, of the nearest rule around it
+	entered  map[uint64]int    // query -> prints before it
 	failures []failure
 	last     map[uint64]int // query -> prints at its last failure
 }
@@ -28,8 +31,9 @@ type failure struct {
 	index        int // of the expression in its body
 	expr         *ast.Expr
 	locals       []ast.Value
-	printsBefore int // at the failure before it in the same query
-	prints       int // until now
+	names        map[string]ast.Value // those that the policy gives a name to
+	printsBefore int                  // at the failure before it in the same query
+	prints       int                  // until now
 	order        int
 }
 
@@ -56,8 +60,12 @@ func (t *trail) TraceEvent(e topdown.Event) {
 		f.printsBefore = t.last[e.QueryID]
 		t.last[e.QueryID] = f.prints
 		if e.Locals != nil {
-			e.Locals.Iter(func(_, v ast.Value) bool {
+			f.names = map[string]ast.Value{}
+			e.Locals.Iter(func(key, v ast.Value) bool {
 				f.locals = append(f.locals, v)
+				if name, ok := key.(ast.Var); ok && e.LocalMetadata[name].Name != "" {
+					f.names[string(e.LocalMetadata[name].Name)] = v
+				}
 				return false
 			})
 		}
@@ -67,6 +75,7 @@ func (t *trail) TraceEvent(e topdown.Event) {
 
 func (t *trail) enter(e topdown.Event) {
 	t.parents[e.QueryID] = e.ParentID
+	t.entered[e.QueryID] = len(*t.prints)
 	t.rules[e.QueryID] = t.rules[e.ParentID]
 	if rule, ok := e.Node.(*ast.Rule); ok {
 		if name, ok := rule.Head.Ref()[0].Value.(ast.Var); ok {
@@ -102,24 +111,54 @@ func (t *trail) mentions(f failure, container any) bool {
 	return false
 }
 
-// leaf goes down from a failure to the expression that caused it: in what the
-// failed expression asked, the one that got furthest.
+// leaf goes down from a failure to the expression that caused it: of what the
+// failed expression asked, the try that got furthest.
 func (t *trail) leaf(f failure) failure {
-	for {
-		if f.expr.Negated {
-			return f
-		}
-		next, found := failure{}, false
-		for _, c := range t.failures[t.begin(f):f.order] {
-			if t.parents[c.query] == f.query && (!found || c.index >= next.index) {
-				next, found = c, true
-			}
-		}
-		if !found {
-			return f
-		}
-		f = next
+	if f.expr.Negated {
+		return f
 	}
+	best, most, found := f, [3]int{}, false
+	for _, c := range t.failures[t.begin(f):f.order] {
+		if t.parents[c.query] != f.query {
+			continue
+		}
+		l := t.leaf(c)
+		far := [3]int{c.prints - t.entered[c.query], c.index, l.index} // who prints tells best how far it got
+		if !found || slices.Compare(far[:], most[:]) >= 0 {
+			best, most, found = l, far, true
+		}
+	}
+	if found {
+		return best
+	}
+	if first, ok := t.remembered(f); ok {
+		return t.leaf(first)
+	}
+	return f
+}
+
+// remembered finds where a rule without arguments failed when it was asked for
+// the first time in this evaluation: the second time its value is known, and it
+// leaves no trail.
+func (t *trail) remembered(f failure) (next failure, found bool) {
+	term, ok := f.expr.Terms.(*ast.Term)
+	if !ok {
+		return next, false
+	}
+	ref, ok := term.Value.(ast.Ref)
+	if !ok || len(ref) == 0 {
+		return next, false
+	}
+	name, ok := ref[len(ref)-1].Value.(ast.String)
+	if !ok || string(name) == f.rule {
+		return next, false
+	}
+	for _, c := range t.failures[:f.order] {
+		if c.rule == string(name) && t.rules[t.parents[c.query]] != c.rule && (!found || c.index >= next.index) {
+			next, found = c, true
+		}
+	}
+	return next, found
 }
 
 // begin is where the evaluation of the failed expression began: behind the last
@@ -133,9 +172,14 @@ func (t *trail) begin(f failure) int {
 	return 0
 }
 
-// about is the text of the expression and of its rule's name, in lower case.
-func (f failure) about() string {
-	return strings.ToLower(string(f.expr.Location.Text) + " " + strings.ReplaceAll(f.rule, "_", ""))
+// enumerates says whether the expression only goes through a list, which then is empty.
+func (f failure) enumerates() bool { return strings.HasPrefix(string(f.expr.Location.Text), "some ") }
+
+// isAbout says whether the expression, or the name of its rule, names a field.
+func (f failure) isAbout(field string) bool {
+	words := strings.FieldsFunc(string(f.expr.Location.Text), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	return slices.ContainsFunc(words, func(word string) bool { return strings.EqualFold(word, field) }) ||
+		strings.Contains(strings.ReplaceAll(f.rule, "_", ""), strings.TrimSuffix(strings.ToLower(field), "s"))
 }
 
 // holds says whether a variable of the failure has the value.
@@ -158,23 +202,4 @@ func (f failure) holds(value any) bool {
 		}
 	}
 	return false
-}
-
-// inputOf is the place in the request that the expression names, if it names one.
-func (f failure) inputOf(input any) (string, any) {
-	path, got := "", any(nil)
-	ast.WalkRefs(f.expr, func(ref ast.Ref) bool {
-		if path == "" && ref.HasPrefix(ast.InputRootRef) && ref.IsGround() && len(ref) > 1 {
-			got = input
-			var names []string
-			for _, term := range ref[1:] {
-				name, _ := term.Value.(ast.String)
-				names = append(names, string(name))
-				got = at(got, string(name))
-			}
-			path = strings.Join(names, ".")
-		}
-		return false
-	})
-	return path, got
 }
