@@ -22,7 +22,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race test-packages lint check-gen generate fuzz bench interop clean
+.PHONY: help build demo test race test-packages report-check lint check-gen generate fuzz bench interop clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,14 @@ $(OPA): $(TOOLS)/go.mod
 $(STATICCHECK): $(TOOLS)/go.mod
 	@mkdir -p $(BIN)
 	$(GO) -C $(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+# A browser is a lot to install for one page: it is not part of `make test`.
+report-check: ## open the pages of policyctl report in Chromium, with axe; screenshots in build/report
+	@command -v chromium >/dev/null || { echo "installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	$(GO) -C $(TOOLS) build -o $(BIN)/reportcheck ./reportcheck
+	npm ci --prefix $(TOOLS)/axe --silent --no-audit --no-fund --ignore-scripts
+	REPORT_DIR=$(CURDIR)/build/report REPORT_CHECK=$(BIN)/reportcheck REPORT_AXE=$(CURDIR)/$(TOOLS)/axe/node_modules/axe-core/axe.min.js \
+	  $(GO) test -tags chromium -count 1 -v -run InChromium ./cmd/policyctl
 
 lint: $(STATICCHECK) ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi

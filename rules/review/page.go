@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -66,9 +67,12 @@ type fact struct {
 	Code        bool
 }
 
+// warningRow is one warning with the containers that it is about.
 type warningRow struct {
-	Warning
-	Anchor, Name string
+	Level Level
+	Text  string
+	About []setLink
+	More  int // containers beyond those
 }
 
 type row struct{ Name, Value, Note string }
@@ -83,8 +87,10 @@ type containerRow struct {
 	Rights           []string
 	Extra            []string // capabilities beyond the usual
 	Sets             []setLink
-	Env              []row
+	Env              []row // its own: without what every container has
 	Mounts           []row
+	UsualEnv         int // of what every container has
+	UsualMounts      int
 	Storages         []string
 	Devices          []string
 	Exec             []string
@@ -97,7 +103,8 @@ type setLink struct{ Words, Anchor string }
 type setRows struct {
 	Title, Anchor string
 	Lines         []string
-	Mounts        []row
+	Columns       []string // of Rows
+	Rows          []row
 }
 
 type hostRow struct {
@@ -113,9 +120,11 @@ type traceRows struct {
 }
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"code": func(s string) template.HTML { return breakable(s) },
-	"join": strings.Join,
-	"when": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
+	"code":  breakable,
+	"camel": camel,
+	"prose": prose,
+	"join":  strings.Join,
+	"when":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000") },
 }).Parse(pageHTML))
 
 // breakable lets a long word break behind the characters that end its parts, so
@@ -128,12 +137,26 @@ func breakable(s string) template.HTML {
 	return template.HTML(s)
 }
 
+// camel lets a name like CreateContainerRequest break before its words.
+func camel(s string) template.HTML {
+	return template.HTML(inner.ReplaceAllString(template.HTMLEscapeString(s), "$1<wbr>$2"))
+}
+
+var inner = regexp.MustCompile(`([a-z])([A-Z])`)
+
+// prose marks as code what a text has in back quotes.
+func prose(s string) template.HTML {
+	return template.HTML(quoted.ReplaceAllString(template.HTMLEscapeString(s), "<code>$1</code>"))
+}
+
+var quoted = regexp.MustCompile("`([^`]+)`")
+
 // WritePage writes one self-contained HTML page: no script, nothing that a
 // browser would load.
 func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
 	p := page{Style: template.CSS(pageCSS), Title: s.title(), Facts: s.facts(), Change: s.changers(), Requests: s.Answers, Counts: map[string]int{}}
 	for _, w := range s.Warnings() {
-		p.Warnings = append(p.Warnings, warningRow{Warning: w, Anchor: anchor("container", w.Container), Name: Called(w.Container)})
+		p.Warnings = warn(p.Warnings, w)
 		p.Counts[string(w.Level)]++
 	}
 	if s.Data != nil {
@@ -142,7 +165,7 @@ func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
 			p.Containers = append(p.Containers, s.containerRow(name, o.Secrets))
 		}
 		slices.SortStableFunc(p.Containers, func(a, b containerRow) int { return rank(a) - rank(b) })
-		p.Common = s.sets()
+		p.Common = append(shareRows(p.Containers), s.sets()...)
 	}
 	if p.Known {
 		p.HostChosen = hostRows()
@@ -155,6 +178,29 @@ func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
 	}
 	return nil
 }
+
+// warn adds a warning, or its container to the like one that is there.
+func warn(rows []warningRow, w Warning) []warningRow {
+	link := setLink{Called(w.Container), anchor("container", w.Container)}
+	for i := range rows {
+		if r := &rows[i]; w.Container != "" && r.Level == w.Level && r.Text == w.Text {
+			if len(r.About) < maxNamed {
+				r.About = append(r.About, link)
+			} else {
+				r.More++
+			}
+			return rows
+		}
+	}
+	row := warningRow{Level: w.Level, Text: w.Text}
+	if w.Container != "" {
+		row.About = []setLink{link}
+	}
+	return append(rows, row)
+}
+
+// maxNamed is how many containers a warning names.
+const maxNamed = 6
 
 // rank puts images that are not bound first, and the sandbox last.
 func rank(c containerRow) int {

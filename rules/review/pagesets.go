@@ -17,6 +17,52 @@ func (s *Subject) setLinks(c *policydata.Container) []setLink {
 	}
 }
 
+var (
+	mountColumns = []string{"At", "From", "Access"}
+	envColumns   = []string{"Variable", "Value", "Kind"}
+)
+
+// Where rows that every container has are stated.
+const (
+	everyEnv    = "every-variable"
+	everyMounts = "every-mount"
+)
+
+// shareRows takes what every container but the sandbox has out of each of them: it is stated once.
+func shareRows(containers []containerRow) []setRows {
+	var list []*containerRow
+	for i := range containers {
+		if !containers[i].Sandbox {
+			list = append(list, &containers[i])
+		}
+	}
+	if len(list) < 2 {
+		return nil
+	}
+	env := slices.DeleteFunc(slices.Clone(list[0].Env), func(r row) bool {
+		return slices.ContainsFunc(list, func(c *containerRow) bool { return !slices.Contains(c.Env, r) })
+	})
+	mounts := slices.DeleteFunc(slices.Clone(list[0].Mounts), func(r row) bool {
+		return slices.ContainsFunc(list, func(c *containerRow) bool { return !slices.Contains(c.Mounts, r) })
+	})
+	for _, c := range list {
+		c.Env, c.UsualEnv = rowsWithout(c.Env, env), len(env)
+		c.Mounts, c.UsualMounts = rowsWithout(c.Mounts, mounts), len(mounts)
+	}
+	var out []setRows
+	if len(env) > 0 {
+		out = append(out, setRows{Title: "Variables of every container", Anchor: everyEnv, Columns: envColumns, Rows: env})
+	}
+	if len(mounts) > 0 {
+		out = append(out, setRows{Title: "Mounts of every container", Anchor: everyMounts, Columns: mountColumns, Rows: mounts})
+	}
+	return out
+}
+
+func rowsWithout(rows, taken []row) []row {
+	return slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return slices.Contains(taken, r) })
+}
+
 // sets are what containers share: stated once.
 func (s *Subject) sets() []setRows {
 	var out []setRows
@@ -31,9 +77,9 @@ func (s *Subject) sets() []setRows {
 		if !used[at] {
 			continue
 		}
-		set := setRows{Title: "Usual mounts: " + name, Anchor: at}
+		set := setRows{Title: "Usual mounts: " + name, Anchor: at, Columns: mountColumns}
 		for _, m := range s.Data.Common.Mounts[name] {
-			set.Mounts = append(set.Mounts, row{m.Destination, m.Source, access(m.Options)})
+			set.Rows = append(set.Rows, row{m.Destination, m.Source, access(m.Options)})
 		}
 		out = append(out, set)
 	}

@@ -284,8 +284,13 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 }
 
 func storageWords(s policydata.Storage) string {
-	words := fmt.Sprintf("%s %s, %s on %s (%s)", s.Driver, s.Source, s.FSType, s.MountPoint,
-		strings.Join(slices.Sorted(slices.Values(slices.Concat(s.Options, s.DriverOptions))), ","))
+	words := fmt.Sprintf("%s %s, %s on %s", s.Driver, s.Source, s.FSType, s.MountPoint)
+	if s.Driver == "$(block)" && s.Source == "$(device)" && s.MountPoint == "$(device)" {
+		words = "a block device of the host's choice, " + s.FSType
+	}
+	if options := slices.Concat(s.Options, s.DriverOptions); len(options) > 0 {
+		words += " (" + strings.Join(slices.Sorted(slices.Values(options)), ", ") + ")"
+	}
 	if s.FSGroup != nil {
 		words += fmt.Sprintf(", group %d", s.FSGroup.GID)
 	}
