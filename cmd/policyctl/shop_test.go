@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,12 +45,12 @@ func writePolicy(tb testing.TB, p *policydata.Policy, file string) {
 // life is a pod's start, with requests among it that its policy denies.
 func life(p *policydata.Policy) []rulestest.Request {
 	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
-	requests := e.All()
 	evil := e.CreateContainer("web")
 	process := evil.Input["OCI"].(map[string]any)["Process"].(map[string]any)
 	process["Args"] = []any{"/bin/web", "--listen=:22", "--log=json"}
-	evil.Input["container_id"] = rulestest.ID("evil")
-	requests = append(requests, evil, e.ExecProcess("web", []string{"sh", "-c", "cat /run/secrets/token"}))
+	requests := e.All()
+	requests = slices.Insert(requests, 1, evil)
+	requests = append(requests, e.ExecProcess("web", []string{"sh", "-c", "cat /run/secrets/token"}))
 	for range 12 {
 		requests = append(requests, rulestest.Request{Kind: "WaitProcessRequest", Input: map[string]any{"container_id": rulestest.ID("web"), "exec_id": ""}})
 	}

@@ -131,7 +131,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // that it fits a narrow page without being cut anywhere.
 func breakable(s string) template.HTML {
 	s = template.HTMLEscapeString(s)
-	for _, mark := range []string{"/", "@", ":", ",", "="} {
+	for _, mark := range []string{"/", "@", ":", ",", "=", "_"} {
 		s = strings.ReplaceAll(s, mark, mark+"<wbr>")
 	}
 	return template.HTML(s)
