@@ -9,8 +9,8 @@ GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags='$(LDFLA
 # The guest speaks no HTTP/2: the standard library can leave it out, which saves half a megabyte.
 GUEST_TAGS := nethttpomithttp2
 
-# What the tests run against besides our own code: a TPM, its tools, dm-verity's reference, a containerd.
-TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd systemd
+# What the tests run against besides our own code: a TPM, its tools, dm-verity's reference, a containerd, what people type.
+TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd systemd curl
 OPA := $(BIN)/opa
 STATICCHECK := $(BIN)/staticcheck
 
