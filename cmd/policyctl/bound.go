@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/spf13/cobra"
-
 	"portcullis/engine"
 	"portcullis/hostdata/initdata"
 	"portcullis/measure/evidence"
@@ -57,14 +55,4 @@ func readBoundInitdata(path string) (boundText, error) {
 	}
 	return boundText{Kind: "initdata", Size: len(doc.Bytes()),
 		Bound: evidence.Bound{Alg: string(doc.Algorithm()), Digest: doc.Digest()}}, nil
-}
-
-// arguments gives mistakes in the arguments of a nested verb the exit code of all other verbs.
-func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
-		}
-		return nil
-	}
 }

@@ -68,6 +68,17 @@ func (o explainOptions) selects(r trace.Record) bool {
 	return (o.name == "" || o.name == r.Case) && (o.line == 0 || o.line == r.Line)
 }
 
+// nothing says why no request was there to be explained.
+func (o explainOptions) nothing() error {
+	switch {
+	case o.name != "":
+		return fmt.Errorf("there is no request of the case %q", o.name)
+	case o.line != 0:
+		return fmt.Errorf("there is no request on line %d", o.line)
+	}
+	return errors.New("there is no request to explain")
+}
+
 func runExplain(ctx context.Context, o explainOptions, in io.Reader, out io.Writer) error {
 	color, err := wantsColor(o.color, out)
 	if err != nil {
@@ -87,7 +98,7 @@ func runExplain(ctx context.Context, o explainOptions, in io.Reader, out io.Writ
 	}
 	switch {
 	case e.selected == 0:
-		return usageError(errors.New("no request was selected"))
+		return usageError(e.options.nothing())
 	case e.denied == 0 && !o.json:
 		fmt.Fprintf(out, "%d requests, none denied\n", e.selected)
 	}

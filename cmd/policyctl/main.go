@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -59,10 +60,6 @@ func usageError(err error) error { return &exitError{exitUsage, err} }
 func run(ctx context.Context, args []string, io stdio) int {
 	root := newRoot(io)
 	root.SetArgs(args)
-	if _, _, err := root.Find(args); err != nil {
-		fmt.Fprintln(io.err, "policyctl:", err)
-		return exitUsage
-	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -89,7 +86,8 @@ carries out. It decides with the engine that policyd runs in the guest.
 Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Version:       version(),
+		Args:          knownVerb,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(io.in)
@@ -100,16 +98,17 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 	})
 	root.AddCommand(newDemo(), newReplay(), newExplain(), newReport(), newDiff(), newSend(), newInput(), newBench())
 	root.AddCommand(newDigest(), newStatus(), newVerify(), newMan())
-	for _, cmd := range root.Commands() {
-		if cmd.Args != nil {
-			check := cmd.Args
-			cmd.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
-				}
-				return nil
-			}
-		}
-	}
+	root.SetVersionTemplate("policyctl {{.Version}}\n")
+	root.SuggestionsMinimumDistance = 2
+	holdArguments(root)
 	return root
+}
+
+// version says which build this is.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "(built without module information)"
+	}
+	return info.Main.Version + " " + info.GoVersion
 }

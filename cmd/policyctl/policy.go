@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"portcullis/engine"
 	"portcullis/rules"
@@ -33,11 +34,17 @@ func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
 		return nil, err
 	}
 	p, err := compiler.Compile(ctx, text)
+	if err != nil && !hasPackage.Match(text) {
+		return nil, fmt.Errorf("%s is no policy: it does not begin with a package; genpolicy -r prints the policy of a manifest", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
 }
+
+// hasPackage finds what every Rego text has.
+var hasPackage = regexp.MustCompile(`(?m)^[ \t]*package[ \t]`)
 
 // heldRules are the rules texts that a compact policy may name by digest.
 func heldRules() []engine.HeldRules {
@@ -67,6 +74,9 @@ func readBounded(path string, limit int64) ([]byte, error) {
 
 // openInput opens the FILE argument of a verb, or stdin when there is none or it is "-".
 func openInput(args []string, stdin io.Reader) (io.ReadCloser, error) {
+	if len(args) == 0 && isTerminal(stdin) {
+		return nil, usageError(errors.New("FILE is missing; \"-\" reads from the terminal"))
+	}
 	if len(args) == 0 || args[0] == "-" {
 		return io.NopCloser(stdin), nil
 	}

@@ -101,7 +101,7 @@ func newVerifySNP() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snp --report F (--policy F | --initdata F) --nonce HEX",
 		Short: "Verify an SEV-SNP attestation report",
-		Args:  arguments(cobra.NoArgs),
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			quietLibraries()
 			var e evidence.SNP
@@ -142,7 +142,7 @@ func newVerifyTDX() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tdx --quote F (--policy F | --initdata F) --nonce HEX",
 		Short: "Verify a TDX quote",
-		Args:  arguments(cobra.NoArgs),
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			quietLibraries()
 			var e evidence.TDX

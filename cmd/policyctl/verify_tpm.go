@@ -30,7 +30,7 @@ func newVerifyTPM() *cobra.Command {
 Without --log the register must hold one measurement. A quote says who signed it, not that a TPM did: give the key's
 certificate (--ak-cert), an answered challenge (--challenge, --answer), or the report of an Azure paravisor (--hcl); else the
 result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without proof.`,
-		Args: arguments(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			quietLibraries()
 			b, nonce, o, err := f.claim()
@@ -99,7 +99,7 @@ func newVerifyChallenge() *cobra.Command {
 		Short: "Ask a TPM to show that it holds an attestation key",
 		Long: `Make a challenge that only the TPM with the endorsement certificate can answer, and only if it holds the attestation key. The
 credential goes to the guest, for tpm2_activatecredential -i; what is printed stays with you, for verify tpm --challenge.`,
-		Args: arguments(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var certificate, key []byte
 			if err := optional(cert, &certificate); err != nil {
