@@ -22,7 +22,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race test-packages report-check lint check-gen generate fuzz bench interop clean
+.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz bench interop clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,17 @@ build: ## build policyd, genpolicy and policyctl into bin/
 	$(GOBUILD) -tags $(GUEST_TAGS) -o $(BIN)/policyd ./cmd/policyd
 	$(GOBUILD) -o $(BIN)/policyctl ./cmd/policyctl
 	$(GOBUILD) -o $(BIN)/genpolicy ./cmd/genpolicy
+
+PREFIX ?= /usr/local
+install-tools: build ## install genpolicy and policyctl with manual pages and completions; PREFIX, DESTDIR
+	@for p in genpolicy policyctl; do \
+	  install -D -m 0755 $(BIN)/$$p $(DESTDIR)$(PREFIX)/bin/$$p; \
+	  install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d); \
+	  $(BIN)/$$p man $(DESTDIR)$(PREFIX)/share/man/man1; \
+	  $(BIN)/$$p completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$p; \
+	  $(BIN)/$$p completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$p; \
+	  $(BIN)/$$p completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$p.fish; \
+	done
 
 demo: ## play a pod's life through a real gate, decisions printed
 	@mkdir -p $(BIN)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"portcullis/cmd/manual"
 	"portcullis/rules/generate"
 	"portcullis/rules/settings"
 )
@@ -128,7 +129,7 @@ func newCommand(io stdio) *cobra.Command {
 	set.BoolVar(&f.needDigests, "require-digests", false, "refuse images that are named by a tag")
 	f.images.add(set)
 	set.BoolP("version", "v", false, "print the version")
-	cmd.AddCommand(newExplain(io))
+	cmd.AddCommand(newExplain(io), manual.NewCommand())
 	return cmd
 }
 

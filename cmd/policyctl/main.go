@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"portcullis/cmd/manual"
 )
 
 // stdio are the streams of the process.
@@ -97,7 +99,7 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	root.AddCommand(newDemo(), newReplay(), newExplain(), newReport(), newDiff(), newSend(), newInput(), newBench())
-	root.AddCommand(newDigest(), newStatus(), newVerify(), newMan())
+	root.AddCommand(newDigest(), newStatus(), newVerify(), manual.NewCommand())
 	root.SetVersionTemplate("policyctl {{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
 	holdArguments(root)

@@ -32,7 +32,7 @@ func (s *session) explainPlain(x *Explanation) error {
 	}
 	attempt, ok := pick(events, best.value)
 	if !ok {
-		return nil // it is allowed, or there is nothing to follow
+		return s.explainConstant(x, data != nil)
 	}
 	leaf := events.leaf(attempt)
 	x.Line, x.Rule = leaf.expr.Location.Row, oneLine(string(leaf.expr.Location.Text))
@@ -41,6 +41,24 @@ func (s *session) explainPlain(x *Explanation) error {
 	x.Findings = plainFindings(best, s, leaf, x.Prints)
 	x.Change = s.plainAdvice(best, x.Findings)
 	return nil
+}
+
+// explainConstant explains a request that the policy denies whatever it holds,
+// as default policies do until the pod's own has come.
+func (s *session) explainConstant(x *Explanation, hasData bool) error {
+	for _, rule := range s.program.module.Rules {
+		if rule.Head.Name.Compare(ast.Var(s.kind)) != 0 || rule.Head.Value == nil || rule.Head.Value.Value.Compare(ast.Boolean(false)) != 0 {
+			continue
+		}
+		x.Line, x.Rule = rule.Loc().Row, oneLine(string(rule.Loc().Text))
+		x.Findings = []Finding{{Check: "rule", Wanted: Phrase(x.Rule + ": denied whatever it holds")}}
+	}
+	s.kind = "SetPolicyRequest"
+	waits, err := s.allowed()
+	if len(x.Findings) > 0 && waits && !hasData {
+		x.Change = "a default policy decides, as no policy of the pod's own has come: make one with genpolicy, and see that the pod carries its annotation"
+	}
+	return err
 }
 
 func tailOf(prints []string) []string { return slices.Clone(prints[max(0, len(prints)-maxPrints):]) }

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"portcullis/images"
+	"portcullis/images/imagestest"
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+	"portcullis/rules/rulestest"
+)
+
+var update = flag.Bool("update", false, "write the outputs in docs/operators.md anew")
+
+const operatorsPage = "../../docs/operators.md"
+
+// The page for operators shows what its commands print, and what a guest answers to the requests of its cases.
+func TestTheOperatorsPageIsFresh(t *testing.T) {
+	dir := t.TempDir()
+	operatorsFiles(t, dir)
+	page, err := os.ReadFile(operatorsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := console.ReplaceAllStringFunc(string(page), func(block string) string { return runConsole(t, dir, block) })
+	for _, name := range []string{"exec", "env", "image", "mount", "nopolicy"} {
+		if fresh, err = answerOf(fresh, dir, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(fresh, "correct-horse") {
+		t.Error("the page shows the secret")
+	}
+	if *update {
+		if err := os.WriteFile(operatorsPage, []byte(fresh), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	was, is := strings.Split(string(page), "\n"), strings.Split(fresh, "\n")
+	for i := range min(len(was), len(is)) {
+		if was[i] != is[i] && !*update {
+			t.Fatalf("line %d of docs/operators.md is\n%s\nbut the command prints\n%s\ngo test ./cmd/policyctl -run Operators -update writes it anew", i+1, was[i], is[i])
+		}
+	}
+	if len(was) != len(is) && !*update {
+		t.Fatal("docs/operators.md is not what its commands print; go test ./cmd/policyctl -run Operators -update writes it anew")
+	}
+}
+
+var console = regexp.MustCompile("(?s)```console\n.*?```")
+
+// runConsole runs the commands of a block as a shell does, and gives the block with what they print.
+func runConsole(t *testing.T, dir, block string) string {
+	t.Helper()
+	out := "```console\n"
+	for line := range strings.Lines(block) {
+		command, ok := strings.CutPrefix(strings.TrimSpace(line), "$ ")
+		if !ok {
+			continue
+		}
+		shell := exec.Command("sh", "-c", command)
+		shell.Dir = dir
+		shell.Env = append(os.Environ(), "PATH="+dir+"/bin:"+os.Getenv("PATH"))
+		said, err := shell.CombinedOutput()
+		if exit, is := err.(*exec.ExitError); err != nil && (!is || exit.ExitCode() != exitNo) {
+			t.Fatalf("%s: %v\n%s", command, err, said)
+		}
+		out += "$ " + command + "\n" + string(said)
+	}
+	return out + "```"
+}
+
+// answerOf puts what the guest answers to the last request of a case before the first command that explains it.
+func answerOf(page, dir, name string) (string, error) {
+	policy := "shop.rego"
+	if name == "nopolicy" {
+		policy = "default-policy.rego"
+	}
+	replay := exec.Command("policyctl", "replay", "--policy", policy, name+".jsonl")
+	replay.Dir = dir
+	out, err := replay.Output()
+	if err != nil {
+		return "", err
+	}
+	answer := ""
+	for line := range strings.Lines(string(out)) {
+		if denied, ok := strings.CutPrefix(line, "DENY "); ok && answer == "" {
+			kind, reason, _ := strings.Cut(strings.TrimSpace(denied), ": ")
+			answer = kind + " is blocked by policy: " + reason
+		}
+	}
+	end := strings.Index(page, " "+name+".jsonl\n")
+	begin := strings.LastIndex(page[:max(end, 0)], "```text\n")
+	if end < 0 || begin < 0 || answer == "" {
+		return "", fmt.Errorf("the page has no answer for case %s", name)
+	}
+	begin += len("```text\n")
+	length := strings.Index(page[begin:], "```")
+	return page[:begin] + answer + "\n" + page[begin+length:], nil
+}
+
+// operatorsFiles makes what the page speaks of: the manifest with its image, and a dump for each case.
+func operatorsFiles(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range []string{"shop.yaml", "cat.toml"} {
+		text, err := os.ReadFile(filepath.Join("../../docs/operators", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeText(t, filepath.Join(dir, name), string(text))
+	}
+	store := imagestest.NewStore()
+	store.Add("registry.example/shop/web:1.4", imagestest.WithFiles(
+		images.Config{Entrypoint: []string{"/bin/web"}, Env: []string{"PATH=/usr/bin:/bin"}}, map[string]string{"etc/passwd": "web:x:1000:1000::/:/bin/sh\n"}))
+	if err := os.Mkdir(filepath.Join(dir, "images"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.WriteLayout(filepath.Join(dir, "images")); err != nil {
+		t.Fatal(err)
+	}
+	text, err := rules.Default("deny-all-but-setpolicy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeText(t, filepath.Join(dir, "default-policy.rego"), text)
+	genpolicy := filepath.Join(dir, "bin", "genpolicy")
+	if said, err := exec.Command("go", "build", "-o", genpolicy, "../genpolicy").CombinedOutput(); err != nil {
+		t.Fatalf("build genpolicy: %v\n%s", err, said)
+	}
+	for name, requests := range operatorsCases(t, dir, genpolicy) {
+		writeDump(t, requests, filepath.Join(dir, name+".jsonl"))
+	}
+}
+
+// operatorsCases are the requests of each case, as a runtime makes them for the policy of the manifest.
+func operatorsCases(t *testing.T, dir, genpolicy string) map[string][]rulestest.Request {
+	t.Helper()
+	make := exec.Command(genpolicy, "-r", "--oci-layout", "images")
+	make.Dir = dir
+	manifest, err := os.ReadFile(filepath.Join(dir, "shop.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	make.Stdin = bytes.NewReader(manifest)
+	text, err := make.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := policydata.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
+	good := e.All()
+	released, _, err := policydata.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	released.Containers["web"].Image.Annotation, released.Containers["web"].Image.Source = "registry.example/shop/web:1.5", "registry.example/shop/web:1.5"
+	changed := func(e rulestest.Emulator, change func(oci map[string]any)) []rulestest.Request {
+		requests := e.All()
+		for _, r := range requests {
+			if oci, ok := r.Input["OCI"].(map[string]any); ok && r.Input["container_id"] == rulestest.ID("web") {
+				change(oci)
+			}
+		}
+		return requests[:slices.IndexFunc(requests, func(r rulestest.Request) bool {
+			return r.Kind == "StartContainerRequest" && r.Input["container_id"] == rulestest.ID("web")
+		})]
+	}
+	return map[string][]rulestest.Request{
+		"good":     good,
+		"nopolicy": good[:2],
+		"exec":     append(slices.Clone(good), e.ExecProcess("web", []string{"cat", "/etc/shop/shop.conf"})),
+		"env": changed(e, func(oci map[string]any) {
+			env := oci["Process"].(map[string]any)["Env"].([]any)
+			env[slices.Index(env, any("LOG_LEVEL=info"))] = "LOG_LEVEL=debug"
+		}),
+		"image": changed(rulestest.Emulator{Policy: released, Pod: e.Pod}, func(map[string]any) {}),
+		"mount": changed(e, func(oci map[string]any) {
+			oci["Mounts"] = slices.DeleteFunc(oci["Mounts"].([]any), func(m any) bool { return m.(map[string]any)["destination"] == "/etc/shop" })
+		}),
+	}
+}
+
+func writeText(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
