@@ -37,8 +37,24 @@ func Compare(a, b *Subject, secrets bool) *Difference {
 	inA, inB := a.sentences(secrets), b.sentences(secrets)
 	d.OnlyB = group(inB, inA)
 	d.OnlyA = group(inA, inB)
+	tellApart(d.OnlyB, d.OnlyA)
 	d.uncertain(a, b)
 	return d
+}
+
+// tellApart marks what reads alike on both sides, because its values are hidden.
+func tellApart(a, b []Group) {
+	for _, g := range a {
+		i := slices.IndexFunc(b, func(other Group) bool { return other.Subject == g.Subject })
+		if i < 0 {
+			continue
+		}
+		for at, words := range g.Words {
+			if j := slices.Index(b[i].Words, words); j >= 0 {
+				g.Words[at], b[i].Words[j] = words+", not the same as in the other policy", words+", not the same as in the other policy"
+			}
+		}
+	}
 }
 
 // group says what one policy allows beyond another: what it may and the other
@@ -65,7 +81,11 @@ func group(mine, other []sentence) []Group {
 	for _, s := range mine {
 		speaksOf[s.subject] = true
 	}
-	for _, s := range mine {
+	known := map[string]bool{}
+	for _, s := range other {
+		known[s.subject] = true
+	}
+	for _, s := range shortened(mine, known) {
 		if !s.limit && !inOther[id{s.subject, s.key}] {
 			add(s.subject, s.words)
 		}
@@ -74,6 +94,28 @@ func group(mine, other []sentence) []Group {
 		// A container that only the other has is not less bound here: it is not here.
 		if s.limit && !inMine[id{s.subject, s.key}] && speaksOf[s.subject] {
 			add(s.subject, "no longer held to: "+s.words)
+		}
+	}
+	return out
+}
+
+// shortened lists what there is much of by name alone, for subjects that the
+// other policy does not know: a container that is there as a whole.
+func shortened(list []sentence, known map[string]bool) []sentence {
+	var out []sentence
+	at := map[[2]string]int{}
+	for _, s := range list {
+		if s.list == "" || known[s.subject] {
+			out = append(out, s)
+			continue
+		}
+		i, ok := at[[2]string{s.subject, s.list}]
+		if !ok {
+			at[[2]string{s.subject, s.list}] = len(out)
+			s.words = s.list + " " + s.item
+			out = append(out, s)
+		} else if !strings.Contains(out[i].words+",", " "+s.item+",") {
+			out[i].words += ", " + s.item
 		}
 	}
 	return out
@@ -93,9 +135,16 @@ func (d *Difference) uncertain(a, b *Subject) {
 		}
 	}
 	slices.Sort(d.Uncertain)
-	if a.Data != nil && b.Data != nil && len(d.OnlyA)+len(d.OnlyB) > 0 {
+	if hasPattern(d.OnlyA) && hasPattern(d.OnlyB) {
 		say("patterns are compared as text: two that match the same strings may be told as a difference")
 	}
+}
+
+// hasPattern says whether a pattern is among what differs.
+func hasPattern(groups []Group) bool {
+	return slices.ContainsFunc(groups, func(g Group) bool {
+		return slices.ContainsFunc(g.Words, func(words string) bool { return strings.Contains(words, " match") })
+	})
 }
 
 func short(digest string) string {

@@ -263,6 +263,35 @@ func TestCompareSaysWhatChanged(t *testing.T) {
 		}, []string{"container web: image registry.example/shop/web:2 (not bound", "container web: no longer held to: its image is bound"}, []string{"container web: image registry.example/shop/web@sha256"}},
 		{"request", func(p *policydata.Policy) { p.Requests.ReadStream = true }, []string{"requests: output of processes to the host"}, nil},
 		{"strictness", func(p *policydata.Policy) { p.Strict.Mounts = policydata.Optional }, []string{"pod: Mounts may be missing"}, nil},
+		{"hidden values of one length", func(p *policydata.Policy) { p.Containers["web"].Env.Fixed[2] = "LOG_LEVEL=warn" },
+			[]string{"container web: variable LOG_LEVEL = (hidden, 4 characters), not the same"}, []string{"container web: variable LOG_LEVEL = (hidden, 4 characters), not the same"}},
+		{"user", func(p *policydata.Policy) { p.Containers["web"].User.UID = 0 },
+			[]string{"container web: as root (user 0), group 1000"}, []string{"container web: as user 1000, group 1000"}},
+		{"capability", func(p *policydata.Policy) {
+			p.Common.Capabilities["net"] = policydata.Capabilities{Effective: []string{"CAP_NET_ADMIN"}}
+			p.Containers["web"].Capabilities = "net"
+		}, []string{"container web: capability CAP_NET_ADMIN (effective)"}, []string{"container web: capability CAP_CHOWN (bounding)"}},
+		{"mount", func(p *policydata.Policy) {
+			m := p.Containers["web"].Mounts["/etc/shop"]
+			m.Options = []string{"rbind", "rprivate", "rw"}
+			p.Containers["web"].Mounts["/etc/shop"] = m
+		}, []string{"container web: mount /etc/shop from shared file or directory config (bind: rbind,rprivate,rw)"},
+			[]string{"container web: mount /etc/shop from shared file or directory config (bind: rbind,ro,rprivate)"}},
+		{"mount that may be missing", func(p *policydata.Policy) {
+			m := p.Containers["web"].Mounts["/tmp"]
+			m.MayBeMissing = true
+			p.Containers["web"].Mounts["/tmp"] = m
+		}, []string{"container web: mount /tmp from /run/kata-containers/sandbox/ephemeral/tmp (bind: rbind,rprivate,rw), or none"}, []string{"container web: mount /tmp"}},
+		{"new privileges", func(p *policydata.Policy) { p.Containers["web"].NoNewPrivs = false }, []string{"container web: no longer held to: gains no new privileges"}, nil},
+		{"namespace", func(p *policydata.Policy) { p.Sandbox.Namespace = "" }, []string{"pod: any namespace"}, []string{"pod: namespace prod"}},
+		{"order", func(p *policydata.Policy) { p.Order = policydata.OrderEnforced }, nil, []string{"pod: no longer held to: containers come in the order"}},
+		{"command everywhere", func(p *policydata.Policy) { p.Requests.Exec.Joined = []string{"^ls .*$"} }, []string{"requests: commands in every container that match ^ls .*$"}, nil},
+		{"request by name", func(p *policydata.Policy) { p.Requests.Allow = []string{"GetMetricsRequest"} }, []string{"requests: GetMetricsRequest, whatever it holds"}, nil},
+		{"file", func(p *policydata.Policy) {
+			p.Files = map[string]map[string][]string{"config": {"a": {"sha256:11"}}}
+		}, nil, []string{"pod: no longer held to: file a of volume config has the content"}},
+		{"a container as a whole, its lists by name", func(p *policydata.Policy) { p.Containers["other"] = p.Containers["metrics"] },
+			[]string{"container other: runs /metrics-agent", "container other: variables PATH, HOSTNAME, ", "container other: capabilities CAP_CHOWN, CAP_DAC_OVERRIDE", "container other: mounts /proc, /dev, "}, nil},
 		{"masked path", func(p *policydata.Policy) {
 			paths := p.Common.Paths["default"]
 			paths.Masked = paths.Masked[1:]

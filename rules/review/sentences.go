@@ -22,6 +22,8 @@ type sentence struct {
 	key     string // exact: two policies say the same if it is the same
 	words   string
 	limit   bool
+	list    string // what words are an item of, where a container may have many: "variables"
+	item    string
 }
 
 // speaker collects sentences.
@@ -39,6 +41,12 @@ func (s *speaker) may(format string, args ...any) {
 // mayAs is may with a key that holds what the words hide.
 func (s *speaker) mayAs(key, words string) {
 	s.list = append(s.list, sentence{subject: s.subject, key: key, words: words})
+}
+
+// among says of what is said last that it is one of a list.
+func (s *speaker) among(list, item string) {
+	last := &s.list[len(s.list)-1]
+	last.list, last.item = list, item
 }
 
 func (s *speaker) must(format string, args ...any) {
@@ -206,15 +214,19 @@ func (s *speaker) env(e policydata.Env) {
 			shown = value
 		}
 		s.mayAs("env "+entry, fmt.Sprintf("variable %s = (%s)", name, shown))
+		s.among("variables", name)
 	}
 	for _, name := range sorted(e.Templates) {
 		s.may("variable %s = %s", name, e.Templates[name])
+		s.among("variables", name)
 	}
 	for _, name := range sorted(e.Patterns) {
 		s.may("variable %s matching %s", name, e.Patterns[name])
+		s.among("variables", name)
 	}
 	for _, name := range sorted(e.Optional) {
 		s.may("variable %s matching %s, or none", name, e.Optional[name])
+		s.among("variables", name)
 	}
 }
 
@@ -236,6 +248,7 @@ func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 	}{{"ambient", sets.Ambient}, {"bounding", sets.Bounding}, {"effective", sets.Effective}, {"inheritable", sets.Inheritable}, {"permitted", sets.Permitted}} {
 		for _, name := range set.names {
 			s.may("capability %s (%s)", name, set.name)
+			s.among("capabilities", name)
 		}
 	}
 	paths := p.Common.Paths[c.Paths]
@@ -261,13 +274,14 @@ func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 
 func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 	for _, m := range p.Common.Mounts[c.BaseMounts] {
-		s.may("mount %s of %s %s (%s)", m.Destination, m.Type, m.Source, strings.Join(slices.Sorted(slices.Values(m.Options)), ","))
+		s.may("mount %s from %s (%s)", m.Destination, m.Source, mountWords(m.Type, m.Options))
+		s.among("mounts", m.Destination)
 	}
 	for _, destination := range sorted(c.Mounts) {
 		m := c.Mounts[destination]
-		words := fmt.Sprintf("mount %s of %s %s (%s)%s", destination, m.Type, from(m), strings.Join(slices.Sorted(slices.Values(m.Options)), ","),
-			or("", ", or none", m.MayBeMissing))
+		words := fmt.Sprintf("mount %s from %s (%s)%s", destination, from(m), mountWords(m.Type, m.Options), or("", ", or none", m.MayBeMissing))
 		s.mayAs(string(m.From)+" "+words, words)
+		s.among("mounts", destination)
 		for _, option := range m.ExtraOptions {
 			s.may("mount %s with %s too", destination, option)
 		}
@@ -281,6 +295,10 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 	if c.VFIO.Count > 0 {
 		s.may("%d passed-through devices %s (%s), annotated %s", c.VFIO.Count, c.VFIO.Path, c.VFIO.Type, c.VFIO.Annotation)
 	}
+}
+
+func mountWords(kind string, options []string) string {
+	return kind + ": " + strings.Join(slices.Sorted(slices.Values(options)), ",")
 }
 
 func storageWords(s policydata.Storage) string {
