@@ -22,8 +22,10 @@ import (
 // OPA has none, and answers as replay --fresh decides.
 func TestADumpIsSplitAndSentWithCurl(t *testing.T) {
 	dir := t.TempDir()
-	policyctl := filepath.Join(dir, "policyctl")
-	goBuild(t, "../policyctl", policyctl)
+	policyctl, err := policyctl()
+	if err != nil {
+		t.Fatal(err)
+	}
 	policy, dump, split := filepath.Join(dir, "test1.rego"), filepath.Join(dir, "policy.txt"), filepath.Join(dir, "requests")
 	writeShop(t, policy, dump)
 	stateful := decisions(t, policyctl, "replay", "--policy", policy, "--split", split, dump)
@@ -77,13 +79,6 @@ func writeShop(t *testing.T, policy, dump string) {
 		if err := os.WriteFile(name, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func goBuild(t *testing.T, pkg, out string) {
-	t.Helper()
-	if said, err := exec.Command("go", "build", "-o", out, pkg).CombinedOutput(); err != nil {
-		t.Fatalf("go build %s: %v\n%s", pkg, err, said)
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -13,12 +14,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"portcullis/hostdata/hostdatatest"
 )
 
 // sidecarAgent does what an agent does that asks its policy over HTTP, in the same order, and reads from the answers only
 // what it reads.
 type sidecarAgent struct {
-	t       *testing.T
+	t       testing.TB
 	url     string
 	client  *http.Client
 	waiving bool // what AllowRequestsFailingPolicy said last
@@ -130,7 +133,7 @@ func installOPA(t *testing.T, files ...string) *sidecarAgent {
 	return &sidecarAgent{t: t, url: "http://" + address, client: &http.Client{Timeout: 10 * time.Second}}
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -209,6 +212,76 @@ func TestAPolicyThatIsRefusedLeavesTheSidecarsAgentWithNothing(t *testing.T) {
 			t.Errorf("%s is allowed", name)
 		}
 	}
+}
+
+// The same client in a guest whose configuration binds policies to a TPM: what it sets is measured, and its default policy,
+// which waives denials, waives nothing.
+func TestTheSidecarsAgentIsBoundToATPM(t *testing.T) {
+	m := newMachine(t, hostdatatest.Guest{}).withTPM("asserted")
+	a := installBoundOPA(m)
+	a.initialize(sidecarDefault)
+	if a.waiving || a.allows("CreateSandboxRequest", "{}") {
+		t.Error("something is allowed before a policy was bound")
+	}
+	a.setPolicy(sidecarPolicy)
+	m.extendedBy(sum256(sidecarPolicy))
+	if a.waiving || !a.allows("CreateSandboxRequest", "{}") || a.allows("ExecProcessRequest", `{"container_id":"a"}`) {
+		t.Error("the policy that was bound does not decide")
+	}
+}
+
+// A register that another policy has gone into already: the new one does not match it, and everything is denied.
+func TestTheSidecarsAgentGetsNothingWhereTheTPMHoldsAnotherPolicy(t *testing.T) {
+	m := newMachine(t, hostdatatest.Guest{}).withTPM("asserted")
+	m.tool("tpm2_pcrextend", fmt.Sprintf("8:sha256=%x", sum256(otherPolicy)))
+	a := installBoundOPA(m)
+	a.initialize(sidecarDefault)
+	for _, c := range []struct{ method, body string }{{"DELETE", ""}, {"PUT", sidecarPolicy}} { // whatever is answered
+		if err := a.call(c.method, "/v1/policies/agent_policy", c.body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.waiving = a.query("AllowRequestsFailingPolicy", emptyInput)
+	for _, name := range []string{"CreateSandboxRequest", "SetPolicyRequest", "StartContainerRequest"} {
+		if a.allows(name, "{}") {
+			t.Errorf("%s is allowed", name)
+		}
+	}
+	m.extendedBy(sum256(otherPolicy))
+}
+
+// installBoundOPA is installOPA in a guest with a configuration, whose file systems are the process's own.
+func installBoundOPA(m *machine) *sidecarAgent {
+	m.t.Helper()
+	m.write("etc/portcullis/config.toml", fmt.Sprintf(`[policy]
+default = "/etc/portcullis/default-policy.rego"
+[binding]
+mode = "required"
+backend = "vtpm"
+initdata = "off"
+[binding.vtpm]
+device = %q
+trust = "asserted"
+`, m.tpm.Device()))
+	m.write("etc/portcullis/default-policy.rego", sidecarDefault)
+	if err := os.Symlink(buildPolicyd(m.t), m.path("opa")); err != nil {
+		m.t.Fatal(err)
+	}
+	address := freeAddress(m.t)
+	script := `mount --bind "$1/etc" /etc && mount -t tmpfs tmpfs /run && shift && exec "$@"`
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, "sh", m.dir,
+		m.path("opa"), "run", "--server", "--disable-telemetry", "--addr", address, "--log-level", "info")
+	cmd.Stderr = &m.log
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		if err := cmd.Wait(); err != nil {
+			m.t.Errorf("opa: %v\n%s", err, m.log.String())
+		}
+	})
+	return &sidecarAgent{t: m.t, url: "http://" + address, client: &http.Client{Timeout: 10 * time.Second}}
 }
 
 func TestTheSidecarsConfiguration(t *testing.T) {
