@@ -24,7 +24,8 @@ Prints a line for each, and at the end a summary. Where the record says what is 
 
 FILE holds {"kind","request"[,"case","allowed"]} lines, a JSON array of those, or the debug log of policyd or of an agent
 (/tmp/policy.txt, policy.jsonl). It may be longer than memory: one request is held at a time. A line that is none of these
-ends the replay with its number; --skip-broken passes over such lines and counts them.
+ends the replay with its number; --skip-broken passes over such lines and counts them. How far a long dump is is told on
+standard error.
 
 With --save-tests the requests are written to a file with the decisions of this policy, which replay then holds any other
 policy to. With --split each request is written to a file of its own in a directory, {"input": ...}, which is what curl sends
@@ -33,7 +34,7 @@ to a server of OPA's REST API: POST /v1/data/agent_policy/<kind>. Both hold the 
 Exit code 1: there were mismatches.`,
 		Example: `  policyctl replay --policy pod.rego /tmp/policy.txt
   policyctl replay --policy pod.rego --save-tests pod.tests.jsonl /tmp/policy.txt
-  policyctl replay --policy other.rego pod.tests.jsonl
+  policyctl replay --policy other.rego --denied pod.tests.jsonl
   policyctl replay --policy pod.rego --split requests /tmp/policy.txt`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,6 +54,7 @@ Exit code 1: there were mismatches.`,
 	flags := cmd.Flags()
 	flags.StringVar(&o.policy, "policy", "", "policy `file`, full or compact form")
 	flags.BoolVar(&o.fresh, "fresh", false, "judge each request from the initial state")
+	flags.BoolVar(&o.denied, "denied", false, "print only requests that are denied, or decided otherwise than the record says")
 	flags.BoolVar(&o.skip, "skip-broken", false, "pass over lines that cannot be read")
 	flags.StringVar(&o.save, "save-tests", "", "write the requests with the decisions to this `file`")
 	flags.StringVar(&o.split, "split", "", "write each request to a file in this `directory`")
@@ -61,7 +63,7 @@ Exit code 1: there were mismatches.`,
 
 type replayOptions struct {
 	policy, save, split string
-	fresh, skip         bool
+	fresh, skip, denied bool
 }
 
 func runReplay(cmd *cobra.Command, o replayOptions, e *engine.Engine, in io.Reader) error {
@@ -75,7 +77,11 @@ func runReplay(cmd *cobra.Command, o replayOptions, e *engine.Engine, in io.Read
 	if f, ok := in.(statter); ok {
 		size = sizeOf(f)
 	}
-	p := newProgress(cmd.ErrOrStderr(), size)
+	told := cmd.ErrOrStderr()
+	if isTerminal(r.out) {
+		told = io.Discard // the lines themselves show how far it is
+	}
+	p := newProgress(told, size)
 	err := r.run(cmd.Context(), p.reader(in))
 	p.done()
 	return errors.Join(files.close(err == nil || errors.Is(err, errNo)), err)
@@ -134,8 +140,11 @@ func (r *replay) one(ctx context.Context, record trace.Record) error {
 	} else {
 		r.denied++
 	}
-	fmt.Fprintf(r.out, "%s %s%s\n", word, record.Kind, detail(record.Case, d.reason))
-	if record.Allowed != nil && *record.Allowed != d.allowed {
+	mismatch := record.Allowed != nil && *record.Allowed != d.allowed
+	if !r.options.denied || !d.allowed || mismatch {
+		fmt.Fprintf(r.out, "%s %s%s\n", word, record.Kind, detail(record.Case, d.reason))
+	}
+	if mismatch {
 		r.mismatches++
 		fmt.Fprintf(r.out, "  MISMATCH: the record says allowed = %t\n", *record.Allowed)
 	}

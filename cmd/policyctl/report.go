@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,6 +47,9 @@ type reportOptions struct {
 }
 
 func runReport(ctx context.Context, o reportOptions, stdout io.Writer) error {
+	if o.out == "" && isTerminal(stdout) {
+		return usageError(errors.New("the page is HTML: name a file for it with -o, or redirect it"))
+	}
 	subject, err := loadSubject(ctx, o.policy)
 	if err != nil {
 		return err

@@ -11,6 +11,8 @@ const (
 	anew = "make the policy anew with genpolicy"
 	undo = "undo that, or " + anew
 
+	noContainer = "no container was created under this id: look for an earlier denial of its CreateContainerRequest"
+
 	runtimes = "this is the runtime's doing, no manifest's: choose the settings of this platform (genpolicy --platform)"
 )
 
@@ -32,7 +34,7 @@ var advices = []advised{
 	{kind: execKind, check: "env", words: "a command gets the environment of $(where): look at $(key) in its env and envFrom, or " + anew},
 	{kind: execKind, check: "stdio", path: "exec_id", words: runtimes},
 	{kind: execKind, check: "stdio", words: "a port opens a stream past the policy: requests.exec.stdin and requests.read_stream in the settings allow it"},
-	{kind: execKind, check: "container", words: "no container was created under this id: look for an earlier denial of its CreateContainerRequest"},
+	{kind: execKind, check: "container", words: noContainer},
 	{kind: execKind, words: "a command runs as $(where) does (user, directory, rights), whoever asks for it: a policy cannot allow more"},
 
 	{kind: copyKind, check: "content", words: "the file is not the one the policy was made with: undo the change of the ConfigMap or Secret, or " + anew},
@@ -45,6 +47,13 @@ var advices = []advised{
 	{kind: sandboxKind, check: "plain", path: "kernel_modules", words: "modules are the host's code in the guest: take kernel_modules out of Kata's configuration"},
 	{kind: sandboxKind, check: "storages", words: "the sandbox's storages are those of the platform: choose its settings (genpolicy --platform), or sandbox.storages there"},
 	{kind: sandboxKind, check: "once", words: "the sandbox exists already: a second one in the same guest is refused"},
+
+	{kind: "ReadStreamRequest", words: "genpolicy -j logs opens what processes print to the host (kubectl logs)"},
+	{kind: "WriteStreamRequest", words: "stdin: true of the container opens its input to the host; genpolicy -j exec opens that of commands"},
+	{kind: "CloseStdinRequest", words: "stdin: true of the container, or requests.close_stdin in the settings, allows it"},
+	{kind: "UpdateInterfaceRequest", words: "the network asks for what requests.interface in the settings forbids: change it there, or the network's plugin"},
+	{kind: "UpdateRoutesRequest", words: "the network asks for what requests.routes in the settings forbids: change it there, or the network's plugin"},
+	{kind: "AddARPNeighborsRequest", words: "the network asks for what requests.arp in the settings forbids: change it there, or the network's plugin"},
 
 	{check: "env", got: missing, words: "set $(key) in env of $(where) again, or " + anew},
 	{check: "env", got: twice, words: "name $(key) once only in env of $(where): look at env, envFrom and webhooks"},
@@ -102,8 +111,8 @@ var advices = []advised{
 // advice says what to change so that the request would be allowed, if it is one
 // that the owner of the pod wants.
 func advice(o *ours, f Finding) string {
-	if f.Check == "reason" {
-		return "" // it says so itself
+	if f.Check == "reason" && strings.HasPrefix(Words(f.Wanted), "no container has the id") {
+		return noContainer
 	}
 	where := "container " + o.name
 	if o.name == policydata.SandboxContainer {

@@ -143,7 +143,7 @@ func convert[T any](value any, into **T) error {
 // unknown explains a request for a container that the policy does not have.
 func (o *ours) unknown(x *Explanation) {
 	f := Finding{Check: "container", Path: "container_id", Wanted: Phrase("a container that exists"), Got: at(o.input, "container_id")}
-	x.Change = "no container was created under this id: look for an earlier denial of its CreateContainerRequest"
+	x.Change = noContainer
 	if o.kind == createKind {
 		names := containerNames(o.policy)
 		x.Container = nearest(o.policy, o.input)
@@ -211,11 +211,16 @@ func (o *ours) fallback(x *Explanation) error {
 	for _, entry := range rules.Entries() {
 		if entry.Request == o.kind && entry.Default == rules.Denied {
 			x.Findings = []Finding{{Check: "request", Wanted: Phrase("denied whatever it holds")}}
-			x.Change = strings.ReplaceAll(entry.Checks, "`", "")
+			x.Change = "allowed " + lowerFirst(strings.TrimSuffix(strings.ReplaceAll(entry.Checks, "`", ""), ".")) + ", in the settings"
+			if o.kind == "SetPolicyRequest" {
+				x.Change = "a policy is set once, before anything runs: deploy the pod anew with the new policy"
+			}
 		}
 	}
 	return nil
 }
+
+func lowerFirst(s string) string { return strings.ToLower(s[:min(1, len(s))]) + s[min(1, len(s)):] }
 
 func containerNames(p *policydata.Policy) []string {
 	names := []string{}

@@ -130,6 +130,10 @@ func TestRequestsWithoutFindingsSayWhy(t *testing.T) {
 			if len(x.Findings) == 0 || !strings.Contains(explain.Words(x.Findings[0].Wanted), test.wanted) {
 				t.Errorf("findings %+v, want %q", x.Findings, test.wanted)
 			}
+			if x.Change == "" {
+				t.Error("no word on what to change")
+			}
+			t.Logf("%s\nchange: %s", x.Sentence(), x.Change)
 		})
 	}
 }
