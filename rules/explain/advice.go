@@ -51,9 +51,9 @@ var advices = []advised{
 	{kind: "ReadStreamRequest", words: "genpolicy -j logs opens what processes print to the host (kubectl logs)"},
 	{kind: "WriteStreamRequest", words: "stdin: true of the container opens its input to the host; genpolicy -j exec opens that of commands"},
 	{kind: "CloseStdinRequest", words: "stdin: true of the container, or requests.close_stdin in the settings, allows it"},
-	{kind: "UpdateInterfaceRequest", words: "the network asks for what requests.interface in the settings forbids: change it there, or the network's plugin"},
-	{kind: "UpdateRoutesRequest", words: "the network asks for what requests.routes in the settings forbids: change it there, or the network's plugin"},
-	{kind: "AddARPNeighborsRequest", words: "the network asks for what requests.arp in the settings forbids: change it there, or the network's plugin"},
+	{kind: "UpdateInterfaceRequest", words: "the guest's loopback is its own, and more than this no network needs: look at the node's network plugin; requests.interface in the settings says what is forbidden"},
+	{kind: "UpdateRoutesRequest", words: "the guest's loopback is its own, and more than this no network needs: look at the node's network plugin; requests.routes in the settings says what is forbidden"},
+	{kind: "AddARPNeighborsRequest", words: "the guest's loopback is its own, and more than this no network needs: look at the node's network plugin; requests.arp in the settings says what is forbidden"},
 
 	{check: "env", got: missing, words: "set $(key) in env of $(where) again, or " + anew},
 	{check: "env", got: twice, words: "name $(key) once only in env of $(where): look at env, envFrom and webhooks"},

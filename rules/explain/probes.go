@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"portcullis/rules/policydata"
 )
 
 // probes find the place that a failed check of our rules is about. They repeat
@@ -336,73 +334,3 @@ func (o *ours) ports(stdin bool) []Finding {
 }
 
 func probeStdio(o *ours) []Finding { return o.ports(o.container.Stdin) }
-
-func probeStorages(o *ours) []Finding { return o.storages(o.container.Storages) }
-
-// storages compares the request's storages with the policy's, one to one.
-func (o *ours) storages(wanted []policydata.Storage) []Finding {
-	root := text(at(o.input, "OCI", "Root", "Path"))
-	left := slices.Clone(wanted)
-	var strangers []map[string]any
-	for _, s := range list(at(o.input, "storages")) {
-		if text(at(s, "driver")) == "image_guest_pull" {
-			continue
-		}
-		if i := slices.IndexFunc(left, func(w policydata.Storage) bool { return len(storageDiff(w, s, root)) == 0 }); i >= 0 {
-			left = slices.Delete(left, i, i+1)
-			continue
-		}
-		strangers = append(strangers, object(s))
-	}
-	if len(left) == 1 && len(strangers) == 1 {
-		return storageDiff(left[0], strangers[0], root)
-	}
-	var out []Finding
-	for _, s := range strangers {
-		out = append(out, Finding{Path: "storages[" + text(s["mount_point"]) + "]", Wanted: Phrase("no such storage"), Got: text(s["driver"]) + " " + text(s["source"])})
-	}
-	for _, w := range left {
-		out = append(out, missingStorage(w, root))
-	}
-	return out
-}
-
-func missingStorage(w policydata.Storage, root string) Finding {
-	f := Finding{Path: "storages[" + strings.ReplaceAll(w.MountPoint, "$(root)", root) + "]", Wanted: Phrase(w.Driver + " " + w.Source), Got: missing}
-	if strings.Contains(w.MountPoint, "$(") {
-		f.Path = "storages"
-	}
-	if w.Driver == "$(block)" {
-		f.Wanted = Phrase("a block device with " + w.FSType)
-	}
-	return f
-}
-
-// storageDiff compares a storage with what the policy wants, placeholders left out.
-func storageDiff(w policydata.Storage, got any, root string) []Finding {
-	var out []Finding
-	at0 := "storages[" + text(at(got, "mount_point")) + "]"
-	field := func(name string, wanted any, placeholder bool) {
-		value := at(got, name)
-		if !placeholder && !same(wanted, value) {
-			out = append(out, Finding{Path: at0 + "." + name, Wanted: wanted, Got: value})
-		}
-	}
-	field("driver", w.Driver, w.Driver == "$(block)" && slices.Contains([]string{"blk", "scsi"}, text(at(got, "driver"))))
-	field("source", w.Source, w.Source == "$(device)")
-	field("fstype", w.FSType, false)
-	field("shared", w.Shared, false)
-	field("mount_point", strings.ReplaceAll(w.MountPoint, "$(root)", root), w.MountPoint == "$(device)")
-	var group any
-	if w.FSGroup != nil {
-		group = map[string]any{"group_change_policy": w.FSGroup.Policy, "group_id": w.FSGroup.GID}
-	}
-	field("fs_group", group, false)
-	for name, wanted := range map[string][]string{"options": w.Options, "driver_options": w.DriverOptions} {
-		value := texts(at(got, name))
-		if !slices.Equal(slices.Sorted(slices.Values(wanted)), slices.Sorted(slices.Values(value))) {
-			out = append(out, Finding{Path: at0 + "." + name, Wanted: wanted, Got: value})
-		}
-	}
-	return out
-}

@@ -1,6 +1,7 @@
 package explain_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -44,6 +45,14 @@ var otherChanges = []struct {
 	{sandboxKind, nil, change{name: "storage", container: "$sandbox", at: "storages", to: []any{}, check: "storages", path: "storages[/run/kata-containers/sandbox/shm]", wanted: "ephemeral shm", got: "missing"}},
 	{sandboxKind, map[string]any{"sandbox": "x"}, change{name: "twice", container: "$sandbox", at: "sandbox_id", to: "", check: "once", path: "sandbox_id"}},
 
+	{"UpdateInterfaceRequest", nil, change{name: "name", container: "-", at: "interface.name", to: "lo", check: "network", path: "interface.name", got: "lo"}},
+	{"UpdateInterfaceRequest", nil, change{name: "address", container: "-", at: "interface.hwAddr", to: "00:00:00:00:00:00", check: "network", path: "interface.hwAddr"}},
+	{"UpdateInterfaceRequest", nil, change{name: "flags", container: "-", at: "interface.raw_flags", to: 1, check: "network", path: "interface.raw_flags", wanted: "no bits but those of 0x80", got: "1"}},
+	{"UpdateRoutesRequest", nil, change{name: "device", container: "-", at: "routes.Routes.1.device", to: "lo", check: "network", path: "routes.Routes[1].device", got: "lo"}},
+	{"UpdateRoutesRequest", nil, change{name: "source", container: "-", at: "routes.Routes.1.source", to: "127.0.0.1", check: "network", path: "routes.Routes[1].source", got: "127.0.0.1"}},
+	{"AddARPNeighborsRequest", nil, change{name: "address", container: "-", at: "neighbors.ARPNeighbors.0.toIPAddress.address", to: "127.0.0.1", check: "network", path: "neighbors.ARPNeighbors[0].toIPAddress.address"}},
+	{"AddARPNeighborsRequest", nil, change{name: "state", container: "-", at: "neighbors.ARPNeighbors.0.state", to: 7, check: "network", path: "neighbors.ARPNeighbors[0].state", wanted: "one of 2, 128", got: "7"}},
+
 	{createKind, map[string]any{"container:" + rulestest.ID("web"): "web", "running:web": rulestest.ID("web")},
 		change{name: "same container twice", at: "stdin_port", to: 0, check: "instance", path: "container_id"}},
 	{createKind, map[string]any{"container:other": "web", "running:web": "other"},
@@ -51,6 +60,13 @@ var otherChanges = []struct {
 	{createKind, map[string]any{"succeeded:migrate": nil}, change{name: "order", at: "stdin_port", to: 0, check: "order", wanted: "web only after migrate has succeeded"}},
 	{createKind, map[string]any{"pod": map[string]any{"id": "x", "name": "y", "namespace": "prod", "network": "", "uid": ""}},
 		change{name: "another pod", at: "stdin_port", to: 0, check: "pod", path: "OCI.Annotations[io.kubernetes.cri.sandbox-id]", wanted: "x"}},
+}
+
+// network are requests that set up the network, as they are allowed.
+var network = map[string]string{
+	"UpdateInterfaceRequest": `{"interface":{"name":"eth0","device":"eth0","hwAddr":"02:00:00:00:00:01","raw_flags":0}}`,
+	"UpdateRoutesRequest":    `{"routes":{"Routes":[{"device":"eth0","source":"","dest":"10.0.0.0/8"},{"device":"eth0","source":"10.0.0.2","dest":""}]}}`,
+	"AddARPNeighborsRequest": `{"neighbors":{"ARPNeighbors":[{"device":"eth0","toIPAddress":{"address":"10.0.0.1","mask":""},"state":128,"flags":0}]}}`,
 }
 
 const (
@@ -80,6 +96,11 @@ func TestOtherRequestsAreNamed(t *testing.T) {
 		t.Run(c.kind+"/"+c.name, func(t *testing.T) {
 			var request map[string]any
 			state := map[string]any{"succeeded:migrate": true}
+			if text, ok := network[c.kind]; ok {
+				if err := json.Unmarshal([]byte(text), &request); err != nil {
+					t.Fatal(err)
+				}
+			}
 			switch c.kind {
 			case execKind:
 				request = emulator.ExecProcess("web", []string{"/bin/web", "--check"}).Input
