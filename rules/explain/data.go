@@ -58,6 +58,10 @@ func (e *Explainer) Answers(ctx context.Context, kind string) (allowed, known bo
 	return allowed, true, err
 }
 
+// Denies says whether the policy denies a request whatever it holds: it has no
+// rule for it, or none that could be true.
+func (e *Explainer) Denies(kind string) bool { return !e.policy.has(kind) || e.policy.denies(kind) }
+
 // data asks the rules for the policy and for each of its containers: they may
 // make them of data in another shape.
 func (s *session) data() (*policydata.Policy, error) {

@@ -115,6 +115,21 @@ func (p *program) has(name string) bool {
 	})
 }
 
+// denies says whether all that the package has for a request is that it is false.
+func (p *program) denies(kind string) bool {
+	found := false
+	for _, rule := range p.module.Rules {
+		if rule.Head.Name.Compare(ast.Var(kind)) != 0 {
+			continue
+		}
+		if rule.Head.Value == nil || rule.Head.Value.Value.Compare(ast.Boolean(false)) != 0 {
+			return false
+		}
+		found = true
+	}
+	return found
+}
+
 func (p *program) setState(ctx context.Context, state any) error {
 	return storage.WriteOne(ctx, p.store, storage.AddOp, storage.Path{"pstate"}, state)
 }

@@ -11,9 +11,9 @@ import (
 // setLinks point from a container to the sets that it shares with others.
 func (s *Subject) setLinks(c *policydata.Container) []setLink {
 	return []setLink{
-		{"capabilities: " + c.Capabilities, anchor("capabilities", c.Capabilities)},
-		{"usual mounts: " + c.BaseMounts, anchor("mounts", c.BaseMounts)},
-		{"masked paths: " + c.Paths, anchor("paths", c.Paths)},
+		{"capabilities: " + Called(c.Capabilities), anchor("capabilities", c.Capabilities)},
+		{"usual mounts: " + Called(c.BaseMounts), anchor("mounts", c.BaseMounts)},
+		{"masked paths: " + Called(c.Paths), anchor("paths", c.Paths)},
 	}
 }
 
@@ -69,7 +69,7 @@ func (s *Subject) sets() []setRows {
 	used := s.usedSets()
 	for _, name := range sorted(s.Data.Common.Capabilities) {
 		if at := anchor("capabilities", name); used[at] {
-			out = append(out, setRows{Title: "Capabilities: " + name, Anchor: at, Lines: capabilityLines(s.Data.Common.Capabilities[name])})
+			out = append(out, setRows{Title: "Capabilities: " + Called(name), Anchor: at, Lines: capabilityLines(s.Data.Common.Capabilities[name])})
 		}
 	}
 	for _, name := range sorted(s.Data.Common.Mounts) {
@@ -77,7 +77,7 @@ func (s *Subject) sets() []setRows {
 		if !used[at] {
 			continue
 		}
-		set := setRows{Title: "Usual mounts: " + name, Anchor: at, Columns: mountColumns}
+		set := setRows{Title: "Usual mounts: " + Called(name), Anchor: at, Columns: mountColumns}
 		for _, m := range s.Data.Common.Mounts[name] {
 			set.Rows = append(set.Rows, row{m.Destination, m.Source, access(m.Options)})
 		}
@@ -85,7 +85,7 @@ func (s *Subject) sets() []setRows {
 	}
 	for _, name := range sorted(s.Data.Common.Paths) {
 		if at := anchor("paths", name); used[at] {
-			out = append(out, setRows{Title: "Masked paths: " + name, Anchor: at, Lines: pathLines(s.Data.Common.Paths[name])})
+			out = append(out, setRows{Title: "Masked paths: " + Called(name), Anchor: at, Lines: pathLines(s.Data.Common.Paths[name])})
 		}
 	}
 	return out

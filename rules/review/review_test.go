@@ -218,6 +218,12 @@ func TestPoliciesOfOtherMakes(t *testing.T) {
 		{"deny all", must(rules.Default("deny-all-but-setpolicy")), review.Unknown, []string{"the host may replace this policy", "have to be read themselves"}},
 		{"waiver", "package agent_policy\n\ndefault AllowRequestsFailingPolicy := true\n", review.Unknown, []string{"denials are only warnings", "The policy has no rule for it."}},
 	}
+	tests = append(tests, struct {
+		name, text string
+		rules      review.Rules
+		words      []string
+	}{"closed", "package agent_policy\n\ndefault SetPolicyRequest := false\ndefault StatsContainerRequest := false\n\nStatsContainerRequest { input.container_id == \"a\" }\n", review.Unknown,
+		[]string{"Nobody, once it is active", "Decided by rules that this program does not know."}})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := load(t, test.text)

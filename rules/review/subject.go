@@ -108,6 +108,8 @@ func (s *Subject) answer(ctx context.Context, e *explain.Explainer) error {
 			a.Stance, a.Checks = rules.Allowed, "Whatever it holds."
 		case !known:
 			a.Stance, a.Checks = rules.Denied, "The policy has no rule for it."
+		case s.Rules == Unknown && e.Denies(entry.Request):
+			a.Stance, a.Checks = rules.Denied, "Whatever it holds."
 		case s.Rules == Unknown:
 			a.Checks = "Decided by rules that this program does not know."
 		case s.denies(entry):

@@ -73,6 +73,8 @@ func content(image policydata.Image) string {
 		return "bound by digest"
 	case image.Source == "pause":
 		return "part of the guest image"
+	case image.Source == "" && image.Annotation == "":
+		return "not bound: the policy names none, the host chooses"
 	}
 	return "not bound: named by a tag, which can come to mean another image"
 }
@@ -87,7 +89,7 @@ func from(m policydata.Mount) string {
 	case policydata.MountExact:
 		return m.Source
 	}
-	return string(m.From) + " " + m.Source
+	return "a source that fits " + or(m.Source, "any", m.Source == "")
 }
 
 // access is ro or rw, by the options of a mount.
