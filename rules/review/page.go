@@ -157,6 +157,8 @@ func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
 	p := page{Style: template.CSS(pageCSS), Title: s.title(), Facts: s.facts(), Change: s.changers(), Requests: s.Answers, Counts: map[string]int{}}
 	for _, w := range s.Warnings() {
 		p.Warnings = warn(p.Warnings, w)
+	}
+	for _, w := range p.Warnings {
 		p.Counts[string(w.Level)]++
 	}
 	if s.Data != nil {
