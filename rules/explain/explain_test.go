@@ -57,6 +57,9 @@ func TestEachChangeIsNamed(t *testing.T) {
 		}
 		for _, c := range changes {
 			t.Run(form+"/"+c.name, func(t *testing.T) {
+				if c.path == "" || c.wanted == "" || c.got == "" {
+					t.Fatal("the table does not say what has to be named")
+				}
 				name := c.container
 				if name == "" {
 					name = "web"
