@@ -246,9 +246,22 @@ func probePaths(o *ours) []Finding {
 	}
 	add("MaskedPaths", "masked", missing, without(want.Masked, masked))
 	add("ReadonlyPaths", "read-only", missing, without(without(want.Readonly, readonly), masked))
+	add("MaskedPaths", once, twice, repeated(masked))
+	add("ReadonlyPaths", once, twice, repeated(readonly))
 	known := slices.Concat(want.Masked, want.Readonly)
 	add("MaskedPaths", "no such path", present, without(masked, known))
 	add("ReadonlyPaths", "no such path", present, without(readonly, known))
+	return out
+}
+
+// repeated are the items that a list has more than once.
+func repeated(items []string) []string {
+	var out []string
+	for i, item := range items {
+		if slices.Contains(items[:i], item) && !slices.Contains(out, item) {
+			out = append(out, item)
+		}
+	}
 	return out
 }
 

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"regexp"
@@ -37,10 +38,39 @@ func probeImage(o *ours) []Finding {
 			}
 		}
 		if len(out) == 0 {
-			out = append(out, Finding{Path: pullOptions, Wanted: Phrase("the container's annotations, once"), Got: Phrase("something else")})
+			out = append(out, o.pullMetadata(list(at(s, "driver_options"))))
 		}
 	}
 	return append(out, pullsFound(want, pulls)...)
+}
+
+// pullMetadata tells how what the agent pulls by is not the container's annotations.
+func (o *ours) pullMetadata(options []any) Finding {
+	f := Finding{Path: pullOptions, Wanted: Phrase("the container's annotations, once"), Got: Phrase("something else")}
+	if len(options) != 1 {
+		f.Got = Phrase(fmt.Sprintf("%d options", len(options)))
+		return f
+	}
+	said, err := decode([]byte(strings.TrimPrefix(text(options[0]), "image_guest_pull=")))
+	if err != nil {
+		return f
+	}
+	metadata, annotations := object(at(said, "metadata")), object(at(o.input, "OCI", "Annotations"))
+	for _, key := range slices.Sorted(maps.Keys(metadata)) {
+		if value, has := annotations[key]; !has {
+			f.Got = Phrase("more: " + key)
+			return f
+		} else if !same(value, metadata[key]) {
+			f.Got = Phrase("another value of " + key)
+			return f
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		if _, has := metadata[key]; !has {
+			f.Got = Phrase("less: no " + key)
+		}
+	}
+	return f
 }
 
 // pullsFound is about how often an image is pulled in the guest: once, or never.
@@ -282,14 +312,14 @@ func (o *ours) storages(wanted []policydata.Storage) []Finding {
 		if text(at(s, "driver")) == "image_guest_pull" {
 			continue
 		}
-		if i := slices.IndexFunc(left, func(w policydata.Storage) bool { return len(storageDiff(w, s, root)) == 0 }); i >= 0 {
+		if i := slices.IndexFunc(left, func(w policydata.Storage) bool { return len(o.storageDiff(w, s, root)) == 0 }); i >= 0 {
 			left = slices.Delete(left, i, i+1)
 			continue
 		}
 		strangers = append(strangers, object(s))
 	}
 	if len(left) == 1 && len(strangers) == 1 {
-		return storageDiff(left[0], strangers[0], root)
+		return o.storageDiff(left[0], strangers[0], root)
 	}
 	var out []Finding
 	for _, s := range strangers {
@@ -312,8 +342,11 @@ func missingStorage(w policydata.Storage, root string) Finding {
 	return f
 }
 
-// storageDiff compares a storage with what the policy wants, placeholders left out.
-func storageDiff(w policydata.Storage, got any, root string) []Finding {
+// blockAddress is how the host names a block device: on a PCI, CCW or SCSI bus.
+var blockAddress = regexp.MustCompile(`^(?:[0-9a-f]{2}(?:/[0-9a-f]{2})?|[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]|[0-9]+:[0-9]+)$`)
+
+// storageDiff compares a storage with what the policy wants.
+func (o *ours) storageDiff(w policydata.Storage, got any, root string) []Finding {
 	var out []Finding
 	at0 := "storages[" + text(at(got, "mount_point")) + "]"
 	field := func(name string, wanted any, placeholder bool) {
@@ -322,11 +355,20 @@ func storageDiff(w policydata.Storage, got any, root string) []Finding {
 			out = append(out, Finding{Path: at0 + "." + name, Wanted: wanted, Got: value})
 		}
 	}
-	field("driver", w.Driver, w.Driver == "$(block)" && slices.Contains([]string{"blk", "scsi"}, text(at(got, "driver"))))
-	field("source", w.Source, w.Source == "$(device)")
+	if w.Driver != "$(block)" {
+		field("driver", w.Driver, false)
+	} else if driver := at(got, "driver"); driver != "blk" && driver != "scsi" {
+		out = append(out, Finding{Path: at0 + ".driver", Wanted: oneOf{"blk", "scsi"}, Got: driver})
+	}
+	source := text(at(got, "source"))
+	field("source", w.Source, w.Source == "$(device)" && blockAddress.MatchString(source))
 	field("fstype", w.FSType, false)
 	field("shared", w.Shared, false)
-	field("mount_point", strings.ReplaceAll(w.MountPoint, "$(root)", root), w.MountPoint == "$(device)")
+	place := strings.ReplaceAll(w.MountPoint, "$(root)", root)
+	if w.MountPoint == "$(device)" {
+		place = o.policy.Common.StorageDir + "/" + base64.URLEncoding.EncodeToString([]byte(source))
+	}
+	field("mount_point", place, false)
 	var group any
 	if w.FSGroup != nil {
 		group = map[string]any{"group_change_policy": w.FSGroup.Policy, "group_id": w.FSGroup.GID}
@@ -334,8 +376,8 @@ func storageDiff(w policydata.Storage, got any, root string) []Finding {
 	field("fs_group", group, false)
 	for name, wanted := range map[string][]string{"options": w.Options, "driver_options": w.DriverOptions} {
 		value := texts(at(got, name))
-		if !slices.Equal(slices.Sorted(slices.Values(wanted)), slices.Sorted(slices.Values(value))) {
-			out = append(out, Finding{Path: at0 + "." + name, Wanted: wanted, Got: value})
+		if len(list(at(got, name))) != len(value) || !slices.Equal(slices.Sorted(slices.Values(wanted)), slices.Sorted(slices.Values(value))) {
+			out = append(out, Finding{Path: at0 + "." + name, Wanted: wanted, Got: at(got, name)})
 		}
 	}
 	return out
