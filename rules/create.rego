@@ -122,7 +122,9 @@ pod_known if {
 	regex.match(`^[0-9a-f-]*$`, pod.uid)
 }
 
-hostname_ok if usual_hostname(input.OCI.Hostname)
+hostname_ok if input.OCI.Hostname in {"", policy.sandbox.hostname}
+
+hostname_ok if policy.sandbox.hostname == ""
 
 hostname_ok if {
 	policy.sandbox.hostname == "$(sandbox-name)"

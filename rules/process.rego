@@ -88,9 +88,10 @@ env_ok(c, env, level) if {
 	entries := {e | some e in env}
 	count(entries) == count(env)
 	fixed := fixed_env(c)
-	others := {e: split(e, "=")[0] | some e in (entries - fixed); contains(e, "=")}
+	others := {e: split(e, "=")[0] | some e in (entries - fixed)}
 	names := {name | some name in others}
 	count(names) == count(entries - fixed)
+	count(names & entries) == 0 # none is a name alone
 	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
 	known := {e | some e, name in others; regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))}
 	links := object.remove(others, known)
