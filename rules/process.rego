@@ -59,10 +59,14 @@ this_pod := pod if not data.pstate.pod
 capabilities_ok if input.OCI.Process.Capabilities == policy.common.capabilities[container.capabilities]
 
 capabilities_ok if {
-	sorted_sets(input.OCI.Process.Capabilities) == sorted_sets(policy.common.capabilities[container.capabilities])
+	wanted := policy.common.capabilities[container.capabilities]
+	object.keys(input.OCI.Process.Capabilities) == object.keys(wanted)
+	every set, names in wanted {
+		got := input.OCI.Process.Capabilities[set]
+		count(got) == count(names)
+		sort([trim_prefix(name, "CAP_") | some name in got]) == sort([trim_prefix(name, "CAP_") | some name in names])
+	}
 }
-
-sorted_sets(sets) := {set: [count(names), sort([trim_prefix(name, "CAP_") | some name in names])] | some set, names in sets}
 
 # The environment, by name: nothing twice, nothing unknown, nothing missing. The
 # usual one has the policy's fixed values, and one for each of its patterns.
