@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,10 +10,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"portcullis/hostdata/initdata"
-	"portcullis/images"
-	"portcullis/images/imagestest"
 	"portcullis/rules"
 	"portcullis/rules/generate"
+	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
 )
 
@@ -25,24 +23,7 @@ func TestMain(m *testing.M) {
 // writeLayout writes an OCI layout of images with known facts.
 func writeLayout(t testing.TB, dir string) {
 	t.Helper()
-	raw, err := os.ReadFile("../../rules/generate/testdata/images.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var facts struct {
-		Images map[string]struct {
-			images.Config
-			Passwd string `json:"passwd"`
-			Group  string `json:"group"`
-		}
-	}
-	if err := json.Unmarshal(raw, &facts); err != nil {
-		t.Fatal(err)
-	}
-	store := imagestest.NewStore()
-	for name, f := range facts.Images {
-		store.Add(name, imagestest.WithFiles(f.Config, map[string]string{"etc/passwd": f.Passwd, "etc/group": f.Group}))
-	}
+	store := generatetest.Store(t, "../../rules/generate/testdata/images.json")
 	if err := store.WriteLayout(dir); err != nil {
 		t.Fatal(err)
 	}

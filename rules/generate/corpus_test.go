@@ -14,6 +14,7 @@ import (
 
 	_ "portcullis/agentproto/agentpb"
 	"portcullis/rules"
+	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/generate/kata"
 	"portcullis/rules/policydata"
 	"portcullis/rules/rulestest"
@@ -23,15 +24,15 @@ import (
 // Policies made from the corpus' manifests decide its requests as it says, in
 // this project's shape and in upstream's.
 func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
-	dir := filepath.Join(corpus(t), "kata-4.1")
-	images := openStandIns(t, filepath.Join(dir, "images.json"))
+	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
+	images := generatetest.Images(t, filepath.Join(dir, "images.json"))
 	count := 0
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.Name() != "pod.yaml" {
 			return err
 		}
-		s := load(t, settings.DefaultPlatform, "compat-kata")
-		made, _, err := policies(t, parse(t, path), s, images)
+		s := generatetest.Settings(t, settings.DefaultPlatform, "compat-kata")
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), s, images)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,15 +56,15 @@ func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
 // With the strict defaults the same requests, completed to what a real runtime
 // sends, get the same decisions. An instance is removed before the next is made.
 func TestWholeRequestsOfTheCorpusAreDecidedTheSameByStrictPolicies(t *testing.T) {
-	dir := filepath.Join(corpus(t), "kata-4.1")
-	images := openStandIns(t, filepath.Join(dir, "images.json"))
+	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
+	images := generatetest.Images(t, filepath.Join(dir, "images.json"))
 	count := 0
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.Name() != "pod.yaml" {
 			return err
 		}
-		s := load(t, settings.DefaultPlatform)
-		made, _, err := policies(t, parse(t, path), s, images)
+		s := generatetest.Settings(t, settings.DefaultPlatform)
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), s, images)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,11 +257,11 @@ func fillField(f protoreflect.FieldDescriptor, given any) any {
 // Requests that a runtime sends for a pod are allowed by rules that read
 // upstream's shape, and the same with another argument is denied.
 func TestUpstreamsShapeAllowsThePodsThatItCanSay(t *testing.T) {
-	images := openStandIns(t, "testdata/images.json")
-	s := load(t, settings.DefaultPlatform, "compat-kata")
+	images := generatetest.Images(t, "testdata/images.json")
+	s := generatetest.Settings(t, settings.DefaultPlatform, "compat-kata")
 	for _, name := range []string{"web-deployment", "web-pinned", "volumes", "security", "mesh-sidecar", "env-from", "job", "gpu", "csi", "many-probes"} {
 		t.Run(name, func(t *testing.T) {
-			made, _, err := policies(t, parse(t, "testdata/pods/"+name+".yaml"), s, images)
+			made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/"+name+".yaml"), s, images)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -288,9 +289,9 @@ func TestUpstreamsShapeAllowsThePodsThatItCanSay(t *testing.T) {
 }
 
 func TestWhatUpstreamsShapeCannotSayIsAnError(t *testing.T) {
-	images := openStandIns(t, "testdata/images.json")
-	s := load(t, settings.DefaultPlatform)
-	made, _, err := policies(t, parse(t, "testdata/pods/downward.yaml"), s, images)
+	images := generatetest.Images(t, "testdata/images.json")
+	s := generatetest.Settings(t, settings.DefaultPlatform)
+	made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/downward.yaml"), s, images)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,64 +16,13 @@ import (
 
 	"portcullis/rules"
 	"portcullis/rules/generate"
+	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
 	"portcullis/rules/rulestest"
 	"portcullis/rules/settings"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
-
-func load(t testing.TB, platform string, dropIns ...string) *settings.Settings {
-	t.Helper()
-	var over []settings.DropIn
-	for _, name := range dropIns {
-		d, err := settings.Named(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		over = append(over, d)
-	}
-	s, err := settings.Load(platform, over...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func parse(t testing.TB, file string) *generate.Manifest {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := generate.Parse(filepath.Base(file), text, generate.ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// policies makes the policies of all pods of a file, with its own ConfigMaps and
-// Secrets.
-func policies(t testing.TB, m *generate.Manifest, s *settings.Settings, images generate.Images) ([]*policydata.Policy, []*generate.Finding, error) {
-	t.Helper()
-	var configs generate.Configs
-	if err := configs.Add(m); err != nil {
-		return nil, nil, err
-	}
-	g := generate.New(s, images, &configs, generate.Options{})
-	warnings := m.Warnings()
-	var all []*policydata.Policy
-	for _, p := range m.Pods() {
-		made, found, err := g.Policy(context.Background(), m, p)
-		warnings = append(warnings, found...)
-		if err != nil {
-			return nil, warnings, err
-		}
-		all = append(all, made)
-	}
-	return all, warnings, nil
-}
 
 // golden is the part of a policy that its manifest decides.
 type golden struct {
@@ -124,11 +73,11 @@ func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
 	if err != nil || len(files) < 30 {
 		t.Fatalf("found %d manifests, want at least 30 (%v)", len(files), err)
 	}
-	images := openStandIns(t, "testdata/images.json")
+	images := generatetest.Images(t, "testdata/images.json")
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			m := parse(t, file)
-			made, warnings, err := policies(t, m, load(t, settings.DefaultPlatform), images)
+			m := generatetest.Manifest(t, file)
+			made, warnings, err := generatetest.Policies(m, generatetest.Settings(t, settings.DefaultPlatform), images)
 			text := goldenText(t, m, made, warnings, err)
 			path := strings.TrimSuffix(file, ".yaml") + ".golden"
 			if *update {
@@ -189,11 +138,11 @@ func allStart(t *testing.T, judge *rulestest.Judge, p *policydata.Policy) {
 }
 
 func TestEveryPlatformAllowsItsPods(t *testing.T) {
-	images := openStandIns(t, "testdata/images.json")
+	images := generatetest.Images(t, "testdata/images.json")
 	for _, platform := range settings.Platforms() {
 		for _, name := range []string{"web-deployment", "volumes", "downward", "security"} {
 			t.Run(platform+"/"+name, func(t *testing.T) {
-				made, _, err := policies(t, parse(t, "testdata/pods/"+name+".yaml"), load(t, platform), images)
+				made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/"+name+".yaml"), generatetest.Settings(t, platform), images)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -206,8 +155,8 @@ func TestEveryPlatformAllowsItsPods(t *testing.T) {
 }
 
 func TestOrderedPodsStartInTheirOrder(t *testing.T) {
-	images := openStandIns(t, "testdata/images.json")
-	made, _, err := policies(t, parse(t, "testdata/pods/init-chain.yaml"), load(t, settings.DefaultPlatform, "ordered"), images)
+	images := generatetest.Images(t, "testdata/images.json")
+	made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/init-chain.yaml"), generatetest.Settings(t, settings.DefaultPlatform, "ordered"), images)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,15 +178,15 @@ func TestOrderedPodsStartInTheirOrder(t *testing.T) {
 }
 
 func TestManifestsOfTheCorpusGenerate(t *testing.T) {
-	dir := filepath.Join(corpus(t), "kata-4.1")
-	images := openStandIns(t, filepath.Join(dir, "images.json"))
+	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
+	images := generatetest.Images(t, filepath.Join(dir, "images.json"))
 	count := 0
 	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.Name() != "pod.yaml" {
 			return err
 		}
 		count++
-		made, _, err := policies(t, parse(t, path), load(t, settings.DefaultPlatform), images)
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), generatetest.Settings(t, settings.DefaultPlatform), images)
 		if err != nil || len(made) != 1 {
 			t.Errorf("%s: %d policies, %v", path, len(made), err)
 		}
@@ -257,7 +206,7 @@ func TestManifestsOfTheCorpusGenerate(t *testing.T) {
 func TestTheSameManifestGivesTheSameBytes(t *testing.T) {
 	var first []byte
 	for range 5 {
-		made, _, err := policies(t, parse(t, "testdata/pods/volumes.yaml"), load(t, settings.DefaultPlatform), openStandIns(t, "testdata/images.json"))
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/volumes.yaml"), generatetest.Settings(t, settings.DefaultPlatform), generatetest.Images(t, "testdata/images.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -286,8 +235,8 @@ func FuzzManifestToPolicy(f *testing.F) {
 		}
 		f.Add(text)
 	}
-	images := openStandIns(f, "testdata/images.json")
-	s := load(f, settings.DefaultPlatform)
+	images := generatetest.Images(f, "testdata/images.json")
+	s := generatetest.Settings(f, settings.DefaultPlatform)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := generate.Parse("fuzz.yaml", text, generate.ReadOptions{})
 		if err != nil {
@@ -296,7 +245,7 @@ func FuzzManifestToPolicy(f *testing.F) {
 			}
 			return
 		}
-		made, _, err := policies(t, m, s, images)
+		made, _, err := generatetest.Policies(m, s, images)
 		if errors.Is(err, policydata.ErrInvalid) {
 			t.Fatalf("made an inconsistent policy: %v", err)
 		}

@@ -1,0 +1,318 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/agentproto"
+	"portcullis/engine"
+	"portcullis/rules"
+	"portcullis/rules/generate/generatetest"
+	"portcullis/rules/policydata"
+	"portcullis/rules/rulestest"
+	"portcullis/rules/settings"
+)
+
+// opaServer is a real OPA, asked as agents of the sidecar era do.
+type opaServer struct {
+	*testing.T
+	http http.Client
+}
+
+// startOPA runs OPA on a socket of its own until the test ends.
+func startOPA(t *testing.T) *opaServer {
+	t.Helper()
+	binary := os.Getenv("PORTCULLIS_OPA")
+	if binary == "" {
+		binary = filepath.Join("..", "..", "bin", "opa")
+	}
+	if _, err := os.Stat(binary); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no OPA at %s; make bin/opa", binary)
+		}
+		t.Skipf("SKIPPED: no OPA at %s; make bin/opa, or set PORTCULLIS_OPA", binary)
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	cmd := exec.Command(binary, "run", "--server", "--v0-compatible", "--skip-version-check", "--log-level", "error", "--addr", "unix://"+socket)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
+	s := &opaServer{t, http.Client{Transport: &http.Transport{DialContext: dial}}}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if resp, err := s.http.Get("http://opa/health"); err == nil {
+			resp.Body.Close()
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("OPA does not answer")
+		}
+	}
+}
+
+func (s *opaServer) call(method, path string, body []byte) []byte {
+	s.Helper()
+	req, err := http.NewRequest(method, "http://opa"+path, bytes.NewReader(body))
+	if err != nil {
+		s.Fatal(err)
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode >= 300 {
+		s.Fatalf("%s %s: %s: %.500s (%v)", method, path, resp.Status, text, err)
+	}
+	return text
+}
+
+// load replaces the policy, and its state by an empty one.
+func (s *opaServer) load(policy []byte) {
+	s.Helper()
+	s.call("PUT", "/v1/policies/agent_policy", policy)
+	s.call("PUT", "/v1/data/pstate", []byte("{}"))
+}
+
+// decide asks for a request and returns the decision with its ops, as they came.
+func (s *opaServer) decide(kind string, input ast.Value) (allowed bool, ops json.RawMessage) {
+	s.Helper()
+	body := fmt.Appendf(nil, `{"input":%s}`, input) // values print as JSON
+	var answer struct{ Result json.RawMessage }
+	s.read(s.call("POST", "/v1/data/agent_policy/"+kind, body), &answer)
+	if len(answer.Result) > 0 && answer.Result[0] == '{' {
+		var object struct {
+			Allowed bool
+			Ops     json.RawMessage
+		}
+		s.read(answer.Result, &object)
+		return object.Allowed, object.Ops
+	}
+	return string(answer.Result) == "true", nil
+}
+
+func (s *opaServer) read(text []byte, into any) {
+	s.Helper()
+	if err := json.Unmarshal(text, into); err != nil {
+		s.Fatalf("%.500s: %v", text, err)
+	}
+}
+
+// pair asks OPA and the engine of the guest the same, and has each keep its own
+// state from its own ops.
+type pair struct {
+	*opaServer
+	engine         *engine.Engine
+	asked, allowed int
+}
+
+func newPair(t *testing.T, s *opaServer, policy []byte) *pair {
+	t.Helper()
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := compiler.Compile(t.Context(), policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{opaServer: &opaServer{t, s.http}, engine: engine.New(compiled, engine.Options{})}
+	t.Cleanup(p.engine.Close)
+	p.load(policy)
+	return p
+}
+
+// ask wants one decision from both. An allowed request is carried out if keep says so.
+func (p *pair) ask(r rulestest.Request, keep bool) bool {
+	p.Helper()
+	input, err := ast.InterfaceToValue(r.Input)
+	if err != nil {
+		p.Fatal(err)
+	}
+	verdict, err := p.engine.Judge(p.Context(), engine.Request{
+		EntryPoint: r.Kind, Input: func(*engine.Policy) (ast.Value, error) { return input, nil },
+	})
+	if err != nil {
+		p.Fatal(err)
+	}
+	defer verdict.Discard()
+	allowed, ops := p.decide(r.Kind, input)
+	if p.asked++; allowed != verdict.Allowed {
+		p.Errorf("%s: OPA says %v, the engine %v (%s)", r.Kind, allowed, verdict.Allowed, verdict.Reason)
+	}
+	if !allowed {
+		return false
+	}
+	p.allowed++
+	if keep && ops != nil {
+		p.call("PATCH", "/v1/data", ops)
+		if err := verdict.Commit(); err != nil {
+			p.Fatal(err)
+		}
+	}
+	return true
+}
+
+// sameState wants both to have made the same of what was allowed.
+func (p *pair) sameState() {
+	p.Helper()
+	var theirs struct{ Result any }
+	p.read(p.call("GET", "/v1/data/pstate", nil), &theirs)
+	var ours struct{ Pstate any }
+	p.read(p.engine.State().Possible[0], &ours)
+	if !reflect.DeepEqual(theirs.Result, ours.Pstate) {
+		p.Errorf("the state is %v in OPA, %v in the engine", theirs.Result, ours.Pstate)
+	}
+}
+
+// fullForm makes the policy of a manifest with one pod.
+func fullForm(t *testing.T, file, images string, dropIns ...string) (*policydata.Policy, []byte) {
+	t.Helper()
+	s := generatetest.Settings(t, settings.DefaultPlatform, dropIns...)
+	made, _, err := generatetest.Policies(generatetest.Manifest(t, file), s, generatetest.Images(t, images))
+	if err != nil || len(made) == 0 {
+		t.Fatalf("%s: %d policies (%v)", file, len(made), err)
+	}
+	text, err := made[0].Full(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made[0], text
+}
+
+// The corpus' requests on a real OPA server, whose state is changed by PATCH with
+// the ops that it returned.
+func TestAnOPAServerDecidesTheCorpusAsTheEngineDoes(t *testing.T) {
+	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
+	server, asked := startOPA(t), 0
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != "pod.yaml" {
+			return err
+		}
+		name, _ := filepath.Rel(dir, filepath.Dir(path))
+		t.Run(name, func(t *testing.T) {
+			_, policy := fullForm(t, path, filepath.Join(dir, "images.json"), "compat-kata")
+			p := newPair(t, server, policy)
+			for _, c := range readCorpus(t, filepath.Join(filepath.Dir(path), "testcases.json")) {
+				if got := p.ask(rulestest.Request{Kind: c.Kind, Input: c.input(t)}, true); got != c.Allowed {
+					t.Errorf("%s: allowed is %v, want %v", c.Description, got, c.Allowed)
+				}
+			}
+			p.sameState()
+			asked += p.asked
+		})
+		return nil
+	})
+	if err != nil || asked == 0 {
+		t.Fatalf("%d requests (%v)", asked, err)
+	}
+	t.Logf("%d requests, each decided alike", asked)
+}
+
+// recorded is a request of the corpus.
+type recorded struct {
+	Description, Kind string
+	Allowed           bool
+	Request           json.RawMessage
+}
+
+func readCorpus(t *testing.T, file string) []recorded {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []recorded
+	if err := json.Unmarshal(raw, &cases); err != nil {
+		t.Fatal(err)
+	}
+	return cases
+}
+
+// input is what the policy sees of the request, with every field.
+func (r recorded) input(t *testing.T) map[string]any {
+	t.Helper()
+	message, ok := agentproto.MessageByName(r.Kind)
+	if !ok {
+		t.Fatalf("no message %s", r.Kind)
+	}
+	m, err := agentproto.FromInput(message, r.Request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, err := agentproto.Input(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := ast.JSON(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain.(map[string]any)
+}
+
+// Whole pods, and among their requests some that differ in one leaf, on a real
+// OPA server.
+func TestAnOPAServerDecidesPodsAsTheEngineDoes(t *testing.T) {
+	const step = 23 // every so many-th change: all of them are tried on the engine elsewhere
+	server := startOPA(t)
+	for _, name := range []string{"web-pinned", "mesh-sidecar", "volumes", "security", "gpu", "downward", "init-chain", "job-indexed"} {
+		t.Run(name, func(t *testing.T) {
+			policy, text := fullForm(t, "../../rules/generate/testdata/pods/"+name+".yaml", "../../rules/generate/testdata/images.json", "ordered")
+			p := newPair(t, server, text)
+			e := rulestest.Emulator{Policy: policy, Pod: rulestest.DefaultPod(policy)}
+			for _, r := range e.All() {
+				for i, m := range rulestest.Mutations(r) {
+					if i%step == 0 {
+						p.ask(m.Request, false)
+					}
+				}
+				p.start(r, policy)
+			}
+			p.sameState()
+			t.Logf("%d requests, %d allowed by both", p.asked, p.allowed)
+		})
+	}
+}
+
+// start carries out a request of a pod's start. The order is enforced, so an init
+// container ends when it has started.
+func (p *pair) start(r rulestest.Request, policy *policydata.Policy) {
+	p.Helper()
+	if !p.ask(r, true) {
+		p.Fatalf("%s of %v is denied by both", r.Kind, r.Input["container_id"])
+	}
+	if r.Kind != "StartContainerRequest" {
+		return
+	}
+	for name := range policy.Containers {
+		if rulestest.ID(name) == r.Input["container_id"] && name != policydata.SandboxContainer {
+			p.ask(rulestest.Request{Kind: "WaitProcessResponse", Input: map[string]any{
+				"request":  map[string]any{"container_id": rulestest.ID(name), "exec_id": ""},
+				"response": map[string]any{"status": 0},
+			}}, true)
+		}
+	}
+}

@@ -1,0 +1,46 @@
+package generatetest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Corpus returns the folder of shared manifests and requests, or skips the test.
+func Corpus(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("PORTCULLIS_CORPUS")
+	if dir == "" {
+		dir = filepath.Join(moduleRoot(t), "..", "shared", "corpus")
+		if _, err := os.Stat(dir); err != nil {
+			dir = filepath.Join(moduleRoot(t), "..", "..", "shared", "corpus")
+		}
+	}
+	if _, err := os.Stat(dir); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("the shared corpus is not at %s; set PORTCULLIS_CORPUS", dir)
+		}
+		fmt.Fprintf(os.Stderr, "SKIPPED %s: the shared corpus is not at %s\n", t.Name(), dir)
+		t.Skip("no corpus")
+	}
+	return dir
+}
+
+func moduleRoot(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if parent := filepath.Dir(dir); parent != dir {
+			dir = parent
+			continue
+		}
+		t.Fatal("no go.mod above the package")
+	}
+}
