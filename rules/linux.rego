@@ -8,8 +8,9 @@ cpu_ok if object.subset(input.OCI.Linux.Resources.CPU, {"Cpus": "", "Mems": "", 
 
 cpu_ok if input.OCI.Linux.Resources.CPU == null
 
+# /kubepods/…/<id>, or slice:prefix:<id> where systemd keeps the tree.
 control_group_ok if {
-	regex.match(`^[0-9A-Za-z/:._-]*$`, input.OCI.Linux.CgroupsPath)
+	regex.match(`^(?:/[0-9A-Za-z/:._-]*|[0-9A-Za-z._-]+:[0-9A-Za-z._-]+:[0-9A-Za-z._-]+)?$`, input.OCI.Linux.CgroupsPath)
 	not contains(input.OCI.Linux.CgroupsPath, "..")
 }
 
