@@ -17,7 +17,7 @@ import (
 	"portcullis/rules/rulestest"
 )
 
-var update = flag.Bool("update", false, "write docs/requests.md anew")
+var update = flag.Bool("update", false, "write generated documents anew")
 
 const docsHead = `# What the rules say to each request
 
@@ -37,8 +37,9 @@ const docsList = `
 ## What the host may choose
 
 Every field of CreateContainer, ExecProcess and CreateSandbox is held to the pod's
-policy, except for these. A test changes every field of allowed requests and fails
-where a change is allowed that is not listed here.
+policy, except for these; ` + "`*`" + ` stands for everything below. A test changes every field
+of allowed requests and fails where a change is allowed that is not listed here; what
+it found is in [strictness.md](strictness.md).
 
 | Request | Fields | Why |
 |---|---|---|
@@ -54,9 +55,15 @@ func TestRequestsDocumentIsFresh(t *testing.T) {
 	for _, h := range rules.HostChosenFields() {
 		fmt.Fprintf(&doc, "| %s | `%s` | %s |\n", strings.TrimSuffix(h.Request, "Request"), strings.Join(h.Fields, "`, `"), h.Reason)
 	}
-	path := filepath.Join("..", "docs", "requests.md")
+	checkDocument(t, "requests.md", doc.String())
+}
+
+// checkDocument holds that a file of the documentation has the text, or writes it.
+func checkDocument(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join("..", "docs", name)
 	if *update {
-		if err := os.WriteFile(path, []byte(doc.String()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,8 +71,8 @@ func TestRequestsDocumentIsFresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got) != doc.String() {
-		t.Error("docs/requests.md differs from the data it is made of; run with -update")
+	if string(got) != text {
+		t.Errorf("docs/%s differs from what it is made of; run with -update", name)
 	}
 }
 

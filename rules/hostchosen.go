@@ -14,7 +14,7 @@ var hostChosenJSON []byte
 // the policy; a test keeps the list and the rules in step.
 type HostChosen struct {
 	Request string   `json:"request"` // message name
-	Fields  []string `json:"fields"`  // paths; what is below them is meant too
+	Fields  []string `json:"fields"`  // paths; "*" at the end means everything below too
 	Reason  string   `json:"reason"`
 }
 
@@ -34,8 +34,9 @@ func (h HostChosen) Covers(request, path string) bool {
 		return false
 	}
 	for _, field := range h.Fields {
-		rest, ok := strings.CutPrefix(path, field)
-		if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+		tree, all := strings.CutSuffix(field, "*")
+		rest, ok := strings.CutPrefix(path, tree)
+		if ok && (rest == "" || all && (rest[0] == '.' || rest[0] == '[')) {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -129,12 +130,16 @@ func (p *Pod) namespace() string {
 func (p *Pod) hostname() value {
 	spec := p.owner.spec
 	switch {
-	case spec.HostNetwork || isTrue(spec.SetHostnameAsFQDN) || p.owner.hostname:
+	case spec.HostNetwork || isTrue(spec.SetHostnameAsFQDN):
 		return matching(hostnamePattern)
 	case spec.HostnameOverride != nil && *spec.HostnameOverride != "":
 		return text(*spec.HostnameOverride)
+	case p.hostnames != nil:
+		return matching(p.hostnames.body())
 	case spec.Hostname != "":
 		return text(spec.Hostname)
+	case len(p.names.text()) > maxHostname:
+		return text(strings.TrimRight(p.names.text()[:maxHostname], "-."))
 	case p.names.longest() > maxHostname:
 		return matching(hostnamePattern)
 	}

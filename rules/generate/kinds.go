@@ -15,9 +15,9 @@ type owner struct {
 	template *metav1.ObjectMeta // of the pods
 	spec     *corev1.PodSpec
 	names    func(object name) podNames
-	claims   []string // volume claims made for each pod
-	hostname bool     // the controller sets the hostname to something other than the pod's name
-	indexed  bool     // the controller adds JOB_COMPLETION_INDEX
+	claims   []string               // volume claims made for each pod
+	hostname func(object name) name // that the controller sets, nil where it is the pod's name
+	indexed  bool                   // the controller adds JOB_COMPLETION_INDEX
 }
 
 // workload is a kind of object that has pods.
@@ -106,7 +106,8 @@ func jobOwner(meta *metav1.ObjectMeta, spec *batchv1.JobSpec, jobName func(name)
 		digits = len(strconv.Itoa(int(*spec.Completions) - 1))
 	}
 	found := templated(meta, &spec.Template, func(n name) podNames { return indexedNames(jobName(n), digits) })
-	found.indexed, found.hostname = true, true
+	found.indexed = true
+	found.hostname = func(n name) name { return jobName(n).with(literal("-"), piece{class: "[0-9]", min: 1, max: digits}) }
 	return found
 }
 

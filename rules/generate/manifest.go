@@ -30,11 +30,12 @@ type Manifest struct {
 
 // Pod is a pod, or the template of pods, in a manifest.
 type Pod struct {
-	doc   *document
-	field string // path of the template in the document
-	kind  string
-	owner owner
-	names podNames
+	doc       *document
+	field     string // path of the template in the document
+	kind      string
+	owner     owner
+	names     podNames
+	hostnames podNames // that the controller sets, nil where they are the names
 }
 
 // Kind returns the kind of the object that the pod belongs to.
@@ -151,14 +152,17 @@ func (m *Manifest) workload(d *decoder, text []byte, prefix, kind string, w work
 	if owner.spec == nil || len(owner.spec.Containers) == 0 {
 		return d.doc.fault(join(field, "spec.containers"), "is empty; a pod has at least one container")
 	}
-	names := podNames{}
+	var names, hostnames podNames
 	for _, object := range objectName(owner.meta) {
 		names = append(names, owner.names(object)...)
+		if owner.hostname != nil {
+			hostnames = append(hostnames, owner.hostname(object))
+		}
 	}
 	if len(names) == 0 {
 		return d.doc.fault(join(prefix, "metadata.name"), "is missing, and so is metadata.generateName")
 	}
-	m.pods = append(m.pods, &Pod{doc: d.doc, field: field, kind: kind, owner: owner, names: names})
+	m.pods = append(m.pods, &Pod{doc: d.doc, field: field, kind: kind, owner: owner, names: names, hostnames: hostnames})
 	return nil
 }
 

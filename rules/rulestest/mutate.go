@@ -3,6 +3,7 @@ package rulestest
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ type Change string
 
 // Values of Change. Append, Prefix and Empty are of strings, Flip of booleans,
 // PlusOne of numbers, Drop, Repeat and Clear of lists and maps, Set of nulls
-// and empty lists.
+// and empty lists, and of a key that a map does not have.
 const (
 	Append  Change = "append"
 	Prefix  Change = "prefix"
@@ -26,19 +27,28 @@ const (
 	Set     Change = "set"
 )
 
+// Changes returns every kind of change.
+func Changes() []Change {
+	return []Change{Append, Prefix, Empty, Flip, PlusOne, Drop, Repeat, Clear, Set}
+}
+
 // Mutation is a request that differs from an allowed one in a single leaf.
 type Mutation struct {
 	Change  Change
-	Path    string // field path without indices and map keys: "OCI.Mounts[].source"
-	Where   string // the same with them: "OCI.Mounts[3].source"
-	Request Request
+	Path    string  // field path without indices and map keys: "OCI.Mounts[].source"
+	Where   string  // the same with them: "OCI.Mounts[3].source"
+	Value   any     // what is there now
+	Request Request // changes when the next is made
 }
 
-// Mutations returns every single-leaf change of a request, in a fixed order.
-func Mutations(r Request) []Mutation {
-	m := &mutator{kind: r.Kind, root: plain(r.Input).(map[string]any)}
-	m.walk(place{}, m.root, func(any) {})
-	return m.out
+// Mutations makes every single-leaf change of a request, in a fixed order. Under
+// guest pull the annotations travel twice; a change of one is made in both places,
+// or else only their equality would be tried.
+func Mutations(r Request) iter.Seq[Mutation] {
+	return func(yield func(Mutation) bool) {
+		m := &mutator{kind: r.Kind, root: plain(r.Input).(map[string]any), yield: yield}
+		m.walk(place{}, m.root, func(any) {})
+	}
 }
 
 // plain makes numbers json.Number and lists []any, by way of JSON.
@@ -75,19 +85,47 @@ func (p place) key(name string) place {
 }
 
 // keyed are the fields that are maps and not messages.
-var keyed = []string{"OCI.Annotations", "OCI.Linux.Sysctl"}
+var keyed = []string{annotations, "OCI.Linux.Sysctl"}
 
 type mutator struct {
-	kind string
-	root map[string]any
-	out  []Mutation
+	kind  string
+	root  map[string]any
+	yield func(Mutation) bool
+	done  bool
 }
 
-// try records the request with a value put in place, then restores it.
+// try hands out the request with a value put in place, then restores it.
 func (m *mutator) try(change Change, at place, value, old any, set func(any)) {
+	if m.done {
+		return
+	}
 	set(value)
-	m.out = append(m.out, Mutation{change, at.path, at.where, Request{m.kind, plain(m.root).(map[string]any)}})
+	restore := m.metadata(at)
+	m.done = !m.yield(Mutation{change, at.path, at.where, value, Request{m.kind, m.root}})
+	restore()
 	set(old)
+}
+
+// annotations is the path of the map that the metadata of an image pull repeats.
+const annotations = "OCI.Annotations"
+
+// metadata repeats changed annotations in the image pull. It returns what undoes that.
+func (m *mutator) metadata(at place) (undo func()) {
+	storages, _ := m.root["storages"].([]any)
+	if !strings.HasPrefix(at.path, annotations) || len(storages) == 0 {
+		return func() {}
+	}
+	pull := storages[0].(map[string]any)
+	if pull["driver"] != "image_guest_pull" {
+		return func() {}
+	}
+	old := pull["driver_options"]
+	metadata, err := json.Marshal(map[string]any{"metadata": m.root["OCI"].(map[string]any)["Annotations"]})
+	if err != nil {
+		panic(err) // it came from JSON
+	}
+	pull["driver_options"] = []any{"image_guest_pull=" + string(metadata)}
+	return func() { pull["driver_options"] = old }
 }
 
 func (m *mutator) walk(at place, v any, set func(any)) {
@@ -129,8 +167,13 @@ func (m *mutator) list(at place, v []any, set func(any)) {
 
 func (m *mutator) object(at place, v map[string]any, set func(any)) {
 	isMap := slices.Contains(keyed, at.path)
-	if isMap && len(v) > 0 {
-		m.try(Clear, at, map[string]any{}, v, set)
+	if isMap {
+		if len(v) > 0 {
+			m.try(Clear, at, map[string]any{}, v, set)
+		}
+		more := maps.Clone(v)
+		more["x.example/more"] = "x"
+		m.try(Set, at, more, v, set)
 	}
 	for _, name := range slices.Sorted(maps.Keys(v)) {
 		next := at.field(name)
