@@ -85,9 +85,10 @@ lint: $(STATICCHECK) ## gofmt, go vet, staticcheck
 
 generate: ## write the generated files anew
 	$(GO) -C $(TOOLS) run ./protogen
+	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestSingleLeafChanges' -update
 
 check-gen: generate ## prove that generated files are fresh
-	git diff --exit-code -- agentproto
+	git diff --exit-code -- agentproto docs
 	$(GO) mod tidy -diff
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)
