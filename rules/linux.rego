@@ -10,7 +10,7 @@ cpu_ok if input.OCI.Linux.Resources.CPU == null
 
 # /kubepods/…/<id>, or slice:prefix:<id> where systemd keeps the tree.
 control_group_ok if {
-	regex.match(`^(?:/[0-9A-Za-z/:._-]*|[0-9A-Za-z._-]+:[0-9A-Za-z._-]+:[0-9A-Za-z._-]+)?$`, input.OCI.Linux.CgroupsPath)
+	regex.match(`^((/|[\w.-]+:)[\w/:.-]*)?$`, input.OCI.Linux.CgroupsPath)
 	not contains(input.OCI.Linux.CgroupsPath, "..")
 }
 

@@ -84,8 +84,7 @@ storages_ok if {
 }
 
 storages_ok if {
-	others := [s | some s in input.storages; s.driver != "image_guest_pull"]
-	count(others) + count(pulls) == count(input.storages)
+	others := [s | some s in input.storages; not s in pulls]
 	every s in others {
 		literal_ok(s)
 	}
