@@ -87,6 +87,12 @@ the manifest is read from stdin and written to stdout.
 Exit codes: 0 done, 1 a manifest was refused, 2 wrong usage, 3 something could not
 be read or written.`
 
+const examples = `  genpolicy -y pod.yaml                                  change the file in place
+  helm template . | genpolicy > pods.yaml                stdin to stdout
+  genpolicy -y manifests/ --lock-digests                 every manifest of a folder, images by digest
+  genpolicy -y pod.yaml -j logs --output with-logs.yaml  kubectl logs allowed, into another file
+  genpolicy explain pod.yaml                             what its policy allows`
+
 func newCommand(io stdio) *cobra.Command {
 	var f flags
 	var maps []string
@@ -94,6 +100,7 @@ func newCommand(io stdio) *cobra.Command {
 		Use:           "genpolicy",
 		Short:         "Make the policies of Kubernetes manifests",
 		Long:          about,
+		Example:       examples,
 		Version:       version(),
 		Args:          noArguments,
 		SilenceUsage:  true,
@@ -112,12 +119,12 @@ func newCommand(io stdio) *cobra.Command {
 	set.SortFlags = false
 	set.StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` or folder, changed in place; stdin when not given")
 	set.StringArrayVar(&f.configFiles, "config-file", nil, "`FILE` with ConfigMaps and Secrets that pods refer to (repeatable)")
-	set.StringArrayVarP(&maps, "config-map-file", "c", nil, "the same as --config-file (deprecated)")
+	set.StringArrayVarP(&maps, "config-map-file", "c", nil, "`FILE` for --config-file (deprecated name)")
 	set.StringVarP(&f.rules, "rego-rules-path", "p", "", "`FILE` with rules to use instead of the built-in ones")
 	set.StringArrayVarP(&f.settings, "json-settings-path", "j", nil,
 		"settings over the platform's: a `FILE`, a folder of files, or one of "+strings.Join(settings.DropIns(), ", ")+" (repeatable)")
-	set.StringVar(&f.platform, "platform", settings.DefaultPlatform, "where the pods run: "+strings.Join(settings.Platforms(), ", "))
-	set.StringVar(&f.annotation, "annotation", "", "how policies reach the guest: initdata or policy (default: the platform's)")
+	set.StringVar(&f.platform, "platform", settings.DefaultPlatform, "`NAME` of where the pods run: "+strings.Join(settings.Platforms(), ", "))
+	set.StringVar(&f.annotation, "annotation", "", "`KIND` of annotation that takes policies into the guest: initdata or policy (default: the platform's)")
 	set.StringVar(&f.initdata, "initdata-path", "", "initdata `FILE` (TOML) whose other keys are kept")
 	set.BoolVarP(&f.raw, "raw-out", "r", false, "print the policies as text")
 	set.BoolVarP(&f.base64, "base64-out", "b", false, "print the values of the annotations")
@@ -129,8 +136,24 @@ func newCommand(io stdio) *cobra.Command {
 	set.BoolVar(&f.needDigests, "require-digests", false, "refuse images that are named by a tag")
 	f.images.add(set)
 	set.BoolP("version", "v", false, "print the version")
+	completeValues(cmd, map[string][]string{
+		"platform": settings.Platforms(), "json-settings-path": settings.DropIns(),
+		"annotation": {string(settings.Initdata), string(settings.Policy)},
+	})
 	cmd.AddCommand(newExplain(io), manual.NewCommand())
 	return cmd
+}
+
+// completeValues has shells offer the values of flags. Files are offered beside them.
+func completeValues(cmd *cobra.Command, values map[string][]string) {
+	for flag, names := range values {
+		offer := func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return names, cobra.ShellCompDirectiveDefault
+		}
+		if err := cmd.RegisterFlagCompletionFunc(flag, offer); err != nil {
+			panic("genpolicy: " + err.Error()) // a flag that is not there
+		}
+	}
 }
 
 func noArguments(_ *cobra.Command, args []string) error {

@@ -218,31 +218,10 @@ func (j *job) annotation(p *generate.Pod, policy []byte) (key, value string, err
 	if err != nil {
 		return "", "", err
 	}
-	value, err = doc.Annotation()
+	value, err = annotationValue(doc)
 	return initdata.Annotation, value, err
 }
 
 func (j *job) warnOther(p *generate.Pod, key string) {
 	fmt.Fprintf(j.io.err, "genpolicy: warning: %s also has the annotation %s, which may carry another policy; remove it\n", p.Name(), key)
-}
-
-// document puts a policy into the initdata of the command line, or into what the
-// pod has already, and keeps the other keys.
-func (j *job) document(p *generate.Pod, policy []byte) (*initdata.Document, error) {
-	base := j.initdata
-	if old := p.Annotation(initdata.Annotation); base == nil && old != "" {
-		var err error
-		if base, err = initdata.ParseAnnotation(old); err != nil {
-			return nil, fmt.Errorf("%s: annotation %s: %w; remove it, or give --initdata-path", p.Name(), initdata.Annotation, err)
-		}
-	}
-	algorithm, data := initdata.SHA256, map[string]string{}
-	if base != nil {
-		algorithm = base.Algorithm()
-		for _, key := range base.Keys() {
-			data[key], _ = base.Value(key)
-		}
-	}
-	data[initdata.PolicyKey] = string(policy)
-	return initdata.New(algorithm, data)
 }

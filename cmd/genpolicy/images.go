@@ -31,15 +31,23 @@ type imageFlags struct {
 	cacheDir          string
 }
 
+// containerdSocket is where containerd listens unless told otherwise; usualSocket
+// stands for it on the command line.
+const (
+	containerdSocket = "/var/run/containerd/containerd.sock"
+	usualSocket      = "usual"
+)
+
 func (f *imageFlags) add(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.layouts, "oci-layout", nil, "take images from the OCI layout in `DIR` first (repeatable)")
 	set.StringArrayVar(&f.archives, "docker-archive", nil, "take images from the archive `FILE` of docker save first (repeatable)")
-	set.StringVarP(&f.containerd, "containerd-socket-path", "d", "", "take images from containerd instead of registries")
-	set.Lookup("containerd-socket-path").NoOptDefVal = "/var/run/containerd/containerd.sock"
+	set.StringVarP(&f.containerd, "containerd-socket-path", "d", "",
+		"take images from the containerd at `SOCKET` instead of registries, "+containerdSocket+" by default")
+	set.Lookup("containerd-socket-path").NoOptDefVal = usualSocket
 	set.StringArrayVar(&f.insecure, "insecure-registry", nil, "`HOST[:PORT]` that may be asked in plain HTTP (repeatable)")
 	set.StringArrayVar(&f.mirrors, "registry-mirror", nil, "`REGISTRY=HOST` to ask before the registry (repeatable)")
 	set.StringVar(&f.caFile, "registry-ca", "", "PEM `FILE` of certificate authorities to trust beside the system's")
-	set.StringVar(&f.arch, "arch", "amd64", "architecture of the images, such as arm64 or linux/arm64")
+	set.StringVar(&f.arch, "arch", "amd64", "`ARCH` of the images, such as arm64 or linux/arm64")
 	set.BoolVarP(&f.useCache, "use-cached-files", "u", false, "keep what is downloaded in the user's cache folder")
 	set.StringVar(&f.cacheDir, "layers-cache-file-path", "", "keep what is downloaded in the folder `DIR`")
 }
@@ -98,7 +106,11 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 // remote opens containerd or the registries.
 func (f *imageFlags) remote(s *sources, stderr io.Writer) (images.Store, error) {
 	if f.containerd != "" {
-		store, err := containerd.New(f.containerd, "k8s.io")
+		socket := f.containerd
+		if socket == usualSocket {
+			socket = containerdSocket
+		}
+		store, err := containerd.New(socket, "k8s.io")
 		if err != nil {
 			return nil, err
 		}

@@ -145,6 +145,12 @@ func (d *document) syntax(err error) error {
 		}
 	}
 	text = strings.ReplaceAll(text, "\n", "; ")
+	if strings.HasPrefix(text, "invalid map key") {
+		text = "a map cannot be a key" // instead of the map as Go prints it
+	}
+	if bytes.Contains(d.text, []byte("{{")) {
+		text += "; it looks like a template, which has to be rendered first, as with helm template"
+	}
 	return &Finding{File: d.file, Line: d.line + max(line, 1) - 1, Text: "is not valid YAML: " + text}
 }
 

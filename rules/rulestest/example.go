@@ -40,7 +40,7 @@ func example(out *strings.Builder, re *syntax.Regexp) {
 
 // visible picks a letter or digit of the class where it has one.
 func visible(ranges []rune) rune {
-	for _, want := range "b01x" {
+	for _, want := range "b10x" {
 		for i := 0; i+1 < len(ranges); i += 2 {
 			if ranges[i] <= want && want <= ranges[i+1] {
 				return want
