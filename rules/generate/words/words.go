@@ -206,8 +206,8 @@ func rights(p *policydata.Policy, c *policydata.Container) []string {
 	return out
 }
 
-// environment lists names; patterns and templates are shown, as they hold no secrets
-// that the manifest states.
+// environment lists names, and what a value is made of at run time. The values
+// themselves may hold secrets, and so may the rest of a template or pattern.
 func environment(c *policydata.Container) []string {
 	var out []string
 	for _, entry := range c.Env.Fixed {
@@ -215,16 +215,39 @@ func environment(c *policydata.Container) []string {
 		out = append(out, name)
 	}
 	for name, template := range c.Env.Templates {
-		out = append(out, fmt.Sprintf("%s (%s)", name, template))
+		out = append(out, fmt.Sprintf("%s (%s)", name, parts(template)))
 	}
+	links := 0
 	for name := range c.Env.Patterns {
+		if strings.HasPrefix(name, "KUBERNETES_") {
+			links++
+			continue
+		}
 		out = append(out, name+" (by pattern)")
+	}
+	if links > 0 {
+		out = append(out, fmt.Sprintf("KUBERNETES_… (%d that say where the API server is)", links))
 	}
 	for name := range c.Env.Optional {
 		out = append(out, name+" (may be missing)")
 	}
 	slices.Sort(out)
 	return out
+}
+
+// parts says which facts of the pod a template holds.
+func parts(template string) string {
+	var names []string
+	rest := template
+	for _, fact := range [][2]string{{"$(sandbox-name)", "the pod's name"}, {"$(sandbox-namespace)", "the pod's namespace"}, {"$(sandbox-uid)", "the pod's UID"}} {
+		if strings.Contains(template, fact[0]) {
+			names, rest = append(names, fact[1]), strings.ReplaceAll(rest, fact[0], "")
+		}
+	}
+	if rest != "" {
+		return "with " + strings.Join(names, ", ")
+	}
+	return strings.Join(names, ", ")
 }
 
 func mounts(p *policydata.Policy, c *policydata.Container) []string {
