@@ -341,14 +341,18 @@ func envRows(e policydata.Env, secrets bool) []row {
 			rows = append(rows, row{name, hiddenValue(value), "fixed"})
 		}
 	}
+	template, pattern := hiddenTemplate, hiddenPattern
+	if secrets {
+		template, pattern = strings.Clone, strings.Clone
+	}
 	for _, name := range sorted(e.Templates) {
-		rows = append(rows, row{name, e.Templates[name], "from the pod"})
+		rows = append(rows, row{name, template(e.Templates[name]), "from the pod"})
 	}
 	for _, name := range sorted(e.Patterns) {
-		rows = append(rows, row{name, e.Patterns[name], "pattern"})
+		rows = append(rows, row{name, pattern(e.Patterns[name]), "pattern"})
 	}
 	for _, name := range sorted(e.Optional) {
-		rows = append(rows, row{name, e.Optional[name], "pattern, may be missing"})
+		rows = append(rows, row{name, pattern(e.Optional[name]), "pattern, may be missing"})
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
 	return rows

@@ -429,3 +429,24 @@ func leaves(v any, path string, visit func(path string, set func(any), old any))
 		}
 	}
 }
+
+// Text that a Secret may have given shows nowhere: kubelet's expansion carries it
+// into other variables.
+func TestTemplatesAndPatternsShowNoSecrets(t *testing.T) {
+	p := shop(t)
+	env := &p.Containers["web"].Env
+	env.Templates = map[string]string{"URL": "https://u:correct-horse-battery@$(sandbox-name).$(sandbox-namespace)", "NAME": "$(sandbox-name)"}
+	env.Patterns = map[string]string{"LOGIN": "^correct-horse-battery@[0-9.]+$", "IP": "^[0-9.]+$"}
+	text := strings.ReplaceAll(page(t, full(t, p), review.PageOptions{}), "<wbr>", "")
+	if strings.Contains(text, "correct-horse") {
+		t.Error("the page shows a secret")
+	}
+	for _, want := range []string{"…$(sandbox-name)…$(sandbox-namespace)", "<code>$(sandbox-name)</code>", "a hidden pattern", "^[0-9.]+$"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if shown := page(t, full(t, p), review.PageOptions{Secrets: true}); !strings.Contains(strings.ReplaceAll(shown, "<wbr>", ""), "correct-horse-battery@[0-9.]") {
+		t.Error("the page hides what was asked for")
+	}
+}

@@ -216,16 +216,23 @@ func (s *speaker) env(e policydata.Env) {
 		s.mayAs("env "+entry, fmt.Sprintf("variable %s = (%s)", name, shown))
 		s.among("variables", name)
 	}
+	template, pattern := hiddenTemplate, hiddenPattern
+	if s.secrets {
+		template, pattern = strings.Clone, strings.Clone
+	}
 	for _, name := range sorted(e.Templates) {
-		s.may("variable %s = %s", name, e.Templates[name])
+		value := e.Templates[name]
+		s.mayAs("env "+name+"="+value, fmt.Sprintf("variable %s = %s", name, template(value)))
 		s.among("variables", name)
 	}
 	for _, name := range sorted(e.Patterns) {
-		s.may("variable %s matching %s", name, e.Patterns[name])
+		value := e.Patterns[name]
+		s.mayAs("env "+name+"~"+value, fmt.Sprintf("variable %s matching %s", name, pattern(value)))
 		s.among("variables", name)
 	}
 	for _, name := range sorted(e.Optional) {
-		s.may("variable %s matching %s, or none", name, e.Optional[name])
+		value := e.Optional[name]
+		s.mayAs("env "+name+"?"+value, fmt.Sprintf("variable %s matching %s, or none", name, pattern(value)))
 		s.among("variables", name)
 	}
 }

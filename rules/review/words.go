@@ -2,6 +2,8 @@ package review
 
 import (
 	"fmt"
+	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 	"unicode"
@@ -60,6 +62,42 @@ func user(u policydata.User) string {
 // hiddenValue tells the length of a value, and nothing else of it.
 func hiddenValue(value string) string {
 	return fmt.Sprintf("hidden, %d characters", utf8.RuneCountInString(value))
+}
+
+// podFacts is what a template may hold of the pod.
+var podFacts = regexp.MustCompile(`\$\(sandbox-(?:name|namespace|uid)\)`)
+
+// hiddenTemplate shows the facts of a template, and dots for the text around them,
+// which a Secret may have given.
+func hiddenTemplate(template string) string {
+	var out strings.Builder
+	rest := 0
+	for _, at := range podFacts.FindAllStringIndex(template, -1) {
+		out.WriteString(or("…", "", at[0] == rest) + template[at[0]:at[1]])
+		rest = at[1]
+	}
+	return out.String() + or("…", "", rest == len(template))
+}
+
+// hiddenPattern shows a pattern unless it holds a longer piece of text, which a
+// Secret may have given.
+func hiddenPattern(pattern string) string {
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil || longestText(re) > 5 {
+		return "a hidden pattern"
+	}
+	return pattern
+}
+
+func longestText(re *syntax.Regexp) int {
+	longest := 0
+	if re.Op == syntax.OpLiteral {
+		longest = len(re.Rune)
+	}
+	for _, sub := range re.Sub {
+		longest = max(longest, longestText(sub))
+	}
+	return longest
 }
 
 // content says how far the content of an image is bound by the policy.
