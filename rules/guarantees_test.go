@@ -141,6 +141,23 @@ func TestOnlyTheExpectedImage(t *testing.T) {
 	}), "image name")
 }
 
+// The kubelet names an image as the manifest does, older ones by its whole name.
+func TestAnImageIsKnownByBothOfItsNames(t *testing.T) {
+	policy := onePod(t)
+	image := &policy.Containers["web"].Image
+	image.Also = []string{"web:1"}
+	other := func(name string) rulestest.Request {
+		return rewrite(emulator(policy).CreateContainer("web"), image.Annotation, name)
+	}
+	p := newPod(t, policy, sandbox)
+	p.denied(other("web:2"), "image name")
+	p.denied(other("pause"), "image name")
+	p.denied(rewrite(emulator(policy).CreateContainer(sandbox), "pause", "web:1"), "")
+	p.allowed(other("web:1"))
+	p.allowed(lifecycle("RemoveContainerRequest", "web"))
+	p.allowed(other(image.Annotation))
+}
+
 func TestOnlyTheExpectedLayers(t *testing.T) {
 	layered := onePod(t)
 	web := layered.Containers["web"]

@@ -27,6 +27,8 @@ files_ok if {
 
 image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.image-name", "") == container.image.annotation
 
+image_annotation_ok if input.OCI.Annotations["io.kubernetes.cri.image-name"] in container.image.also
+
 image_annotation_ok if {
 	policy.strict.image == "optional"
 	not input.OCI.Annotations["io.kubernetes.cri.image-name"]
@@ -62,6 +64,8 @@ image_pull_ok if {
 pulls := [s | some s in input.storages; s.driver == "image_guest_pull"]
 
 pull_source_ok(source) if source == container.image.source
+
+pull_source_ok(source) if source in container.image.also
 
 pull_source_ok(_) if policy.strict.image == "free"
 

@@ -124,7 +124,7 @@ upstream_container(name, c, process) := {
 	"devices": [d.container_path | some d in c.devices; not upstream_vfio(d)],
 	"env": upstream_env(object.get(process, "Env", [])),
 	"exec": c.exec_commands,
-	"image": {"annotation": "", "digest": "", "from": {true: "guest-pull", false: "host"}[upstream.cluster_config.guest_pull], "layers": [], "source": ""},
+	"image": {"also": [], "annotation": "", "digest": "", "from": {true: "guest-pull", false: "host"}[upstream.cluster_config.guest_pull], "layers": [], "source": ""},
 	"mounts": {m.destination: upstream_mount(m, c.OCI.Mounts) | some i, m in c.OCI.Mounts; upstream_last(i, m, c.OCI.Mounts)},
 	"namespaces": [n.Type | some n in c.OCI.Linux.Namespaces],
 	"no_new_privileges": process.NoNewPrivileges,

@@ -30,7 +30,7 @@ func (b *builder) containerPolicy(ctx context.Context, c placed) (*policydata.Co
 		return nil, err
 	}
 	b.sysctls(out, b.settings().Generate.Container.Sysctl)
-	if err := b.image(ctx, image, out); err != nil {
+	if err := b.image(ctx, c, image, out); err != nil {
 		return nil, err
 	}
 	if out.User, err = b.user(ctx, c, image); err != nil {
@@ -90,6 +90,7 @@ func (b *builder) openImage(ctx context.Context, c placed) (Image, error) {
 		if err := b.manifest.lockImage(b.pod, field, reference); err != nil {
 			return nil, err
 		}
+		c.Image = reference
 		return pinned{image}, nil
 	}
 	if b.generator.options.RequireDigests {

@@ -18,13 +18,18 @@ const (
 )
 
 // image sets where a container's root filesystem comes from.
-func (b *builder) image(ctx context.Context, image Image, out *policydata.Container) error {
+func (b *builder) image(ctx context.Context, c placed, image Image, out *policydata.Container) error {
 	facts := image.Facts()
 	out.Image = policydata.Image{
 		Annotation: facts.Reference(),
 		Digest:     facts.Digest,
 		From:       b.settings().Generate.ImageFrom,
 		Source:     facts.Reference(),
+	}
+	// The kubelet has told the runtime since 1.29 what the manifest says; before, and
+	// with other runtimes, the name is the normalised one.
+	if c.Image != facts.Reference() {
+		out.Image.Also = []string{c.Image}
 	}
 	if out.Image.From != policydata.Layers {
 		return nil

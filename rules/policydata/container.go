@@ -88,6 +88,7 @@ const (
 
 // Image is the image of a container.
 type Image struct {
+	Also       []string  `json:"also"`       // other spellings of the reference, for Annotation and Source
 	Annotation string    `json:"annotation"` // io.kubernetes.cri.image-name, or "" where that must be absent
 	Digest     string    `json:"digest"`     // "sha256:…" when Reference holds it, "" for a tag: content unbound under guest pull
 	From       ImageFrom `json:"from"`

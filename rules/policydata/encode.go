@@ -73,7 +73,7 @@ const nullable = "fs_group"
 // listKeys are the keys whose empty value is a list; every other nil is a map.
 // It is never written to.
 var listKeys = []string{
-	"after", "args", "exec", "apparmor", "devices", "layers", "namespaces", "storages", "options", "driver_options",
+	"after", "also", "args", "exec", "apparmor", "devices", "layers", "namespaces", "storages", "options", "driver_options",
 	"fixed", "masked", "readonly", "optional", "oci_versions", "shared_dirs", "whole", "allow", "copy_file", "commands", "joined",
 	"forbidden_addresses", "forbidden_devices", "forbidden_hw_addrs", "forbidden_names", "forbidden_sources", "states",
 	"AdditionalGids", "Ambient", "Bounding", "Effective", "Inheritable", "Permitted",

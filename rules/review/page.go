@@ -297,6 +297,9 @@ func (s *Subject) containerRow(name string, secrets bool) containerRow {
 		Command: commandLine(argumentsOf(c)), User: user(c.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
 		Env: envRows(c.Env, secrets),
 	}
+	for _, name := range c.Image.Also {
+		r.Image += ", also called " + name
+	}
 	for _, argv := range c.Exec {
 		r.Exec = append(r.Exec, commandLine(argv))
 	}

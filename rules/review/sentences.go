@@ -196,6 +196,10 @@ func (s *speaker) container(p *policydata.Policy, name string) {
 
 func (s *speaker) image(i policydata.Image) {
 	words := content(i)
+	for _, name := range i.Also {
+		s.may("image called %s as well", name)
+	}
+	i.Also = nil
 	source := i.Source
 	if source == "" {
 		source = i.Annotation

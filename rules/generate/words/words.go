@@ -140,7 +140,7 @@ func (t *page) container(p *policydata.Policy, name string) {
 		t.line("Container %s", name)
 	}
 	if c.Image.Source != "" {
-		t.line("  image: %s (%s)", c.Image.Source, c.Image.From)
+		t.line("  image: %s (%s)", strings.Join(append([]string{c.Image.Source}, c.Image.Also...), ", also called "), c.Image.From)
 	}
 	t.line("  runs: %s", strings.Join(arguments(c), " "))
 	t.line("  in: %s, as user %d, group %d, groups %s", c.Cwd, c.User.UID, c.User.GID, numbers(c.User.AdditionalGids))
