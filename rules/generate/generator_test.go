@@ -76,8 +76,7 @@ func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
 	images := generatetest.Images(t, "testdata/images.json")
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			m := generatetest.Manifest(t, file)
-			made, warnings, err := generatetest.Policies(m, generatetest.Settings(t, settings.DefaultPlatform), images)
+			m, made, warnings, err := policiesOf(t, file, images)
 			text := goldenText(t, m, made, warnings, err)
 			path := strings.TrimSuffix(file, ".yaml") + ".golden"
 			if *update {
@@ -97,6 +96,20 @@ func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
 			}
 		})
 	}
+}
+
+func policiesOf(t *testing.T, file string, images generate.Images) (*generate.Manifest, []*policydata.Policy, []*generate.Finding, error) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := generate.Parse(filepath.Base(file), text, generate.ReadOptions{})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	made, warnings, err := generatetest.Policies(m, generatetest.Settings(t, settings.DefaultPlatform), images)
+	return m, made, warnings, err
 }
 
 // allowsItsPod runs a pod's whole start through the rules, in both forms.
