@@ -32,7 +32,7 @@ func (d *decoder) decode(text []byte, prefix string, into any) error {
 		unknown, err := sigsjson.UnmarshalStrict(text, fresh.Interface())
 		if err == nil {
 			reflect.ValueOf(into).Elem().Set(fresh.Elem())
-			return d.unknown(unknown, prefix)
+			return d.unknown(unknown, prefix, fresh.Type())
 		}
 		var mismatch *json.UnmarshalTypeError
 		if !errors.As(err, &mismatch) {
@@ -54,15 +54,19 @@ func (d *decoder) decode(text []byte, prefix string, into any) error {
 	return d.doc.fault(prefix, "has too many numbers where strings belong")
 }
 
-// unknown reports the fields that Kubernetes does not have.
-func (d *decoder) unknown(faults []error, prefix string) error {
+// unknown reports the fields that Kubernetes does not have in a type, with the
+// one that is probably meant.
+func (d *decoder) unknown(faults []error, prefix string, in reflect.Type) error {
 	var all []error
 	for _, fault := range faults {
-		field := prefix
+		field, meant := prefix, ""
 		if f, ok := fault.(sigsjson.FieldError); ok {
-			field = join(prefix, f.FieldPath())
+			field, meant = join(prefix, f.FieldPath()), nearestField(in, f.FieldPath())
 		}
 		found := d.doc.fault(field, "is not a field that Kubernetes knows here")
+		if meant != "" {
+			found.Text += "; is it " + meant + "?"
+		}
 		if d.ignoreUnknown {
 			found.Text += "; it was ignored"
 			d.warnings = append(d.warnings, found)

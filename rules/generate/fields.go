@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -190,6 +191,48 @@ func eachField(t reflect.Type, yield func(name string, index []int)) {
 		}
 		yield(name, []int{i})
 	}
+}
+
+// nearestField returns the field of a type that the end of a path, which is none
+// of its fields, resembles most; "" when there is nothing like it.
+func nearestField(t reflect.Type, path string) string {
+	parent, wrong, found := cutLast(path, ".")
+	if !found {
+		parent, wrong = "", path
+	}
+	for part := range strings.SplitSeq(parent, ".") {
+		name, _, _ := strings.Cut(part, "[")
+		if t = structOf(t); t == nil {
+			return ""
+		}
+		eachField(t, func(other string, index []int) {
+			if name != "" && name == other {
+				t = t.FieldByIndex(index).Type
+			}
+		})
+	}
+	best, distance := "", 3
+	if t = structOf(t); t == nil {
+		return ""
+	}
+	eachField(t, func(name string, _ []int) {
+		n := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(wrong))
+		if n < distance && n < len(name)/2 {
+			best, distance = name, n
+		}
+	})
+	return best
+}
+
+// structOf returns the struct that a type holds, nil when it is none.
+func structOf(t reflect.Type) reflect.Type {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	return t
 }
 
 func contains(list, name string) bool {
