@@ -111,7 +111,7 @@ func emptyFor(parent, key string) any {
 
 // lineWidth keeps lines short enough to review, and below the limits on line
 // length that Rego engines have.
-const lineWidth = 100
+const lineWidth = 128
 
 func writeTree(out *bytes.Buffer, v any, depth int) {
 	if line := oneLine(v); len(line)+depth <= lineWidth {
