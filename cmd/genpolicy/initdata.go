@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -41,6 +42,7 @@ func annotationValue(doc *initdata.Document) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	zw.ModTime = time.Unix(0, 0) // which the header has as none
 	if _, err := zw.Write(doc.Bytes()); err != nil {
 		return "", err
 	}
