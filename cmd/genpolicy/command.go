@@ -58,8 +58,26 @@ func run(ctx context.Context, args []string, io stdio) int {
 		}
 		return exitRefused
 	}
-	fmt.Fprintf(io.err, "genpolicy: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	for _, line := range parts(err) {
+		fmt.Fprintf(io.err, "genpolicy: %s\n", strings.ReplaceAll(line, "\n", "; "))
+	}
 	return exitFailed
+}
+
+// parts returns the texts of the errors that were joined into one.
+func parts(err error) []string {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, e := range joined.Unwrap() {
+		all = append(all, parts(e)...)
+	}
+	if strings.Join(all, "\n") != err.Error() { // several causes of one error
+		return []string{err.Error()}
+	}
+	return all
 }
 
 // flags are the command line as written.

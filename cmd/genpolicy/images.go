@@ -72,6 +72,10 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 	if err != nil {
 		return nil, usagef("--arch: %v", err)
 	}
+	mirrors, err := f.mirrorHosts()
+	if err != nil {
+		return nil, err
+	}
 	s := &sources{}
 	defer func() {
 		if err != nil {
@@ -95,7 +99,7 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 		s.closers = append(s.closers, store.Close)
 		stores = append(stores, store)
 	}
-	last, err := f.remote(s, stderr)
+	last, err := f.remote(s, mirrors, stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +108,7 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 }
 
 // remote opens containerd or the registries.
-func (f *imageFlags) remote(s *sources, stderr io.Writer) (images.Store, error) {
+func (f *imageFlags) remote(s *sources, mirrors map[string][]string, stderr io.Writer) (images.Store, error) {
 	if f.containerd != "" {
 		socket := f.containerd
 		if socket == usualSocket {
@@ -117,19 +121,25 @@ func (f *imageFlags) remote(s *sources, stderr io.Writer) (images.Store, error) 
 		s.closers = append(s.closers, store.Close)
 		return store, nil
 	}
-	return &lazyRegistry{flags: f, sources: s, stderr: stderr}, nil
+	return &lazyRegistry{flags: f, sources: s, mirrors: mirrors, stderr: stderr}, nil
 }
 
-// registry opens the registries with the user's credentials.
-func (f *imageFlags) registry(s *sources, stderr io.Writer) (images.Store, error) {
-	o := registry.Options{Insecure: f.insecure, Mirrors: map[string][]string{}, Proxy: http.ProxyFromEnvironment, UserAgent: "genpolicy"}
+// mirrorHosts reads --registry-mirror: hosts by registry.
+func (f *imageFlags) mirrorHosts() (map[string][]string, error) {
+	hosts := map[string][]string{}
 	for _, m := range f.mirrors {
 		name, host, ok := strings.Cut(m, "=")
 		if !ok || name == "" || host == "" {
 			return nil, usagef("--registry-mirror %q is not REGISTRY=HOST", m)
 		}
-		o.Mirrors[name] = append(o.Mirrors[name], host)
+		hosts[name] = append(hosts[name], host)
 	}
+	return hosts, nil
+}
+
+// registry opens the registries with the user's credentials.
+func (f *imageFlags) registry(s *sources, mirrors map[string][]string, stderr io.Writer) (images.Store, error) {
+	o := registry.Options{Insecure: f.insecure, Mirrors: mirrors, Proxy: http.ProxyFromEnvironment, UserAgent: "genpolicy"}
 	var err error
 	if f.caFile != "" {
 		if o.Roots, err = registry.Roots(f.caFile); err != nil {
@@ -189,13 +199,14 @@ func dockerConfig() string {
 type lazyRegistry struct {
 	flags   *imageFlags
 	sources *sources
+	mirrors map[string][]string
 	stderr  io.Writer
 	opened  images.Store
 }
 
 func (l *lazyRegistry) Resolve(ctx context.Context, ref images.Reference) (images.Target, error) {
 	if l.opened == nil {
-		store, err := l.flags.registry(l.sources, l.stderr)
+		store, err := l.flags.registry(l.sources, l.mirrors, l.stderr)
 		if err != nil {
 			return images.Target{}, err
 		}

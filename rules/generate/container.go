@@ -71,11 +71,15 @@ func (b *builder) openImage(ctx context.Context, c placed) (Image, error) {
 	if strings.TrimSpace(c.Image) != c.Image || c.Image == "" {
 		return nil, b.pod.fault(field, "is empty or has spaces around it")
 	}
+	if b.unopened[c.Image] {
+		return nil, errUnopened
+	}
 	image, err := b.generator.images.Image(ctx, c.Image)
 	if errors.Is(err, ErrReference) {
 		return nil, b.pod.fault(field, oneLine(err.Error()))
 	}
 	if err != nil {
+		put(&b.unopened, c.Image, true)
 		return nil, fmt.Errorf("%s: %w", b.pod.fault(field, "cannot be opened"), err)
 	}
 	facts := image.Facts()
@@ -101,6 +105,9 @@ func (b *builder) openImage(ctx context.Context, c placed) (Image, error) {
 	}
 	return image, nil
 }
+
+// errUnopened is for an image that another container of the pod has too.
+var errUnopened = errors.New("could not be opened before")
 
 // pinned is an image named by the digest that its tag stands for.
 type pinned struct{ Image }

@@ -55,6 +55,7 @@ type builder struct {
 	volumes   map[string]*corev1.Volume
 	content   contentSet
 	warnings  []*Finding
+	unopened  map[string]bool // images that could not be looked at, and are in an error already
 }
 
 func (b *builder) settings() *settings.Settings { return b.generator.settings }
@@ -93,8 +94,10 @@ func (b *builder) build(ctx context.Context) error {
 		}
 		made, err := b.containerPolicy(ctx, c)
 		if err != nil {
-			faults = append(faults, err)
 			made = &policydata.Container{}
+		}
+		if err != nil && !errors.Is(err, errUnopened) {
+			faults = append(faults, err)
 		}
 		made.After = []policydata.After{previous}
 		b.policy.Containers[c.Name] = made

@@ -13,6 +13,9 @@ import (
 // ErrForm is returned by Parse for text that is none of the three forms.
 var ErrForm = errors.New("no policy_data found")
 
+// ErrUpstream is returned by Parse for policy_data that is not in this project's shape.
+var ErrUpstream = errors.New("it is in the shape of upstream's genpolicy, not in this project's")
+
 // Form is how a policy text carries its policy_data.
 type Form string
 
@@ -60,6 +63,9 @@ func Parse(text []byte) (*Policy, Document, error) {
 	doc, err := Split(text)
 	if err != nil {
 		return nil, doc, err
+	}
+	if doc.IsUpstream() {
+		return nil, doc, fmt.Errorf("parse policy_data: %w", ErrUpstream)
 	}
 	dec := json.NewDecoder(bytes.NewReader(doc.Data))
 	dec.DisallowUnknownFields()

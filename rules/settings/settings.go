@@ -133,8 +133,16 @@ func Load(platform string, dropIns ...DropIn) (*Settings, error) {
 			return nil, err
 		}
 		tree = merge(tree, over)
+		// Here it is known whose fault it is.
+		if _, err := decode(tree); err != nil {
+			return nil, fmt.Errorf("read settings %s: %w", dropIn.Name, err)
+		}
 	}
-	return decode(tree)
+	s, err := decode(tree)
+	if err != nil {
+		return nil, fmt.Errorf("read settings of %s: %w", platform, err)
+	}
+	return s, s.validate()
 }
 
 func platformTree(platform string) (map[string]any, error) {
@@ -197,15 +205,20 @@ func merge(below, over map[string]any) map[string]any {
 func decode(tree map[string]any) (*Settings, error) {
 	raw, err := json.Marshal(tree)
 	if err != nil {
-		return nil, fmt.Errorf("read settings: %w", err)
+		return nil, err
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	var s Settings
-	if err := dec.Decode(&s); err != nil {
-		return nil, fmt.Errorf("read settings: %w", err)
+	err = dec.Decode(&s)
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		return nil, fmt.Errorf("%s is a %s, want %s", mismatch.Field, mismatch.Value, mismatch.Type)
 	}
-	return &s, s.validate()
+	if err != nil {
+		return nil, errors.New(strings.Replace(err.Error(), "json: unknown field", "there is no key", 1))
+	}
+	return &s, nil
 }
 
 func (s *Settings) validate() error {

@@ -51,7 +51,8 @@ func TestCompatKataIsUpstreamsStrictness(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
-		{"an unknown key", "[requests]\nreed_stream = true", "reed_stream"},
+		{"an unknown key", "[requests]\nreed_stream = true", "read settings test: there is no key \"reed_stream\""},
+		{"a value of another type", "[requests]\nread_stream = 1", "read settings test: requests.read_stream is a number, want bool"},
 		{"a pattern without its end", "[common.env.names]\nA = \"^x\"", "anchored"},
 		{"an alternation outside the anchors", "[common.env.names]\nA = \"^x|y$\"", "anchored"},
 		{"text that is no TOML", "= 1", "expected"},
