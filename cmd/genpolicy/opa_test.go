@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -293,6 +296,8 @@ func TestAnOPAServerDecidesPodsAsTheEngineDoes(t *testing.T) {
 				p.start(r, policy)
 			}
 			p.sameState()
+			p.life(policy)
+			p.sameState()
 			t.Logf("%d requests, %d allowed by both", p.asked, p.allowed)
 		})
 	}
@@ -314,6 +319,34 @@ func (p *pair) start(r rulestest.Request, policy *policydata.Policy) {
 				"request":  map[string]any{"container_id": rulestest.ID(name), "exec_id": ""},
 				"response": map[string]any{"status": 0},
 			}}, true)
+		}
+	}
+}
+
+// life asks every request of the API of every container, and of one that does not
+// exist, and copies the files whose content the policy knows, and others.
+func (p *pair) life(policy *policydata.Policy) {
+	p.Helper()
+	for _, name := range append(slices.Sorted(maps.Keys(policy.Containers)), "nobody") {
+		for _, e := range rules.Entries() {
+			message, ok := agentproto.MessageByName(e.Request)
+			if !ok {
+				p.Fatalf("no message %s", e.Request)
+			}
+			request := "{}"
+			if message.Descriptor().Fields().ByName("container_id") != nil {
+				request = fmt.Sprintf(`{"container_id": %q}`, rulestest.ID(name))
+			}
+			p.ask(rulestest.Request{Kind: e.Request, Input: recorded{Kind: e.Request, Request: json.RawMessage(request)}.input(p.T)}, true)
+		}
+	}
+	for volume, files := range policy.Files {
+		dir := fmt.Sprintf("%s/%s-0123456789abcdef-%s/", policy.Common.SharedDirs[0], rulestest.ID("app"), volume)
+		for file, sums := range files {
+			for _, sum := range append(slices.Clone(sums), "", strings.Repeat("0", 64)) {
+				p.ask(rulestest.Request{Kind: "CopyFileRequest", Input: map[string]any{"path": dir + file, "file_type": "Regular", "symlink_target": nil,
+					"file_size": 1, "file_mode": 0o644, "dir_mode": 0o755, "uid": 0, "gid": 0, "offset": 0, "data_sha256": sum}}, true)
+			}
 		}
 	}
 }
