@@ -23,6 +23,8 @@ fits it, one at a time, and the changed request is judged in the state in which 
 
 Under guest pull the annotations are repeated in the storage of the image, and are changed in both places.
 
+The manifests and the platforms:
+
 `
 
 // document is the result as a text: a table of changes, and one of fields.
@@ -33,8 +35,8 @@ func (m *mutationTally) document(tried, allowed int) string {
 		fmt.Fprintf(&out, "- `%s` for %s\n", pod.manifest, pod.platform)
 	}
 	fmt.Fprintf(&out, "\n**%d changes, %d allowed: %.2f %%.** All of those are of fields that [requests.md](requests.md) lists as the host's to choose.\n"+
-		"Nothing can be put behind or before an image, an argument, a variable, a mount, a root path or a user, or taken away, but for the\n"+
-		"name of the node where a manifest asks for it: in the arguments, variables and host name of `agent`.\n",
+		"Nothing can be put behind or before the text of an image, argument, variable, mount, root path or user, and none of it can be\n"+
+		"emptied, but for the name of the node where a manifest asks for it: in the arguments, variables and host name of `agent`.\n",
 		tried, allowed, 100*float64(allowed)/float64(tried))
 	out.WriteString("\n## By change\n\n| Change | Tried | Allowed |\n|---|---|---|\n")
 	for _, change := range rulestest.Changes() {
