@@ -40,7 +40,7 @@ const (
 
 func (f *imageFlags) add(set *pflag.FlagSet) {
 	set.StringArrayVar(&f.layouts, "oci-layout", nil, "take images from the OCI layout in `DIR` first (repeatable)")
-	set.StringArrayVar(&f.archives, "docker-archive", nil, "take images from the archive `FILE` of docker save first (repeatable)")
+	set.StringArrayVar(&f.archives, "docker-archive", nil, "take images from the archive `FILE` of docker save, or of an OCI layout, first (repeatable)")
 	set.StringVarP(&f.containerd, "containerd-socket-path", "d", "",
 		"take images from the containerd at `SOCKET` instead of registries, "+containerdSocket+" by default")
 	set.Lookup("containerd-socket-path").NoOptDefVal = usualSocket
