@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 
+	"portcullis/rules"
 	"portcullis/rules/rulestest"
 )
 
@@ -73,6 +75,29 @@ func (m *mutationTally) fields(out *strings.Builder) {
 				out.WriteString(cell + " |")
 			}
 			out.WriteString("\n")
+		}
+	}
+}
+
+func TestTheWrittenListMeansWhatItNames(t *testing.T) {
+	for _, c := range []struct {
+		request, path string
+		want          bool
+	}{
+		{"CreateContainerRequest", "devices", true},
+		{"CreateContainerRequest", "devices[].id", true},
+		{"CreateContainerRequest", "devices[].container_path", false},
+		{"CreateContainerRequest", "OCI.Mounts[]", true},
+		{"CreateContainerRequest", "OCI.Mounts[].options[]", false},
+		{"CreateContainerRequest", "OCI.Linux.Resources.Memory.Limit", true},
+		{"CreateContainerRequest", "OCI.Linux.Resources.CPU.Cpus", false},
+		{"CreateContainerRequest", "dns[]", false},
+		{"CreateSandboxRequest", "dns[]", true},
+		{"CreateSandboxRequest", "storages[].source", false},
+	} {
+		got := slices.ContainsFunc(rules.HostChosenFields(), func(h rules.HostChosen) bool { return h.Covers(c.request, c.path) })
+		if got != c.want {
+			t.Errorf("%s of %s is listed: %v, want %v", c.path, c.request, got, c.want)
 		}
 	}
 }
