@@ -95,7 +95,9 @@ env_ok(c, env, level) if {
 	others := {e: split(e, "=")[0] | some e in (entries - fixed)}
 	names := {name | some name in others}
 	count(names) == count(entries - fixed)
-	count(names & entries) == 0 # none is a name alone
+
+	# None is a name alone.
+	count(names & entries) == 0
 	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
 	known := {e | some e, name in others; regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))}
 	links := object.remove(others, known)
