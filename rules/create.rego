@@ -26,8 +26,8 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	identity_ok
 	pod_ok
 	annotations_ok
-	image_annotation_ok
-	files_ok
+	image_ok
+	storages_ok
 	mounts_ok
 	env_ok(container, input.OCI.Process.Env, policy.strict.env)
 }

@@ -10,7 +10,7 @@ cpu_ok if input.OCI.Linux.Resources.CPU == null
 
 # /kubepods/…/<id>, or slice:prefix:<id> where systemd keeps the tree.
 control_group_ok if {
-	regex.match(`^((/|[\w.-]+:)[\w/:.-]*)?$`, input.OCI.Linux.CgroupsPath)
+	regex.match(`^((/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*)?$`, input.OCI.Linux.CgroupsPath)
 	not contains(input.OCI.Linux.CgroupsPath, "..")
 }
 

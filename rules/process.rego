@@ -71,12 +71,11 @@ capabilities_ok if {
 # The environment, by name: nothing twice, nothing unknown, nothing missing. The
 # usual one has the policy's fixed values, and one for each of its patterns.
 env_ok(c, env, _) if {
+	patterns := c.env.patterns
+	count(env) == (count(c.env.fixed) + count(c.env.templates)) + count(patterns)
 	entries := {e | some e in env}
 	count(entries) == count(env)
-	fixed := fixed_env(c)
-	patterns := c.env.patterns
-	count(entries) == count(fixed) + count(patterns)
-	others := entries - fixed
+	others := entries - fixed_env(c)
 	names := {name |
 		some e in others
 		[name, value] := split(e, "=")
@@ -99,7 +98,7 @@ env_ok(c, env, level) if {
 	# None is a name alone.
 	count(names & entries) == 0
 	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
-	known := {e | some e, name in others; regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))}
+	known := {e | some e, name in others; pattern := patterns[name]; regex.match(pattern, trim_prefix(e, concat("", [name, "="])))}
 	links := object.remove(others, known)
 	count({name | some name in links} & (object.keys(patterns) | {split(e, "=")[0] | some e in fixed})) == 0
 	count({e | some e, _ in links; some pattern in policy.common.env.whole; regex.match(pattern, e)}) == count(links)

@@ -277,7 +277,7 @@ CreateContainerChecks if {
 	paths_ok
 	sysctl_ok
 	stdio_ok
-	create_image_ok
+	image_ok
 	identity_ok
 	pod_ok
 	annotations_ok
@@ -330,9 +330,4 @@ create_linux_ok if {
 	cpu_ok
 	control_group_ok
 	linux_devices_ok
-}
-
-create_image_ok if {
-	image_annotation_ok
-	image_pull_ok
 }

@@ -3,6 +3,8 @@ package rules_test
 import (
 	"context"
 	"encoding/json"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -10,6 +12,7 @@ import (
 	"portcullis/rules"
 	"portcullis/rules/policydata"
 	"portcullis/rules/rulestest"
+	"portcullis/rules/settings"
 )
 
 // judge compiles a policy in the full form.
@@ -38,6 +41,26 @@ func judgeCompact(tb testing.TB, p *policydata.Policy) *rulestest.Judge {
 		tb.Fatal(err)
 	}
 	return j
+}
+
+// The Rego engine of kata-agent knows no classes like \w, which need tables of Unicode that it is built without.
+func TestPatternsNameTheirCharacters(t *testing.T) {
+	class := regexp.MustCompile(`\\[bBdDpPsSwW]`)
+	text := rules.Text() + rules.UpstreamText()
+	for _, platform := range settings.Platforms() {
+		s, err := settings.Load(platform)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += strings.ReplaceAll(string(raw), `\\`, `\`)
+	}
+	for _, found := range class.FindAllStringIndex(text, 5) {
+		t.Errorf("a class of characters: %s", text[max(0, found[0]-30):min(len(text), found[1]+10)])
+	}
 }
 
 func emulator(p *policydata.Policy) rulestest.Emulator {

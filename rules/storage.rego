@@ -4,25 +4,10 @@ package agent_policy
 import rego.v1
 
 # The image: annotation and pull source are the policy's, and the pull lands on
-# the container's own root. Few containers have other storages beside it.
-files_ok if {
-	container.storages == []
-	container.image.from == "guest-pull"
-	input.storages == [{
-		"driver": "image_guest_pull",
-		"driver_options": [pull_option],
-		"fs_group": null,
-		"fstype": "overlay",
-		"mount_point": input.OCI.Root.Path,
-		"options": [],
-		"shared": false,
-		"source": container.image.source,
-	}]
-}
-
-files_ok if {
+# the container's own root.
+image_ok if {
+	image_annotation_ok
 	image_pull_ok
-	storages_ok
 }
 
 image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.image-name", "") == container.image.annotation
@@ -70,9 +55,7 @@ pull_source_ok(source) if source in container.image.also
 pull_source_ok(_) if policy.strict.image == "free"
 
 # The agent takes from it whether this is the sandbox container.
-pull_metadata_ok(options) if options == [pull_option]
-
-pull_option := concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])
+pull_metadata_ok(options) if options == [concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])]
 
 pull_metadata_ok(options) if {
 	[option] := options
