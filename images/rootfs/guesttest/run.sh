@@ -48,15 +48,13 @@ base() {
 
 binaries() {
 	say "binaries"
-	here=./images/rootfs
+	make -s guest-binaries BUILD="$out" # what is tested is what is installed
+	here=./images/rootfs/guesttest
 	build="go build -trimpath -buildvcs=false"
-	CGO_ENABLED=0 $build -ldflags='-s -w -buildid=' -o "$out/policyd" ./cmd/policyd
-	CGO_ENABLED=0 $build -ldflags='-s -w -buildid=' -o "$out/portcullis-init" $here/cmd/init
 	$build -o "$out/policyctl" ./cmd/policyctl
-	CGO_ENABLED=0 $build -ldflags='-s -w' -o "$out/kata-agent" $here/guesttest/agent
-	CGO_ENABLED=0 $build -ldflags='-s -w' -o "$out/stage1" $here/guesttest/stage1
-	CGO_ENABLED=0 go test -c -trimpath -buildvcs=false -ldflags='-s -w' -o "$out/guest.test" $here/guesttest/guest
-	go run $here/cmd/sbom "$out/policyd" >"$out/policyd.cdx.json"
+	CGO_ENABLED=0 $build -ldflags='-s -w' -o "$out/kata-agent" $here/agent
+	CGO_ENABLED=0 $build -ldflags='-s -w' -o "$out/stage1" $here/stage1
+	CGO_ENABLED=0 go test -c -trimpath -buildvcs=false -ldflags='-s -w' -o "$out/guest.test" $here/guest
 }
 
 [ "$(id -u)" = 0 ] || { say "must be root"; exit 1; }
