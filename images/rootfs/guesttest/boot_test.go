@@ -21,6 +21,7 @@ const loopbackPeers = "guesttest.peers=1,2"
 // TestGuests boots one guest after another.
 func TestGuests(t *testing.T) {
 	artifact(t, "vmlinuz")
+	t.Log("accelerator: ", accelerator())
 	p := newPod(t)
 	stage1 := t.TempDir()
 	putStage1(t, stage1)

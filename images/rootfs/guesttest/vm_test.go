@@ -39,7 +39,7 @@ func bootLimit() time.Duration {
 }
 
 // accelerator is "kvm" where that boots the kernel, else "tcg", which is said. To have /dev/kvm is not enough: inside some VMs
-// it runs only kernels made for it.
+// only a kernel made for it runs at speed, and any other is interpreted, hundreds of times slower.
 var accelerator = sync.OnceValue(func() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -49,7 +49,7 @@ var accelerator = sync.OnceValue(func() string {
 	if err == nil && strings.Contains(string(out), "Kernel panic") {
 		return "kvm"
 	}
-	fmt.Printf("KVM DOES NOT WORK HERE (%v): guests are emulated by TCG, many times slower, and bounds on time are not checked\n", err)
+	fmt.Printf("KVM DOES NOT BOOT THIS KERNEL IN 10 S (%v): guests are emulated by TCG, many times slower, and bounds on time are not checked\n", err)
 	return "tcg"
 })
 
