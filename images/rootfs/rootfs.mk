@@ -2,7 +2,7 @@
 #
 #   make install DESTDIR=... [AGENT_POLICY=] [AGENT_POLICY_DEBUG=] [AGENT_POLICY_FILE=] [AGENT_INIT=] [BINDING=] [TPM_TRUST=] [PEERPOD=]
 #   make overlay      the same tree as build/portcullis-overlay.tar, for builders that take a tarball
-#   make guest-test   boot guests with it in QEMU
+#   make guest-test   boot guests with it in QEMU, all or by RUN=pattern
 BUILD ?= build
 ROOTFS := images/rootfs
 # The same source gives the same bytes, whenever and wherever it is built.
@@ -35,5 +35,5 @@ overlay: guest-binaries ## the same tree as a tarball
 reproducible: ## prove that two builds give the same bytes
 	$(ROOTFS)/reproducible.sh
 
-guest-test: ## boot guests with policyd in QEMU and test in them
-	$(ROOTFS)/guesttest/run.sh
+guest-test: ## boot guests with policyd in QEMU and test in them; RUN=pattern for some of the tests
+	$(ROOTFS)/guesttest/run.sh $(if $(RUN),-run '$(RUN)')
