@@ -22,7 +22,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz bench interop clean
+.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz bench regorus interop clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,10 @@ fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 bench: $(OPA) ## measure against OPA and a direct connection; BENCHTIME, BENCHCOUNT
 	PORTCULLIS_OPA=$(OPA) $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -count $(BENCHCOUNT) -timeout 60m \
 	  ./engine/... ./agentproto ./measure ./images/verity ./rules ./cmd/...
+
+regorus: ## hold the full form of policies to the Rego engine of kata-agent (needs cargo)
+	cargo build --quiet --release --manifest-path .ci/regorus/Cargo.toml --target-dir build/regorus
+	PORTCULLIS_REGORUS=$(CURDIR)/build/regorus/release/decide $(GO) test -tags regorus -count 1 -run Engine -v ./rules
 
 interop: build ## play a pod through the gate in front of a real agent: make interop KATA_AGENT=path
 	@.ci/interop "$(KATA_AGENT)"

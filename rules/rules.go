@@ -70,11 +70,16 @@ func join(names []string) string {
 	return string(out)
 }
 
+// lineLength is how long a line may grow by the ones that it goes on in: some Rego
+// engines take no more than 1024 characters, and people read them.
+const lineLength = 400
+
 // appendLine appends a line, to the one before it where a bracket or a comma says
 // that it goes on.
 func appendLine(text []byte, line string) []byte {
 	before := bytes.TrimSuffix(text, []byte("\n"))
 	switch {
+	case len(before)-bytes.LastIndexByte(before, '\n')+len(line) > lineLength:
 	case strings.ContainsAny(line[:1], "}])"):
 		text = bytes.TrimSuffix(before, []byte(","))
 	case bytes.ContainsAny(before[len(before)-1:], "{[(,|"):

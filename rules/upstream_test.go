@@ -71,22 +71,36 @@ func upstreamShape(p *policydata.Policy) map[string]any {
 
 func judgeUpstream(t *testing.T, p *policydata.Policy) *rulestest.Judge {
 	t.Helper()
-	data, err := json.Marshal(upstreamShape(p))
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := rulestest.New(rules.UpstreamText()+"\npolicy_data := "+string(data)+"\n", nil, rules.Reasons())
+	j, err := rulestest.New(upstreamPolicy(t, p), nil, rules.Reasons())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return j
 }
 
-func TestUpstreamsShapeIsJudged(t *testing.T) {
-	policy := onePod(t)
-	for _, c := range policy.Containers { // what that shape cannot say
+// upstreamPolicy is what upstream's genpolicy writes when it is given our rules.
+func upstreamPolicy(t *testing.T, p *policydata.Policy) string {
+	t.Helper()
+	data, err := json.MarshalIndent(upstreamShape(p), "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules.UpstreamText() + "\npolicy_data := " + string(data) + "\n"
+}
+
+// upstreamPod is a pod without what upstream's shape cannot say.
+func upstreamPod(t *testing.T) *policydata.Policy {
+	t.Helper()
+	p := onePod(t)
+	p.Sandbox.Storages = []policydata.Storage{}
+	for _, c := range p.Containers {
 		c.Env.Patterns, c.Env.Templates = nil, map[string]string{"HOSTNAME": "$(sandbox-name)"}
 	}
+	return p
+}
+
+func TestUpstreamsShapeIsJudged(t *testing.T) {
+	policy := upstreamPod(t)
 	p := &pod{t, emulator(policy), judgeUpstream(t, policy)}
 	p.allowed(p.emulator.CreateContainer(sandbox))
 	p.denied(p.create("web", func(process, _, _ map[string]any) { process["Args"] = []any{"sh"} }), "args")
