@@ -1,5 +1,10 @@
 package policydata
 
+import (
+	"slices"
+	"strings"
+)
+
 // Container is what one container of the pod may be.
 type Container struct {
 	After        []After          `json:"after"` // read when Policy.Order is enforced
@@ -99,7 +104,13 @@ type Image struct {
 // Bound says whether the policy fixes what the image holds. It does not for a tag, which can come to mean another image, nor for
 // an image that the host shares.
 func (i Image) Bound() bool {
-	return i.From == Layers || i.From == GuestPull && (i.Digest != "" || i.Source == "pause")
+	return i.From == Layers || i.From == GuestPull && (i.Digest != "" && i.digestHolds() || i.Source == "pause")
+}
+
+// digestHolds says whether the digest is in every name by which the image may be pulled.
+func (i Image) digestHolds() bool {
+	names := append([]string{i.Source}, i.Also...)
+	return !slices.ContainsFunc(names, func(name string) bool { return !strings.HasSuffix(name, "@"+i.Digest) })
 }
 
 // MountFrom says how Mount.Source is read.

@@ -157,11 +157,15 @@ func TestValidate(t *testing.T) {
 		"a match of two kinds": func(p *policydata.Policy) {
 			p.Containers["web"].ArgMatches["0"] = policydata.Match{Template: "x", Pattern: "^x$"}
 		},
-		"a mount that the base has":      func(p *policydata.Policy) { p.Containers["web"].Mounts = map[string]policydata.Mount{"/proc": {}} },
-		"an unknown order":               func(p *policydata.Policy) { p.Order = "" },
-		"a root path without the id":     func(p *policydata.Policy) { p.Common.RootPath = "/r" },
-		"another version":                func(p *policydata.Policy) { p.Version = 0 },
-		"an unanchored path to copy to":  func(p *policydata.Policy) { p.Requests.CopyFile = []string{"/run/.*"} },
+		"a mount that the base has":     func(p *policydata.Policy) { p.Containers["web"].Mounts = map[string]policydata.Mount{"/proc": {}} },
+		"an unknown order":              func(p *policydata.Policy) { p.Order = "" },
+		"a root path without the id":    func(p *policydata.Policy) { p.Common.RootPath = "/r" },
+		"another version":               func(p *policydata.Policy) { p.Version = 0 },
+		"an unanchored path to copy to": func(p *policydata.Policy) { p.Requests.CopyFile = []string{"/run/.*"} },
+		"a name of the image that is not its digest's": func(p *policydata.Policy) {
+			digest := "sha256:" + strings.Repeat("ab", 32)
+			p.Containers["web"].Image = policydata.Image{Digest: digest, Source: "web@" + digest, Also: []string{"web"}}
+		},
 		"an unanchored key of a pattern": func(p *policydata.Policy) { p.Common.Annotations.Keys = map[string]string{"x": "^x$"} },
 	} {
 		t.Run(name, func(t *testing.T) {

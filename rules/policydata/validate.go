@@ -86,6 +86,9 @@ func (v *validator) container(p *Policy, name string) {
 		v.fault(path, "is no container")
 		return
 	}
+	if c.Image.Digest != "" && !c.Image.digestHolds() {
+		v.fault(path+".image", "has a name without its digest %s", c.Image.Digest)
+	}
 	_, hasCaps := p.Common.Capabilities[c.Capabilities]
 	_, hasMounts := p.Common.Mounts[c.BaseMounts]
 	_, hasPaths := p.Common.Paths[c.Paths]
