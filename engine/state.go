@@ -10,6 +10,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"portcullis/engine/jsonvalue"
 )
 
 const (
@@ -183,7 +185,7 @@ func (s State) documents() ([]document, error) {
 		if len(text) > MaxState {
 			return nil, ErrStateTooLarge
 		}
-		value, err := decodeData(text)
+		value, err := jsonvalue.ReadStrict(text)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrStateInvalid, err)
 		}

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/engine/jsonvalue"
 )
 
 // MaxText is the longest policy text, in bytes, that [Compiler.Compile] accepts.
@@ -61,7 +61,7 @@ func splitCompact(text []byte) (parts, bool) {
 	if m == nil {
 		return parts{}, false
 	}
-	data, err := decodeData(text[m[1]:])
+	data, err := jsonvalue.ReadStrict(text[m[1]:])
 	if err != nil {
 		return parts{}, false
 	}
@@ -77,88 +77,10 @@ func splitFull(text []byte) (parts, bool) {
 	if i < 0 {
 		return parts{}, false
 	}
-	data, err := decodeData(text[i+1+len(dataRule):])
+	data, err := jsonvalue.ReadStrict(text[i+1+len(dataRule):])
 	if err != nil {
 		return parts{}, false
 	}
 	rules := text[:i+1]
 	return parts{rules: rules, digest: sha256.Sum256(rules), data: data}, true
-}
-
-var errData = errors.New("policy_data is not plain JSON")
-
-// decodeData reads one JSON value and nothing after it. It refuses a duplicate key, on which readers of JSON disagree.
-func decodeData(text []byte) (ast.Value, error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	t, err := decodeTerm(dec, 0)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errData
-	}
-	return t.Value, nil
-}
-
-// maxDepth bounds the nesting of policy_data.
-const maxDepth = 256
-
-func decodeTerm(dec *json.Decoder, depth int) (*ast.Term, error) {
-	tok, err := dec.Token()
-	if err != nil {
-		return nil, err
-	}
-	if depth > maxDepth {
-		return nil, errData
-	}
-	switch tok := tok.(type) {
-	case nil:
-		return ast.NullTerm(), nil
-	case bool:
-		return ast.InternedTerm(tok), nil
-	case string:
-		return ast.StringTerm(tok), nil
-	case json.Number:
-		return ast.NumberTerm(tok), nil
-	case json.Delim:
-		if tok == '[' {
-			return decodeArray(dec, depth+1)
-		}
-		return decodeObject(dec, depth+1)
-	}
-	return nil, errData
-}
-
-func decodeArray(dec *json.Decoder, depth int) (*ast.Term, error) {
-	var elems []*ast.Term
-	for dec.More() {
-		e, err := decodeTerm(dec, depth)
-		if err != nil {
-			return nil, err
-		}
-		elems = append(elems, e)
-	}
-	_, err := dec.Token()
-	return ast.ArrayTerm(elems...), err
-}
-
-func decodeObject(dec *json.Decoder, depth int) (*ast.Term, error) {
-	obj := ast.NewObject()
-	for dec.More() {
-		k, err := decodeTerm(dec, depth)
-		if err != nil {
-			return nil, err
-		}
-		v, err := decodeTerm(dec, depth)
-		if err != nil {
-			return nil, err
-		}
-		if obj.Get(k) != nil {
-			return nil, errData
-		}
-		obj.Insert(k, v)
-	}
-	_, err := dec.Token()
-	return ast.NewTerm(obj), err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/util"
 
 	"portcullis/engine"
+	"portcullis/engine/jsonvalue"
 )
 
 // input is what a request asks about: JSON text that is known to be well-formed. Nil is no input.
@@ -27,7 +28,7 @@ func (in input) value() (ast.Value, error) {
 	if in == nil {
 		return nil, nil
 	}
-	v, err := (&reader{text: in}).value()
+	v, err := jsonvalue.Read(in)
 	if err != nil {
 		return nil, malformed("%w", err)
 	}
