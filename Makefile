@@ -72,7 +72,11 @@ $(STATICCHECK): $(TOOLS)/go.mod
 
 # A browser is a lot to install for one page: it is not part of `make test`.
 report-check: ## open the pages of policyctl report in Chromium, with axe; screenshots in build/report
-	@command -v chromium >/dev/null || { echo "installing chromium"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	@missing=(); for p in chromium npm; do command -v $$p >/dev/null || missing+=($$p); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing $${missing[*]}"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" fonts-dejavu-core >/dev/null; \
+	fi
 	$(GO) -C $(TOOLS) build -o $(BIN)/reportcheck ./reportcheck
 	npm ci --prefix $(TOOLS)/axe --silent --no-audit --no-fund --ignore-scripts
 	REPORT_DIR=$(CURDIR)/build/report REPORT_CHECK=$(BIN)/reportcheck REPORT_AXE=$(CURDIR)/$(TOOLS)/axe/node_modules/axe-core/axe.min.js \
