@@ -86,7 +86,7 @@ env_ok(c, env, _) if {
 }
 
 # Others may be there by name, or as links to services of names that the policy
-# does not use.
+# does not use. No entry may be a name alone, which is what split leaves as it is.
 env_ok(c, env, level) if {
 	entries := {e | some e in env}
 	count(entries) == count(env)
@@ -94,8 +94,6 @@ env_ok(c, env, level) if {
 	others := {e: split(e, "=")[0] | some e in (entries - fixed)}
 	names := {name | some name in others}
 	count(names) == count(entries - fixed)
-
-	# None is a name alone.
 	count(names & entries) == 0
 	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
 	known := {e | some e, name in others; pattern := patterns[name]; regex.match(pattern, trim_prefix(e, concat("", [name, "="])))}
@@ -105,7 +103,7 @@ env_ok(c, env, level) if {
 	env_complete(level, ((fixed - entries) | (object.keys(c.env.patterns) - names)))
 }
 
-fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, strings.replace_n(placeholders, template)]) | some name, template in c.env.templates}
+fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, filled(template)]) | some name, template in c.env.templates}
 
 env_complete("optional", _) := true
 

@@ -28,16 +28,14 @@ sandbox_plain_ok if {
 
 sandbox_id_ok if regex.match(`^(?:[0-9a-z]{64})?$`, input.sandbox_id)
 
-sandbox_hostname_ok if usual_hostname(input.hostname)
+sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
+
+sandbox_hostname_ok if policy.sandbox.hostname == ""
 
 sandbox_hostname_ok if {
 	policy.sandbox.hostname == "$(sandbox-name)"
 	regex.match(policy.sandbox.name, input.hostname)
 }
-
-usual_hostname(name) if name in {"", policy.sandbox.hostname}
-
-usual_hostname(_) if policy.sandbox.hostname == ""
 
 sandbox_storages_ok if sort(input.storages) == sort(policy.sandbox.storages)
 

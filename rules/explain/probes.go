@@ -219,7 +219,7 @@ func probeLinux(o *ours) []Finding {
 			{"OCI.Linux.Resources.CPU.RealtimePeriod", 0}, {"OCI.Linux.Resources.CPU.RealtimeRuntime", 0}})
 	}
 	path := text(at(o.input, "OCI", "Linux", "CgroupsPath"))
-	if ok, err := regexp.MatchString(`^((/|[\w.-]+:)[\w/:.-]*)?$`, path); err != nil || !ok || strings.Contains(path, "..") {
+	if ok, err := regexp.MatchString(`^((/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*)?$`, path); err != nil || !ok || strings.Contains(path, "..") {
 		out = append(out, Finding{Path: "OCI.Linux.CgroupsPath", Wanted: Phrase("/path or slice:prefix:id of letters, digits and /:._-, no .."), Got: path})
 	}
 	devices := []string{}
