@@ -23,6 +23,7 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/engine"
+	"portcullis/engine/opatest"
 	"portcullis/rules"
 	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
@@ -39,16 +40,7 @@ type opaServer struct {
 // startOPA runs OPA on a socket of its own until the test ends.
 func startOPA(t *testing.T) *opaServer {
 	t.Helper()
-	binary := os.Getenv("PORTCULLIS_OPA")
-	if binary == "" {
-		binary = filepath.Join("..", "..", "bin", "opa")
-	}
-	if _, err := os.Stat(binary); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no OPA at %s; make bin/opa", binary)
-		}
-		t.Skipf("SKIPPED: no OPA at %s; make bin/opa, or set PORTCULLIS_OPA", binary)
-	}
+	binary := opatest.Binary(t)
 	socket := filepath.Join(t.TempDir(), "s")
 	cmd := exec.Command(binary, "run", "--server", "--v0-compatible", "--skip-version-check", "--log-level", "error", "--addr", "unix://"+socket)
 	cmd.Stderr = os.Stderr

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/engine/opatest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
 	"portcullis/rules/rulestest"
@@ -38,7 +39,7 @@ func TestADumpIsSplitAndSentWithCurl(t *testing.T) {
 	for _, server := range []struct {
 		name, binary string
 		want         []bool
-	}{{"Portcullis", ours, stateful}, {"OPA", realOPA(t), fresh}} {
+	}{{"Portcullis", ours, stateful}, {"OPA", opatest.Binary(t), fresh}} {
 		t.Run(server.name, func(t *testing.T) {
 			got := answers(t, server.binary, policy, split)
 			if fmt.Sprint(got) != fmt.Sprint(server.want) {
@@ -157,21 +158,4 @@ func curl(t *testing.T, url, file string) bool {
 	}
 	t.Fatalf("%s answers %s", url, out)
 	return false
-}
-
-// realOPA is the binary of OPA, or the test is skipped.
-func realOPA(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv("PORTCULLIS_OPA")
-	if path == "" {
-		path = filepath.Join("..", "..", "bin", "opa")
-	}
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no OPA at %s; make test builds one", path)
-	}
-	t.Skipf("SKIPPED: no OPA at %s; make test builds one, PORTCULLIS_OPA names one", path)
-	return ""
 }

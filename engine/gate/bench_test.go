@@ -26,6 +26,7 @@ import (
 	"portcullis/agentproto/agenttest"
 	"portcullis/engine"
 	"portcullis/engine/gate"
+	"portcullis/engine/opatest"
 )
 
 // benchRules decide ExecProcess as policies do: by the container, the command, the user and the environment.
@@ -233,12 +234,8 @@ func newEngine(b *testing.B, text string, cache int) *engine.Engine {
 	return e
 }
 
-// startOPA runs the real OPA server, named by PORTCULLIS_OPA, and returns its address.
+// startOPA runs the real OPA server and returns its address.
 func startOPA(b *testing.B, policy string) string {
-	path := os.Getenv("PORTCULLIS_OPA")
-	if path == "" {
-		b.Skip("SKIPPED: PORTCULLIS_OPA does not name an OPA binary; make bench builds one")
-	}
 	file := filepath.Join(b.TempDir(), "policy.rego")
 	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
 		b.Fatal(err)
@@ -249,7 +246,7 @@ func startOPA(b *testing.B, policy string) string {
 	}
 	address := l.Addr().String()
 	l.Close()
-	cmd := exec.Command(path, "run", "--server", "--disable-telemetry", "--addr", address, "--log-level", "error", file)
+	cmd := exec.Command(opatest.Binary(b), "run", "--server", "--disable-telemetry", "--addr", address, "--log-level", "error", file)
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}

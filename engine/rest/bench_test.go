@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"portcullis/engine/opatest"
 )
 
 // The two servers answer the same requests by the same policy, in turns of one run. The figures to compare are the medians,
@@ -58,7 +60,7 @@ func BenchmarkREST(b *testing.B) {
 		sizes(b, opa.resident(b), ours.resident(b))
 	})
 	b.Run("Binary", func(b *testing.B) {
-		sizes(b, strippedSize(b, realOPA(b)), strippedSize(b, binary))
+		sizes(b, strippedSize(b, opatest.Binary(b)), strippedSize(b, binary))
 	})
 }
 

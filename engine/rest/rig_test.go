@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"portcullis/engine"
 	"portcullis/engine/binding"
 	"portcullis/engine/journal"
+	"portcullis/engine/opatest"
 	"portcullis/engine/rest"
 )
 
@@ -117,27 +117,10 @@ const (
 	none = "{}\n"
 )
 
-// realOPA finds the binary of OPA, or skips.
-func realOPA(t testing.TB) string {
-	t.Helper()
-	path := os.Getenv("PORTCULLIS_OPA")
-	if path == "" {
-		path = filepath.Join("..", "..", "bin", "opa")
-	}
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no OPA at %s; make bin/opa", path)
-	}
-	t.Skipf("SKIPPED: no OPA at %s; make bin/opa, or set PORTCULLIS_OPA", path)
-	return ""
-}
-
 // startOPA runs the real server, with the policy in files[0] if there is one, and returns its URL and process.
 func startOPA(t testing.TB, files ...string) (url string, process *os.Process) {
 	t.Helper()
-	return startServer(t, realOPA(t), []string{"run", "--server", "--v0-compatible", "--disable-telemetry", "--log-level", "error"}, files...)
+	return startServer(t, opatest.Binary(t), []string{"run", "--server", "--v0-compatible", "--disable-telemetry", "--log-level", "error"}, files...)
 }
 
 // startServer runs a binary on a free port until the test ends.
