@@ -44,21 +44,26 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	return v, err
 }
 
-// Observe tells the policy what the agent has answered, under an entry point such as WaitProcessResponse. Its decision is
-// undefined or not there, when there is nothing to do, or {"ops": [...]} and nothing else. The verdict is Allowed, and holds the state if
-// there are ops, or says in Reason why the ops cannot be carried out. Errors are those of [Engine.Judge].
-func (e *Engine) Observe(ctx context.Context, r Request) (*Verdict, error) {
+// ErrOtherPolicy is returned by Observe when another policy was activated since the request was judged.
+var ErrOtherPolicy = errors.New("the request was judged by an earlier policy")
+
+// Observe tells the policy what the agent has answered to a request that it allowed by the verdict of, under an entry point such
+// as WaitProcessResponse. The decision is undefined or not there, when there is nothing to do, or {"ops": [...]}, to which
+// "allowed": true may be added. The verdict is Allowed, and holds the state if there are ops, or says in Reason why the decision
+// cannot be carried out. Errors are ErrOtherPolicy and those of [Engine.Judge].
+func (e *Engine) Observe(ctx context.Context, of *Verdict, r Request) (*Verdict, error) {
 	w := e.world.Load()
 	if w.policy == nil {
 		return nil, ErrNoPolicy
 	}
-	return e.decide(ctx, w, question{Request: r, parse: parseObservation})
+	return e.decide(ctx, w, question{Request: r, parse: parseObservation, generation: of.Generation})
 }
 
 // question is a request with the way to read its answer.
 type question struct {
 	Request
-	parse func(ast.Value) decision
+	parse      func(ast.Value) decision
+	generation uint64 // the only policy that may be asked; zero for any
 }
 
 // evaluation is what one evaluation needs.
@@ -113,6 +118,9 @@ func (j *judgement) verdict() *Verdict {
 }
 
 func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, error) {
+	if q.generation != 0 && q.generation != w.generation {
+		return nil, ErrOtherPolicy
+	}
 	en := w.policy.program.entries[q.EntryPoint]
 	if en == nil {
 		if q.parse(nil).allowed {
@@ -209,17 +217,24 @@ func parseDecision(v ast.Value) decision {
 	return decision{malformed: "the policy's decision is of type " + ast.ValueName(v)}
 }
 
-// parseObservation reads the answer to an observation: undefined, or {"ops": array}.
+// parseObservation reads the answer to an observation: undefined, or {"ops": array}, with or without "allowed": true.
 func parseObservation(v ast.Value) decision {
 	if v == nil {
 		return decision{allowed: true}
 	}
-	if obj, ok := v.(ast.Object); ok && obj.Len() == 1 && obj.Get(ast.StringTerm("ops")) != nil {
-		d := parseObject(obj)
-		d.allowed = d.malformed == ""
+	obj, ok := v.(ast.Object)
+	if !ok || obj.Get(ast.StringTerm("ops")) == nil {
+		return decision{malformed: "the policy's observation is not an object with ops"}
+	}
+	d := parseObject(obj)
+	if d.malformed != "" {
 		return d
 	}
-	return decision{malformed: "the policy's observation is not an object of ops alone"}
+	if obj.Get(ast.StringTerm("allowed")) != nil && !d.allowed {
+		return decision{malformed: "the policy's observation is not allowed"}
+	}
+	d.allowed = true
+	return d
 }
 
 func parseObject(obj ast.Object) decision {

@@ -224,7 +224,8 @@ func TestRestoreRefusesWhatIsNoState(t *testing.T) {
 }
 
 func TestObserve(t *testing.T) {
-	e := startText(t, patchRules+"No = true\nExtra = {\"ops\": [], \"allowed\": true}")
+	e := startText(t, patchRules+"No = true\nBoth = {\"ops\": [{\"op\": \"add\", \"path\": \"/pstate/both\", \"value\": input.status}], \"allowed\": true}\n"+
+		"Refuses = {\"ops\": [], \"allowed\": false}\nExtra = {\"ops\": [], \"more\": true}\nBare = {\"allowed\": true}")
 	for _, tt := range []struct {
 		name, entryPoint, input string
 		allowed, holds          bool
@@ -233,11 +234,14 @@ func TestObserve(t *testing.T) {
 		{"ops", "Seen", `{"status": 3}`, true, true},
 		{"ops that do not apply", "Fails", `{}`, false, false},
 		{"a boolean", "No", `{}`, false, false},
-		{"more than ops", "Extra", `{}`, false, false},
+		{"ops, and allowed", "Both", `{"status": 0}`, true, true},
+		{"ops, and not allowed", "Refuses", `{}`, false, false},
+		{"allowed, without ops", "Bare", `{}`, false, false},
+		{"more than ops and allowed", "Extra", `{}`, false, false},
 		{"no such rule", "Nothing", `{}`, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v, err := e.Observe(context.Background(), request(tt.entryPoint, tt.input))
+			v, err := e.Observe(context.Background(), &engine.Verdict{Generation: 1}, request(tt.entryPoint, tt.input))
 			if err != nil || v.Allowed != tt.allowed || v.Holds() != tt.holds || v.Allowed != (v.Reason == "") {
 				t.Fatalf("%+v, %v", v, err)
 			}
@@ -246,7 +250,21 @@ func TestObserve(t *testing.T) {
 			}
 		})
 	}
-	if got := state(t, e); got != `[{"pstate":{"seen":3}}]` {
+	if got := state(t, e); got != `[{"pstate":{"both":0,"seen":3}}]` {
 		t.Errorf("got %s", got)
+	}
+}
+
+// What one policy allowed, another does not take note of.
+func TestObserveAfterAnotherPolicy(t *testing.T) {
+	e := startText(t, patchRules)
+	if err := e.Activate(context.Background(), e.Active(), engine.KeepState); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := e.Observe(context.Background(), &engine.Verdict{Generation: 1}, request("Seen", `{"status": 3}`)); !errors.Is(err, engine.ErrOtherPolicy) {
+		t.Errorf("got %+v, %v", v, err)
+	}
+	if got := state(t, e); got != `[{"pstate":{}}]` {
+		t.Errorf("changed to %s", got)
 	}
 }

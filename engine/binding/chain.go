@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"portcullis/engine"
 	"portcullis/engine/journal"
@@ -93,6 +94,8 @@ type Chain struct {
 	cfg     Config
 	log     *slog.Logger
 	setting chan struct{} // holds one element while somebody sets a policy
+
+	unobserved atomic.Uint64 // answers of the agent that the policy could not take note of
 
 	mu       sync.Mutex
 	denied   *Error        // why nothing is allowed; nil once a policy decides
@@ -191,9 +194,14 @@ func (c *Chain) admit(entryPoint string, v *engine.Verdict) (bool, error) {
 	return true, nil
 }
 
-// Observe gives the active policy the agent's answer to a request that it allowed.
-func (c *Chain) Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error) {
-	return c.cfg.Engine.Observe(ctx, r)
+// Observe gives the active policy the agent's answer to a request that it allowed by the verdict of, as engine.Engine.Observe
+// does, and counts the answers of which the policy took no note because its decision could not be used.
+func (c *Chain) Observe(ctx context.Context, of *engine.Verdict, r engine.Request) (*engine.Verdict, error) {
+	v, err := c.cfg.Engine.Observe(ctx, of, r)
+	if err != nil || v.Reason != "" {
+		c.unobserved.Add(1)
+	}
+	return v, err
 }
 
 // State is the active policy's state.

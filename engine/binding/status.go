@@ -55,6 +55,7 @@ type Status struct {
 	Register    *RegisterStatus `json:"register,omitempty"`
 	Generation  uint64          `json:"generation"`             // activations so far
 	Ran         bool            `json:"ran"`                    // the policy has let requests through
+	Unobserved  uint64          `json:"unobserved"`             // answers of the agent that the policy failed to take note of
 	PodComplete *bool           `json:"pod_complete,omitempty"` // the policy's pod_complete, if it has that rule
 }
 
@@ -102,7 +103,7 @@ func (c *Chain) now() Status {
 	p := c.cfg.Engine.Active()
 	digest := p.Digest()
 	s := Status{Facts: c.cfg.Facts, State: StateDefault, Policy: hex.EncodeToString(digest[:]), Size: len(p.Text()),
-		Generation: c.cfg.Engine.Generation(), Ran: c.ran}
+		Generation: c.cfg.Engine.Generation(), Ran: c.ran, Unobserved: c.unobserved.Load()}
 	switch {
 	case c.denied != nil:
 		s.State, s.Code, s.Reason = StateDenied, c.denied.Code, engine.OneLine(c.denied.Err.Error(), maxErrorText)

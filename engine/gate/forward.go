@@ -13,8 +13,8 @@ import (
 	"portcullis/engine/journal"
 )
 
-// forward sends an allowed request to the agent over the client's own agent connection and returns the agent's answer.
-func (c *call) forward(ctx context.Context) (proto.Message, error) {
+// forward sends a request allowed by v to the agent over the client's own agent connection and returns the agent's answer.
+func (c *call) forward(ctx context.Context, v *engine.Verdict) (proto.Message, error) {
 	resp := proto.Message(&opaque{})
 	if c.observed() {
 		resp = c.method.Response.New().Interface()
@@ -23,7 +23,7 @@ func (c *call) forward(ctx context.Context) (proto.Message, error) {
 		return nil, answer(ctx, err)
 	}
 	if c.observed() {
-		c.observe(context.WithoutCancel(ctx), resp)
+		c.observe(context.WithoutCancel(ctx), v, resp)
 	}
 	return resp, nil
 }
@@ -95,18 +95,28 @@ func (c *call) observed() bool {
 
 // observe shows the policy the agent's answer. What the policy makes of it is state, so it is settled before the client,
 // which acts on the same answer, gets it. A failure leaves the state behind, never ahead: the answer passes all the same.
-func (c *call) observe(ctx context.Context, resp proto.Message) {
-	v, err := c.gate.policies.Observe(ctx, engine.Request{
+func (c *call) observe(ctx context.Context, of *engine.Verdict, resp proto.Message) {
+	v, err := c.gate.policies.Observe(ctx, of, engine.Request{
 		EntryPoint: string(c.method.Response.Descriptor().Name()),
 		Input:      func(*engine.Policy) (ast.Value, error) { return c.observation(resp) },
 	})
 	if err != nil {
-		c.gate.log.Error("policy could not take note of an answer", "request", c.method.EntryPoint(), "error", err)
+		c.unobserved(err.Error())
 		return
 	}
 	defer v.Discard()
+	if v.Reason != "" {
+		c.unobserved(v.Reason)
+	}
 	if v.Holds() && c.journal(v.Next(), "", "") == nil {
 		_ = v.Commit() // it was neither discarded nor doubted
+	}
+}
+
+// unobserved says that the policy's state does not follow an answer.
+func (c *call) unobserved(reason string) {
+	if c.gate.quiet.Allow() {
+		c.gate.log.Error("policy could not take note of an answer", "request", c.method.EntryPoint(), "error", reason)
 	}
 }
 

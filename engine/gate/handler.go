@@ -105,7 +105,7 @@ func (c *call) serve(ctx context.Context) (any, error) {
 	case v.Holds():
 		return c.forwardHeld(ctx, v)
 	default:
-		return c.forward(ctx)
+		return c.forward(ctx, v)
 	}
 }
 
@@ -218,7 +218,7 @@ func inputJSON(request proto.Message) (json.RawMessage, error) {
 // health passes the agent's health on; without an agent the gate answers for itself, so that a client can set the policy
 // before the agent is there.
 func (c *call) health(ctx context.Context) (any, error) {
-	resp, err := c.forward(ctx)
+	resp, err := c.forward(ctx, nil)
 	if err == nil || isAnswer(err) && status.Code(err) != codes.Unavailable {
 		return resp, err
 	}

@@ -217,35 +217,48 @@ func TestRequestIsNotSentWithoutItsJournalRecord(t *testing.T) {
 	c.must("CreateContainer", createContainer("first", "pause"))
 }
 
-// What the policy learns from the answer to WaitProcess is settled before the client reads the answer.
+// What the policy learns from the answer to WaitProcess is settled before the client reads the answer, however the policy
+// writes its observation. One that cannot be read changes nothing, and is counted.
 func TestPolicySeesTheExitCode(t *testing.T) {
-	policy := strings.Replace(allowAll, "default CreateContainerRequest := true", `
-WaitProcessResponse := {"ops": [{"op": "add", "path": "/pstate/exit", "value": input.response.status}]} if {
-	input.request.container_id == "init"
-}
+	const ops = `"ops": [{"op": "add", "path": "/pstate/exit", "value": input.response.status}]`
+	for _, test := range []struct {
+		name, observation string
+		status            int32
+		want              codes.Code
+		unobserved        uint64
+	}{
+		{"succeeded", `{` + ops + `}`, 0, codes.OK, 0},
+		{"failed", `{` + ops + `}`, 1, codes.PermissionDenied, 0},
+		{"succeeded, and allowed", `{"allowed": true, ` + ops + `}`, 0, codes.OK, 0},
+		{"not allowed", `{"allowed": false, ` + ops + `}`, 0, codes.PermissionDenied, 1},
+		{"no object", `true`, 0, codes.PermissionDenied, 1},
+		{"ops that do not apply", `{"ops": [{"op": "remove", "path": "/pstate/none"}]}`, 0, codes.PermissionDenied, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t, rigOptions{policy: strings.Replace(allowAll, "default CreateContainerRequest := true", `
+WaitProcessResponse := `+test.observation+` if input.request.container_id == "init"
 
 CreateContainerRequest if input.container_id == "init"
 
-CreateContainerRequest if data.pstate.exit == 0`, 1)
-	for _, test := range []struct {
-		status int32
-		want   codes.Code
-	}{{0, codes.OK}, {1, codes.PermissionDenied}} {
-		r := newRig(t, rigOptions{policy: policy})
-		c := r.client()
-		c.must("CreateSandbox", sandbox())
-		c.must("CreateContainer", createContainer("init", "pause"))
-		c.must("StartContainer", &agentpb.StartContainerRequest{ContainerId: "init"})
-		c.fails(codes.PermissionDenied, "CreateContainer", createContainer("app", "pause"))
-		if err := r.agent.Exit("init", "", test.status); err != nil {
-			t.Fatal(err)
-		}
-		resp := c.must("WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "init"}).(*agentpb.WaitProcessResponse)
-		if resp.GetStatus() != test.status {
-			t.Errorf("status %d, want %d", resp.GetStatus(), test.status)
-		}
-		if _, err := c.do(context.Background(), "CreateContainer", createContainer("app", "pause")); status.Code(err) != test.want {
-			t.Errorf("after exit code %d: %v, want %s", test.status, err, test.want)
-		}
+CreateContainerRequest if data.pstate.exit == 0`, 1)})
+			c := r.client()
+			c.must("CreateSandbox", sandbox())
+			c.must("CreateContainer", createContainer("init", "pause"))
+			c.must("StartContainer", &agentpb.StartContainerRequest{ContainerId: "init"})
+			c.fails(codes.PermissionDenied, "CreateContainer", createContainer("app", "pause"))
+			if err := r.agent.Exit("init", "", test.status); err != nil {
+				t.Fatal(err)
+			}
+			resp := c.must("WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "init"}).(*agentpb.WaitProcessResponse)
+			if resp.GetStatus() != test.status {
+				t.Errorf("status %d, want %d", resp.GetStatus(), test.status)
+			}
+			if _, err := c.do(context.Background(), "CreateContainer", createContainer("app", "pause")); status.Code(err) != test.want {
+				t.Errorf("after exit code %d: %v, want %s", test.status, err, test.want)
+			}
+			if got := r.chain.Status(context.Background()).Unobserved; got != test.unobserved {
+				t.Errorf("%d answers count as not taken note of, want %d", got, test.unobserved)
+			}
+		})
 	}
 }
