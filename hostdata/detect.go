@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/hostdata/internal/bounded"
+	"portcullis/internal/wait"
 )
 
 // Kind is a TEE whose field this package reads.
@@ -67,7 +67,7 @@ const (
 // /sys cannot be looked at, or when the TEE cannot be read from (both ErrRead):
 // a device that was taken away is never "no TEE here". ctx bounds the whole.
 func Detect(ctx context.Context, sys System) (Kind, error) {
-	kind, err := bounded.Do(ctx, sys.detect)
+	kind, err := wait.Result(ctx, sys.detect)
 	if err != nil {
 		return None, fmt.Errorf("detect TEE: %w", asRead(err))
 	}

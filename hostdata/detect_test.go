@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 func TestDetect(t *testing.T) {

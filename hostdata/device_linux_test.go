@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 // realNodes is a system whose nodes are opened as in a guest.

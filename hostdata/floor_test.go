@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 // items makes configfs items as the kernel does: a new directory comes with its

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 func FuzzSNPReport(f *testing.F) {

@@ -15,7 +15,7 @@ import (
 	snptest "github.com/google/go-sev-guest/testing"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 // The library's device and ours can stand in for each other.

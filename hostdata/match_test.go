@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/hostdatatest"
 )
 
 // readField reads what is bound through the fake hardware, as a guest would.

@@ -6,7 +6,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 
-	"portcullis/hostdata/internal/bounded"
+	"portcullis/internal/wait"
 )
 
 // Options say how Read reads. The zero value is the running guest, strictly.
@@ -30,7 +30,7 @@ func Read(ctx context.Context, kind Kind, opts Options) (Field, error) {
 	default:
 		return Field{}, fmt.Errorf("read field of %q: %w", kind, ErrNoTEE)
 	}
-	field, err := bounded.Do(ctx, read)
+	field, err := wait.Result(ctx, read)
 	if err != nil {
 		return Field{}, fmt.Errorf("read %s: %w", kind.field(), asRead(err))
 	}

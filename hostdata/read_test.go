@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 // system makes the guest's files or ends the test.

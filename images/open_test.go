@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"portcullis/images"
-	"portcullis/images/imagestest"
+	"portcullis/internal/imagestest"
 )
 
 func ref(t testing.TB, s string) images.Reference {

@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
+	"portcullis/internal/measuretest"
 	"portcullis/measure"
-	"portcullis/measure/measuretest"
 )
 
 // faulty puts a fault in front of the swtpm.

@@ -18,9 +18,9 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 
+	"portcullis/internal/measuretest"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
-	"portcullis/measure/measuretest"
 )
 
 // child is what a re-executed test binary does: measure, and kill itself after a step.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // BenchmarkColdCreateContainer is the first evaluation of a process that has just

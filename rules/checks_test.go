@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // The checks that people are shown are other rules than the one that decides, and

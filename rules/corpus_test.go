@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // The requests of the shared corpus that need no generated policy, and those of

@@ -13,8 +13,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/rulestest"
 )
 
 var update = flag.Bool("update", false, "write generated documents anew")

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // pod is a running pod of a policy, to be asked what it must refuse.

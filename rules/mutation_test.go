@@ -12,10 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/generatetest"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // strictPods are manifests that together use everything a manifest can say, and

@@ -13,9 +13,9 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/generate/kata"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // BenchmarkCreateContainer judges the creation of a pod's last container once its

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // TestTheAgentsOwnEngineDecidesAlike holds the full form to regorus, which kata-agent evaluates policies with: each request of

@@ -9,9 +9,9 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 	"portcullis/rules/settings"
 )
 

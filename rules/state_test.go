@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"portcullis/rules/rulestest"
+	"portcullis/internal/rulestest"
 )
 
 func TestSandboxOnce(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/rulestest"
 )
 
 const strictnessHead = `# How strict the rules are

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // upstreamShape writes a policy as upstream's genpolicy would: a list of

@@ -10,9 +10,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/generatetest"
 	"portcullis/rules"
 	"portcullis/rules/generate"
-	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
 )
 

@@ -23,11 +23,11 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/engine"
-	"portcullis/engine/opatest"
+	"portcullis/internal/generatetest"
+	"portcullis/internal/opatest"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 	"portcullis/rules/settings"
 )
 

@@ -18,11 +18,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto"
-	"portcullis/agentproto/agenttest"
 	"portcullis/engine"
 	"portcullis/engine/binding"
 	"portcullis/engine/gate"
 	"portcullis/engine/journal"
+	"portcullis/internal/agenttest"
 )
 
 //go:embed demo/policy.rego

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto/agentpb"
-	"portcullis/agentproto/agenttest"
+	"portcullis/internal/agenttest"
 )
 
 // Images of the demo's pod.

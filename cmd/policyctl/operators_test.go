@@ -13,10 +13,10 @@ import (
 	"testing"
 
 	"portcullis/images"
-	"portcullis/images/imagestest"
+	"portcullis/internal/imagestest"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 var update = flag.Bool("update", false, "write the outputs in docs/operators.md anew")

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/rulestest"
 )
 
 // endless is a dump of one pod whose container comes and goes, of at least size bytes, made while it is read.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"portcullis/agentproto/agenttest"
 	"portcullis/engine/gate"
+	"portcullis/internal/agenttest"
 )
 
 // Recorded requests go over ttrpc to a live gate: a denial is an exit code, an agent that cannot is not.

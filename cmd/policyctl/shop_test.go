@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // shop is the pod that package explain's tests speak of.

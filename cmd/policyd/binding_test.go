@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"portcullis/engine/binding"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 // TestSNP takes a policy through the whole of policyd, over a report made by hand: only the match activates.

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/engine/opatest"
+	"portcullis/internal/opatest"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // The way in which people debug a policy: a dump is split, one request is sent with curl to `opa run --server`. It is the

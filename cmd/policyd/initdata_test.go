@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"portcullis/engine/binding"
-	"portcullis/hostdata/hostdatatest"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/hostdatatest"
 )
 
 // pod is an initdata document with podPolicy in it.

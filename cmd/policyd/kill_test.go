@@ -14,7 +14,7 @@ import (
 
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine/binding"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 	"portcullis/measure"
 )
 

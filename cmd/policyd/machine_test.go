@@ -26,10 +26,10 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
-	"portcullis/agentproto/agenttest"
 	"portcullis/engine/binding"
-	"portcullis/hostdata/hostdatatest"
-	"portcullis/measure/measuretest"
+	"portcullis/internal/agenttest"
+	"portcullis/internal/hostdatatest"
+	"portcullis/internal/measuretest"
 )
 
 const (

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 // sidecarAgent does what an agent does that asks its policy over HTTP, in the same order, and reads from the answers only

@@ -23,7 +23,7 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
-	"portcullis/agentproto/agenttest"
+	"portcullis/internal/agenttest"
 )
 
 // builtPolicyd is policyd as it is installed, built once for all tests.

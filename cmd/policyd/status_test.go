@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"portcullis/engine/binding"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 )
 
 func TestStatusSocket(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine/binding"
-	"portcullis/hostdata/hostdatatest"
+	"portcullis/internal/hostdatatest"
 	"portcullis/measure/eventlog"
 )
 

@@ -23,10 +23,10 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
-	"portcullis/agentproto/agenttest"
 	"portcullis/engine"
 	"portcullis/engine/gate"
-	"portcullis/engine/opatest"
+	"portcullis/internal/agenttest"
+	"portcullis/internal/opatest"
 )
 
 // benchRules decide ExecProcess as policies do: by the container, the command, the user and the environment.

@@ -17,11 +17,11 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
-	"portcullis/agentproto/agenttest"
 	"portcullis/engine"
 	"portcullis/engine/binding"
 	"portcullis/engine/gate"
 	"portcullis/engine/journal"
+	"portcullis/internal/agenttest"
 )
 
 // rig is a gate on a unix socket with a fake agent behind it.

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"portcullis/engine/opatest"
+	"portcullis/internal/opatest"
 )
 
 // The two servers answer the same requests by the same policy, in turns of one run. The figures to compare are the medians,

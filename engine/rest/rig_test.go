@@ -16,8 +16,8 @@ import (
 	"portcullis/engine"
 	"portcullis/engine/binding"
 	"portcullis/engine/journal"
-	"portcullis/engine/opatest"
 	"portcullis/engine/rest"
+	"portcullis/internal/opatest"
 )
 
 // rig is a server over a real chain.

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 
-	"portcullis/hostdata/internal/bounded"
+	"portcullis/internal/wait"
 )
 
 // diskName is a whole virtio-blk or SCSI disk, the two that the runtime attaches
@@ -40,7 +40,7 @@ type Disk struct {
 // changes the disk. No such disk is ErrNoDisk, two are ErrInvalid, one that
 // cannot be read, whichever it is, ErrRead. ctx bounds the whole.
 func (d Disks) Find(ctx context.Context) (*Disk, error) {
-	disk, err := bounded.Do(ctx, d.find)
+	disk, err := wait.Result(ctx, d.find)
 	if err == nil {
 		return disk, nil
 	}
@@ -95,7 +95,7 @@ func (d Disks) read(name string) (*Document, error) {
 // Detach takes the disk from its driver, so that nobody in the guest can read it
 // again. It returns ErrAttached unless the disk is then gone. ctx bounds it.
 func (d Disks) Detach(ctx context.Context, name string) error {
-	_, err := bounded.Do(ctx, func() (struct{}, error) { return struct{}{}, d.detach(name) })
+	_, err := wait.Result(ctx, func() (struct{}, error) { return struct{}{}, d.detach(name) })
 	if err != nil {
 		return fmt.Errorf("detach %.16q: %w: %w", name, ErrAttached, err)
 	}

@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"portcullis/hostdata"
-	"portcullis/hostdata/hostdatatest"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/hostdatatest"
 )
 
 func image(t testing.TB, doc *initdata.Document) []byte {

@@ -17,7 +17,7 @@ import (
 
 	"portcullis/images"
 	"portcullis/images/containerd"
-	"portcullis/images/imagestest"
+	"portcullis/internal/imagestest"
 )
 
 // need says how to get what the test needs, and skips, or fails where CI is set.

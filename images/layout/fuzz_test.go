@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"portcullis/images"
-	"portcullis/images/imagestest"
+	"portcullis/internal/imagestest"
 )
 
 // memoryFiles is a layout's tree in memory.

@@ -19,8 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"portcullis/images"
-	"portcullis/images/imagestest"
 	"portcullis/images/layout"
+	"portcullis/internal/imagestest"
 )
 
 func ref(t *testing.T, s string) images.Reference {

@@ -26,8 +26,8 @@ import (
 
 	"portcullis/images"
 	"portcullis/images/cache"
-	"portcullis/images/imagestest"
 	"portcullis/images/registry"
+	"portcullis/internal/imagestest"
 )
 
 // host is an in-process registry that counts what is asked of it.

@@ -22,10 +22,10 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/internal/measuretest"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
 	"portcullis/measure/evidence"
-	"portcullis/measure/measuretest"
 )
 
 const tpmNonce = "00112233445566778899"

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/explain"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 func explained(tb testing.TB, e *explain.Explainer, kind string, request, state map[string]any) *explain.Explanation {

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"unicode"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/explain"
-	"portcullis/rules/rulestest"
 )
 
 var brackets = regexp.MustCompile(`\[[^\]]*\]`)

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/explain"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // plainChanges are those of the changes that the plain policy has a check for,

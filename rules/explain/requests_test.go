@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/explain"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 )
 
 // copied is the path of a file in the volume config of container web.

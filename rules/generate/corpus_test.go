@@ -13,11 +13,11 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	_ "portcullis/agentproto/agentpb"
+	"portcullis/internal/generatetest"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/generate/kata"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 	"portcullis/rules/settings"
 )
 

@@ -14,11 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/internal/generatetest"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/generate"
-	"portcullis/rules/generate/generatetest"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 	"portcullis/rules/settings"
 )
 

@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
-	"portcullis/rules/rulestest"
 	"portcullis/rules/settings"
 )
 

@@ -27,8 +27,8 @@ import (
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
 
-	"portcullis/agentproto/agenttest"
 	"portcullis/engine/gate"
+	"portcullis/internal/agenttest"
 )
 
 // testBinary is started by an agent that is PID 1.

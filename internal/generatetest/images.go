@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"portcullis/images"
-	"portcullis/images/imagestest"
+	"portcullis/internal/imagestest"
 	"portcullis/rules/generate"
 )
 

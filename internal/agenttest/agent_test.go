@@ -20,7 +20,7 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
-	"portcullis/agentproto/agenttest"
+	"portcullis/internal/agenttest"
 )
 
 const service = "grpc.AgentService"

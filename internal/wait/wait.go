@@ -1,13 +1,13 @@
-// Package bounded keeps a wait for the kernel or the host from becoming
+// Package wait keeps a wait for the kernel or the host from becoming
 // endless: a security processor that throttles, a disk that never answers.
-package bounded
+package wait
 
 import "context"
 
-// Do runs f in its own goroutine and returns its result, or ctx's error if that
+// Result runs f in its own goroutine and returns its result, or ctx's error if that
 // comes first. A call that hangs in the kernel cannot be ended, so f may outlive
-// Do; it must write to nothing that the caller still reads.
-func Do[T any](ctx context.Context, f func() (T, error)) (T, error) {
+// Result; it must write to nothing that the caller still reads.
+func Result[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
