@@ -18,11 +18,13 @@ type Request struct {
 	// Input builds the input document for the policy that is going to decide: it may leave out what that policy does not reach.
 	// It is not called on a cache hit, and again if another policy was activated meanwhile. Nil means no input.
 	Input func(*Policy) (ast.Value, error)
+	// Generation is that of the only policy that may decide: ErrOtherPolicy if another is active. Zero means any.
+	Generation uint64
 }
 
 // Judge decides one request. Undefined, ill-formed and failing decisions deny. An error means that the request could not be
 // decided, which callers treat as a denial: ErrDeadline, ErrEvaluation, ErrPanic, ErrClosed, ErrNoPolicy, the error of Input
-// or that of ctx. If the verdict holds the state, exactly one of its Commit, Discard and Doubt must be called.
+// or that of ctx, or ErrOtherPolicy. If the verdict holds the state, exactly one of its Commit, Discard and Doubt must be called.
 func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	w := e.world.Load()
 	if w.policy == nil {
@@ -44,26 +46,25 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	return v, err
 }
 
-// ErrOtherPolicy is returned by Observe when another policy was activated since the request was judged.
-var ErrOtherPolicy = errors.New("the request was judged by an earlier policy")
+// ErrOtherPolicy says that the policy of a request's Generation is not active any more.
+var ErrOtherPolicy = errors.New("another policy was activated since")
 
-// Observe tells the policy what the agent has answered to a request that it allowed by the verdict of, under an entry point such
-// as WaitProcessResponse. The decision is undefined or not there, when there is nothing to do, or {"ops": [...]}, to which
-// "allowed": true may be added. The verdict is Allowed, and holds the state if there are ops, or says in Reason why the decision
-// cannot be carried out. Errors are ErrOtherPolicy and those of [Engine.Judge].
-func (e *Engine) Observe(ctx context.Context, of *Verdict, r Request) (*Verdict, error) {
+// Observe tells the policy what the agent has answered, under an entry point such as WaitProcessResponse. The decision is
+// undefined or not there, when there is nothing to do, or {"ops": [...]}, to which "allowed": true may be added. The verdict is
+// Allowed, and holds the state if there are ops, or says in Reason why the decision cannot be carried out. Errors are those of
+// [Engine.Judge].
+func (e *Engine) Observe(ctx context.Context, r Request) (*Verdict, error) {
 	w := e.world.Load()
 	if w.policy == nil {
 		return nil, ErrNoPolicy
 	}
-	return e.decide(ctx, w, question{Request: r, parse: parseObservation, generation: of.Generation})
+	return e.decide(ctx, w, question{Request: r, parse: parseObservation})
 }
 
 // question is a request with the way to read its answer.
 type question struct {
 	Request
-	parse      func(ast.Value) decision
-	generation uint64 // the only policy that may be asked; zero for any
+	parse func(ast.Value) decision
 }
 
 // evaluation is what one evaluation needs.
@@ -118,7 +119,7 @@ func (j *judgement) verdict() *Verdict {
 }
 
 func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, error) {
-	if q.generation != 0 && q.generation != w.generation {
+	if q.Generation != 0 && q.Generation != w.generation {
 		return nil, ErrOtherPolicy
 	}
 	en := w.policy.program.entries[q.EntryPoint]

@@ -114,7 +114,7 @@ func TestWithoutPolicyAndAfterClose(t *testing.T) {
 	if _, err := e.Judge(context.Background(), engine.Request{EntryPoint: "X"}); !errors.Is(err, engine.ErrNoPolicy) {
 		t.Errorf("judge: %v", err)
 	}
-	if _, err := e.Observe(context.Background(), &engine.Verdict{}, engine.Request{EntryPoint: "X"}); !errors.Is(err, engine.ErrNoPolicy) {
+	if _, err := e.Observe(context.Background(), engine.Request{EntryPoint: "X"}); !errors.Is(err, engine.ErrNoPolicy) {
 		t.Errorf("observe: %v", err)
 	}
 	if err := e.Activate(context.Background(), compile(t, "package agent_policy\nX = true"), engine.FreshState); err != nil {

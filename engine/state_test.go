@@ -241,7 +241,7 @@ func TestObserve(t *testing.T) {
 		{"no such rule", "Nothing", `{}`, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v, err := e.Observe(context.Background(), &engine.Verdict{Generation: 1}, request(tt.entryPoint, tt.input))
+			v, err := e.Observe(context.Background(), request(tt.entryPoint, tt.input))
 			if err != nil || v.Allowed != tt.allowed || v.Holds() != tt.holds || v.Allowed != (v.Reason == "") {
 				t.Fatalf("%+v, %v", v, err)
 			}
@@ -261,7 +261,9 @@ func TestObserveAfterAnotherPolicy(t *testing.T) {
 	if err := e.Activate(context.Background(), e.Active(), engine.KeepState); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := e.Observe(context.Background(), &engine.Verdict{Generation: 1}, request("Seen", `{"status": 3}`)); !errors.Is(err, engine.ErrOtherPolicy) {
+	r := request("Seen", `{"status": 3}`)
+	r.Generation = 1
+	if v, err := e.Observe(context.Background(), r); !errors.Is(err, engine.ErrOtherPolicy) {
 		t.Errorf("got %+v, %v", v, err)
 	}
 	if got := state(t, e); got != `[{"pstate":{}}]` {

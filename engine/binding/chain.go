@@ -194,10 +194,10 @@ func (c *Chain) admit(entryPoint string, v *engine.Verdict) (bool, error) {
 	return true, nil
 }
 
-// Observe gives the active policy the agent's answer to a request that it allowed by the verdict of, as engine.Engine.Observe
-// does, and counts the answers of which the policy took no note because its decision could not be used.
-func (c *Chain) Observe(ctx context.Context, of *engine.Verdict, r engine.Request) (*engine.Verdict, error) {
-	v, err := c.cfg.Engine.Observe(ctx, of, r)
+// Observe gives the active policy the agent's answer to a request that it allowed, as engine.Engine.Observe does, and counts the
+// answers of which the policy took no note because its decision could not be used.
+func (c *Chain) Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error) {
+	v, err := c.cfg.Engine.Observe(ctx, r)
 	if err != nil || v.Reason != "" {
 		c.unobserved.Add(1)
 	}

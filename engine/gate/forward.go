@@ -96,8 +96,9 @@ func (c *call) observed() bool {
 // observe shows the policy the agent's answer. What the policy makes of it is state, so it is settled before the client,
 // which acts on the same answer, gets it. A failure leaves the state behind, never ahead: the answer passes all the same.
 func (c *call) observe(ctx context.Context, of *engine.Verdict, resp proto.Message) {
-	v, err := c.gate.policies.Observe(ctx, of, engine.Request{
+	v, err := c.gate.policies.Observe(ctx, engine.Request{
 		EntryPoint: string(c.method.Response.Descriptor().Name()),
+		Generation: of.Generation,
 		Input:      func(*engine.Policy) (ast.Value, error) { return c.observation(resp) },
 	})
 	if err != nil {

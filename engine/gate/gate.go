@@ -33,8 +33,8 @@ import (
 type Policies interface {
 	// Judge decides one request. Its verdict counts for the policy that rules at that moment.
 	Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error)
-	// Observe gives the active policy the agent's answer to a request it allowed by the verdict of.
-	Observe(ctx context.Context, of *engine.Verdict, r engine.Request) (*engine.Verdict, error)
+	// Observe gives the active policy the agent's answer to a request it allowed.
+	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// State is the active policy's state.
 	State() engine.State
 	// SetPolicy makes text the active policy. An error with a gRPC status is passed on as it is.
