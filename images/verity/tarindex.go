@@ -38,50 +38,60 @@ const (
 
 // node is a file of the tree, which has several names if it is hard-linked.
 type node struct {
-	mode         uint16
+	mode         uint16 // 0, not even a directory's, of what only its contents name
 	opaque       bool
+	linked       bool // has had a second name
 	mtime        uint64
 	owner, group uint32
 	size, offset uint64
-	target       string // of a symbolic link that the header has no room for
 	children     map[string]*node
 
 	ino uint64 // from 1; 0 until numbered
 }
 
-// tarIndex is the tree that a layer's entries make, in which a later entry replaces an earlier one of the same name.
-type tarIndex struct{ root *node }
+// tarIndex is the tree that tardev makes of a layer's entries: a later entry replaces an earlier one of the same name and
+// all that is in it, and what tardev cannot show is left out, of which leave is told.
+type tarIndex struct {
+	root  *node
+	nodes int
+	leave func(about string)
+}
 
-func newTarIndex() *tarIndex { return &tarIndex{root: &node{mode: typeDir | 0o555}} }
+func newTarIndex(leave func(about string)) *tarIndex {
+	return &tarIndex{root: &node{mode: typeDir | 0o555}, leave: leave}
+}
 
 // add puts an entry into the tree; its data begins at offset in the tar.
 func (x *tarIndex) add(h *tar.Header, raw rawHeader, offset int64) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil // no file of its own, and what was read last is no header
+	}
+	n, why := newNode(h, raw, offset)
+	if why != "" {
+		x.leave(fmt.Sprintf("%.200q: %s", h.Name, why))
 		return nil
 	}
-	parts, err := splitPath(h.Name)
-	if err != nil {
-		return err
+	if raw.typeflag() == tar.TypeLink {
+		return x.link(h.Name, h.Linkname)
+	}
+	parts, ok := splitPath(h.Name)
+	if !ok {
+		x.leave(fmt.Sprintf("%.200q: its path leads out of the layer", h.Name))
+		return nil
 	}
 	if n := len(parts); n > 0 {
 		if name, white := strings.CutPrefix(parts[n-1], ".wh."); white {
 			return x.whiteout(parts[:n-1], name)
 		}
 	}
-	if h.Typeflag == tar.TypeLink {
-		return x.link(parts, h.Linkname)
-	}
-	n, err := newNode(h, raw, offset)
-	if err != nil {
-		return err
-	}
 	at, err := x.place(parts)
 	if err != nil {
 		return err
 	}
 	if len(at.children) > 0 {
-		return errors.New("it comes after what is in it, which tardev would leave out")
+		x.leave(fmt.Sprintf("%.200q: its entry comes after %d that are in it, and these are lost", h.Name, len(at.children)))
 	}
+	n.linked = at.linked
 	*at = *n
 	return nil
 }
@@ -89,7 +99,7 @@ func (x *tarIndex) add(h *tar.Header, raw rawHeader, offset int64) error {
 // whiteout marks a directory opaque, or makes name the device 0:0 by which overlayfs knows a removed file.
 func (x *tarIndex) whiteout(dir []string, name string) error {
 	if name == ".wh..opq" {
-		n, err := x.find(dir)
+		n, err := x.place(dir)
 		if err != nil {
 			return err
 		}
@@ -102,85 +112,82 @@ func (x *tarIndex) whiteout(dir []string, name string) error {
 	}
 	n.children = nil
 	n.mode = n.mode&^typeMask | typeChar
-	n.size, n.offset, n.target = 0, 0, ""
+	n.size, n.offset = 0, 0
 	return nil
 }
 
-func (x *tarIndex) link(parts []string, target string) error {
-	to, err := splitPath(target)
+// link gives a file a second name. The target's path is made where it is not there, and stays.
+func (x *tarIndex) link(name, target string) error {
+	to, ok := splitPath(target)
+	if !ok {
+		x.leave(fmt.Sprintf("%.200q: hard link out of the layer", name))
+		return nil
+	}
+	n, err := x.place(to)
 	if err != nil {
 		return err
 	}
-	n, err := x.find(to)
-	if err != nil || n.mode&typeMask != typeFile {
-		return errors.Join(fmt.Errorf("hard link to %.200q, which is no file of this layer", target), err)
+	if n.mode&typeMask != typeFile {
+		x.leave(fmt.Sprintf("%.200q: hard link to %.200q, which is no file of this layer", name, target))
+		return nil
+	}
+	parts, ok := splitPath(name)
+	if !ok {
+		x.leave(fmt.Sprintf("%.200q: its path leads out of the layer", name))
+		return nil
 	}
 	if len(parts) == 0 {
 		return errors.New("hard link in place of the root")
 	}
-	dir, err := x.find(parts[:len(parts)-1])
+	dir, err := x.place(parts[:len(parts)-1])
 	if err != nil {
 		return err
 	}
-	return dir.put(parts[len(parts)-1], n)
+	n.linked = true
+	return x.put(dir, parts[len(parts)-1], n)
 }
 
-// find returns the node at a path that must exist.
-func (x *tarIndex) find(parts []string) (*node, error) {
+// place returns the node at a path; what is missing is made, without a type.
+func (x *tarIndex) place(parts []string) (*node, error) {
 	n := x.root
-	for i, p := range parts {
-		if n = n.children[p]; n == nil {
-			return nil, fmt.Errorf("%.200q has no entry of its own before what is in it", strings.Join(parts[:i+1], "/"))
+	for _, p := range parts {
+		next := n.children[p]
+		if next == nil {
+			next = &node{}
+			if err := x.put(n, p, next); err != nil {
+				return nil, err
+			}
 		}
+		n = next
 	}
 	return n, nil
 }
 
-// place returns the node at a path, made if only its last part is missing.
-func (x *tarIndex) place(parts []string) (*node, error) {
-	if len(parts) == 0 {
-		return x.root, nil
+func (x *tarIndex) put(dir *node, name string, child *node) error {
+	if x.nodes++; x.nodes > maxLayerEntries {
+		return fmt.Errorf("more than %d names", maxLayerEntries)
 	}
-	dir, err := x.find(parts[:len(parts)-1])
-	if err != nil {
-		return nil, err
+	if dir.children == nil {
+		dir.children = map[string]*node{}
 	}
-	last := parts[len(parts)-1]
-	if n := dir.children[last]; n != nil {
-		return n, nil
-	}
-	n := &node{}
-	return n, dir.put(last, n)
-}
-
-func (n *node) put(name string, child *node) error {
-	if n.mode&typeMask != typeDir {
-		return errors.New("its parent is not a directory")
-	}
-	if n.children == nil {
-		n.children = map[string]*node{}
-	}
-	n.children[name] = child
+	dir.children[name] = child
 	return nil
 }
 
-// newNode takes what tardev takes: names and sizes with their extensions, but owner, mode and time of the plain header.
-func newNode(h *tar.Header, raw rawHeader, offset int64) (*node, error) {
-	mode, err := raw.number(100, 8)
-	if err != nil {
-		return nil, err
+// newNode takes what tardev takes: names and sizes with their extensions, but owner, mode and time of the plain header. It
+// returns why tardev leaves an entry out.
+func newNode(h *tar.Header, raw rawHeader, offset int64) (*node, string) {
+	mode, ok := raw.number(100, 8)
+	if !ok {
+		return nil, "its mode is no number"
 	}
-	owner, err1 := raw.number(108, 8)
-	group, err2 := raw.number(116, 8)
-	mtime, err3 := raw.number(136, 12)
-	major, err4 := raw.number(329, 8)
-	minor, err5 := raw.number(337, 8)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
-		return nil, err
-	}
-	n := &node{mode: uint16(mode) & permMask, owner: uint32(owner), group: uint32(group), mtime: mtime}
-	switch h.Typeflag {
-	case tar.TypeReg:
+	n := &node{mode: uint16(mode) & permMask}
+	owner, _ := raw.number(108, 8) // 0 where it is no number
+	group, _ := raw.number(116, 8)
+	n.owner, n.group = uint32(owner), uint32(group)
+	n.mtime, _ = raw.number(136, 12)
+	switch raw.typeflag() {
+	case tar.TypeReg, 0:
 		n.mode |= typeFile
 		n.size, n.offset = uint64(h.Size), uint64(offset)
 	case tar.TypeDir:
@@ -189,42 +196,57 @@ func newNode(h *tar.Header, raw rawHeader, offset int64) (*node, error) {
 		n.mode |= typeFIFO
 	case tar.TypeChar, tar.TypeBlock:
 		n.mode |= typeChar
-		if h.Typeflag == tar.TypeBlock {
+		if raw.typeflag() == tar.TypeBlock {
 			n.mode = n.mode&^typeMask | typeBlock
 		}
-		n.offset = minor&0xffffffff | major<<32
+		major, ok1 := raw.number(329, 8)
+		minor, ok2 := raw.number(337, 8)
+		if !ok1 || !ok2 || !raw.hasDevices() {
+			return nil, "its device numbers are missing"
+		}
+		n.offset = minor | major<<32
 	case tar.TypeSymlink:
 		n.mode |= typeLink
 		n.size, n.offset = uint64(len(h.Linkname)), uint64(offset)-sectorSize+linknameOffset
-		if raw.linkname() != h.Linkname {
-			n.target = h.Linkname
+		if h.Linkname == "" || raw.linkname() != h.Linkname {
+			return nil, fmt.Sprintf("its target has %d characters, which do not fit into the tar header's own field", len(h.Linkname))
+		}
+	case tar.TypeLink:
+		if h.Linkname == "" {
+			return nil, "hard link without a target"
 		}
 	default:
-		return nil, fmt.Errorf("its type %q cannot be shown by tarfs", h.Typeflag)
+		return nil, fmt.Sprintf("tarfs has no files of type %q", raw.typeflag())
 	}
-	return n, nil
+	return n, ""
 }
 
-// splitPath is the clean path of an entry; no parts mean the root.
-func splitPath(name string) ([]string, error) {
+// splitPath is the clean path of an entry, false where it leads out of the root; no parts mean the root.
+func splitPath(name string) ([]string, bool) {
 	var parts []string
 	for p := range strings.SplitSeq(name, "/") {
 		switch p {
 		case "", ".":
 		case "..":
-			return nil, fmt.Errorf("path %.200q leads out of its directory", name)
+			if len(parts) == 0 {
+				return nil, false
+			}
+			parts = parts[:len(parts)-1]
 		default:
 			parts = append(parts, p)
 		}
 	}
-	return parts, nil
+	return parts, true
 }
 
-// writeTo writes the index that follows size bytes of tar: inodes, directory entries, targets of long links, names, and
-// zeros up to the superblock, which is the last sector of a block of its own. Everything is little-endian and ordered as
-// the tree is walked: breadth first, names in byte order.
+// writeTo writes the index that follows size bytes of tar: inodes, directory entries, names, and zeros up to the
+// superblock, which is the last sector of a block of its own. Everything is little-endian and ordered as the tree is
+// walked: breadth first, names in byte order.
 func (x *tarIndex) writeTo(w io.Writer, size int64) error {
-	nodes := x.number()
+	nodes, err := x.number()
+	if err != nil {
+		return err
+	}
 	offset := uint64(size) + inodeSize*uint64(len(nodes))
 	for _, n := range nodes {
 		if n.mode&typeMask == typeDir {
@@ -232,43 +254,38 @@ func (x *tarIndex) writeTo(w io.Writer, size int64) error {
 			offset += n.size
 		}
 	}
-	for _, n := range nodes {
-		if n.target != "" {
-			n.offset = offset
-			offset += n.size
-		}
-	}
 	var buf []byte
 	for _, n := range nodes {
 		buf = n.appendInode(buf)
 	}
-	nameOffset := offset
 	var names bytes.Buffer
 	for _, n := range nodes {
+		if n.mode&typeMask != typeDir {
+			continue
+		}
 		for _, name := range slices.Sorted(maps.Keys(n.children)) {
 			buf = binary.LittleEndian.AppendUint64(buf, n.children[name].ino)
-			buf = binary.LittleEndian.AppendUint64(buf, nameOffset+uint64(names.Len()))
+			buf = binary.LittleEndian.AppendUint64(buf, offset+uint64(names.Len()))
 			buf = binary.LittleEndian.AppendUint64(buf, uint64(len(name)))
 			buf = binary.LittleEndian.AppendUint64(buf, uint64(n.children[name].mode>>typeShift))
 			names.WriteString(name)
 		}
 	}
-	for _, n := range nodes {
-		buf = append(buf, n.target...)
-	}
 	buf = append(buf, names.Bytes()...)
 
-	end := (size + int64(len(buf)) + BlockSize - 1) / BlockSize * BlockSize
+	// The end that is rounded up counts the names once more.
+	end := (size + int64(len(buf)+names.Len()) + BlockSize - 1) / BlockSize * BlockSize
 	buf = append(buf, make([]byte, end+BlockSize-sectorSize-size-int64(len(buf)))...)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(size))
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(nodes)))
 	buf = append(buf, make([]byte, sectorSize-16)...)
-	_, err := w.Write(buf)
+	_, err = w.Write(buf)
 	return err
 }
 
-// number gives inode numbers in the order of the walk and returns the nodes in that order.
-func (x *tarIndex) number() []*node {
+// number gives inode numbers in the order of the walk and returns the nodes in that order. What lies in something that is
+// no directory has an inode and no name.
+func (x *tarIndex) number() ([]*node, error) {
 	var nodes []*node
 	reach := func(n *node) {
 		if n.ino == 0 {
@@ -278,11 +295,19 @@ func (x *tarIndex) number() []*node {
 	}
 	reach(x.root)
 	for next := 0; next < len(nodes); next++ {
-		for _, name := range slices.Sorted(maps.Keys(nodes[next].children)) {
-			reach(nodes[next].children[name])
+		n := nodes[next]
+		names := slices.Sorted(maps.Keys(n.children))
+		if n.linked && len(names) > 0 {
+			return nil, fmt.Errorf("tar: a file with two names has %.200q in it", names[0])
+		}
+		if n.mode&typeMask != typeDir && len(names) > 0 {
+			x.leave(fmt.Sprintf("%d names such as %.200q: what they are in has no entry of its own as a directory, and they are lost with it", len(names), names[0]))
+		}
+		for _, name := range names {
+			reach(n.children[name])
 		}
 	}
-	return nodes
+	return nodes, nil
 }
 
 func (n *node) appendInode(b []byte) []byte {
@@ -302,21 +327,26 @@ func (n *node) appendInode(b []byte) []byte {
 // rawHeader is the 512-byte header of an entry, whose extensions archive/tar has merged into tar.Header.
 type rawHeader [sectorSize]byte
 
-// number reads a numeric field: octal digits, or base 256 when the first bit is set. An empty field is 0.
-func (r rawHeader) number(at, length int) (uint64, error) {
+// typeflag is the type of the entry as it is written. A name that ends in a slash makes no directory of a file.
+func (r rawHeader) typeflag() byte { return r[156] }
+
+// hasDevices reports whether the header is of a kind that has device numbers.
+func (r rawHeader) hasDevices() bool { return string(r[257:262]) == "ustar" }
+
+// number reads a numeric field: octal digits up to a zero byte, or base 256 when the first bit is set. It returns false
+// for what is no number, which an empty field is not either.
+func (r rawHeader) number(at, length int) (uint64, bool) {
 	field := r[at : at+length]
 	if field[0]&0x80 != 0 {
-		return binary.BigEndian.Uint64(field[length-8:]) &^ (1 << 63), nil
+		n := binary.BigEndian.Uint64(field[length-8:])
+		if length == 8 {
+			n &^= 1 << 63
+		}
+		return n, true
 	}
-	digits := strings.Trim(string(field), " \x00")
-	if digits == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseUint(digits, 8, 64)
-	if err != nil {
-		return 0, fmt.Errorf("numeric field at %d: %w", at, err)
-	}
-	return n, nil
+	digits, _, _ := bytes.Cut(field, []byte{0})
+	n, err := strconv.ParseUint(strings.TrimSpace(string(digits)), 8, 64)
+	return n, err == nil
 }
 
 func (r rawHeader) linkname() string {

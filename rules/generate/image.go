@@ -51,6 +51,8 @@ type Identity struct {
 type Layer struct {
 	ChainID  string // OCI chain id of this layer and those below, "sha256:…"
 	RootHash string // dm-verity, lower-case hex
+	LeftOut  int    // entries that the guest's file system cannot show
+	Left     string // what the first of them is, in words
 }
 
 // Reference returns the name by which containerd knows the image and the guest

@@ -38,6 +38,12 @@ func (b *builder) image(ctx context.Context, c placed, image Image, out *policyd
 	if err != nil {
 		return err
 	}
+	for i, layer := range layers {
+		if layer.LeftOut > 0 {
+			b.warn(c.field+".image", fmt.Sprintf("has a layer (%d) of which the guest will not see %d entries, as tardev leaves them out; the first is %s",
+				i, layer.LeftOut, layer.Left))
+		}
+	}
 	layerStorages(layers, out)
 	return nil
 }

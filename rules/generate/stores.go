@@ -58,21 +58,29 @@ func (s *storedImage) Layers(ctx context.Context) ([]Layer, error) {
 	chain := s.image.ChainIDs()
 	layers := make([]Layer, len(chain))
 	for i := range s.image.Layers {
-		root, err := layerRoot(ctx, &s.image.Layers[i])
+		layer, err := rootOf(ctx, &s.image.Layers[i])
 		if err != nil {
 			return nil, fmt.Errorf("layer %d of %s: %w", i, s.image.Reference, err)
 		}
-		layers[i] = Layer{ChainID: string(chain[i]), RootHash: root}
+		layer.ChainID = string(chain[i])
+		layers[i] = layer
 	}
 	return layers, nil
 }
 
-func layerRoot(ctx context.Context, layer *images.Layer) (string, error) {
+func rootOf(ctx context.Context, layer *images.Layer) (Layer, error) {
 	tar, err := layer.Open(ctx)
 	if err != nil {
-		return "", err
+		return Layer{}, err
 	}
 	defer tar.Close()
-	root, err := verity.LayerRoot(tar, verity.Options{})
-	return root.String(), err
+	var out Layer
+	root, err := verity.LayerRoot(tar, verity.Options{Left: func(about string) {
+		out.LeftOut++
+		if out.Left == "" {
+			out.Left = about
+		}
+	}})
+	out.RootHash = root.String()
+	return out, err
 }
