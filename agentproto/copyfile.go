@@ -24,17 +24,32 @@ const (
 	fileUnknown   = "Unknown"
 )
 
-// fileType names the kind of file that st_mode bits tell.
+// fileType names the kind of file that the agent makes for st_mode bits. It tests bits, not the whole type, and directories
+// come first: for it a socket (0o140000) is a directory, and 0o130000 a link. What is neither it writes as a file.
 func fileType(mode uint32) string {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return fileRegular
-	case unix.S_IFDIR:
+	switch {
+	case mode&unix.S_IFDIR == unix.S_IFDIR:
 		return fileDirectory
-	case unix.S_IFLNK:
+	case mode&unix.S_IFLNK == unix.S_IFLNK:
 		return fileSymlink
+	case mode&unix.S_IFREG == unix.S_IFREG:
+		return fileRegular
 	default:
 		return fileUnknown
+	}
+}
+
+// ErrFileMode says that the file_mode of a CopyFileRequest is of no type that can be copied, or of several.
+var ErrFileMode = errors.New("file_mode is not that of a file, a directory or a symbolic link")
+
+// CheckFileMode refuses, with ErrFileMode, the type bits that do not name one of the three types that a host copies. A mode
+// without any passes: it is judged as Unknown.
+func CheckFileMode(mode uint32) error {
+	switch mode & unix.S_IFMT {
+	case 0, unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK:
+		return nil
+	default:
+		return fmt.Errorf("%w: %#o", ErrFileMode, mode&unix.S_IFMT)
 	}
 }
 

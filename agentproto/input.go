@@ -22,9 +22,9 @@ import (
 //
 // A CopyFileRequest is judged as {path, file_type, symlink_target, file_size,
 // file_mode, dir_mode, uid, gid, offset}: file_type is "Regular", "Directory",
-// "Symlink" or "Unknown" after the S_IFMT bits of file_mode, symlink_target is
-// the data of a symbolic link and null otherwise. A target that is no UTF-8 is
-// [ErrSymlinkTarget].
+// "Symlink" or "Unknown" as the agent reads file_mode (see [CheckFileMode] for
+// the modes that mean several), symlink_target is the data of a symbolic link
+// and null otherwise. A target that is no UTF-8 is [ErrSymlinkTarget].
 func Input(m proto.Message, omit ...[]string) (ast.Value, error) {
 	if file, ok := m.(*agentpb.CopyFileRequest); ok {
 		return copyFileInput(file)

@@ -144,7 +144,9 @@ func TestCopyFileIsJudgedWithoutItsContents(t *testing.T) {
 		"symbolic link":           {mode: 0o120777, data: "../a", wantType: "Symlink", wantTarget: "../a"},
 		"empty symbolic link":     {mode: 0o120777, wantType: "Symlink", wantTarget: ""},
 		"character device":        {mode: 0o020600, wantType: "Unknown"},
-		"socket":                  {mode: 0o140600, wantType: "Unknown"},
+		"socket":                  {mode: 0o140600, wantType: "Directory"},
+		"block device":            {mode: 0o060600, wantType: "Directory"},
+		"more bits than a link":   {mode: 0o130777, data: "../a", wantType: "Symlink", wantTarget: "../a"},
 		"mode without a type":     {mode: 0o644, wantType: "Unknown"},
 		"target that is no UTF-8": {mode: 0o120777, data: "a\xff", wantErr: ErrSymlinkTarget},
 	}

@@ -204,6 +204,17 @@ func (c *Chain) Observe(ctx context.Context, r engine.Request) (*engine.Verdict,
 	return v, err
 }
 
+// Started reports whether containers may be running: a policy has been set, the default one has let something pass, or nobody
+// knows what ran before a restart. While a guest is closed for another reason nothing is taken to run.
+func (c *Chain) Started() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.denied != nil {
+		return c.denied.Code == CodeStateLost
+	}
+	return c.isSet || c.ran
+}
+
 // State is the active policy's state.
 func (c *Chain) State() engine.State { return c.cfg.Engine.State() }
 

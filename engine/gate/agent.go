@@ -53,7 +53,7 @@ func (a *agentConn) call(ctx context.Context, m agentproto.Method, req, resp pro
 		return err
 	}
 	defer done()
-	err = client.Call(ctx, m.Service, m.Name, encoded, resp)
+	err = client.Call(ttrpc.WithMetadata(ctx, nil), m.Service, m.Name, encoded, resp) // the client's metadata was not judged
 	if err == nil || isAnswer(err) || ctx.Err() != nil {
 		return err
 	}

@@ -43,6 +43,12 @@ func (c *call) redacted(ctx context.Context) (proto.Message, error) {
 // possible. The journal is ahead of memory at each step, and says "both" while the agent is at work.
 func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Message, error) {
 	defer v.Discard() // without effect once the outcome is known
+	if c.isFile() {
+		if err := c.gate.copying.take(ctx); err != nil {
+			return nil, answer(ctx, err)
+		}
+		defer c.gate.copying.end()
+	}
 	before, id := c.gate.policies.State(), c.createdContainer()
 	if err := c.journal(v.InDoubt(), id, ""); err != nil {
 		return nil, denial(c.method, "the restart journal cannot be written")
@@ -63,6 +69,44 @@ func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Messag
 	}
 	return nil, answer(ctx, err)
 }
+
+// isFile reports whether the request writes a file into the guest.
+func (c *call) isFile() bool {
+	_, ok := c.request.(*agentpb.CopyFileRequest)
+	return ok
+}
+
+// forwardFile sends a CopyFile when no other is with the agent, and waits for the answer whatever the client does. The agent
+// assembles a file under its name without the extension, which files of different names can share: of two at once it makes a
+// file that was never judged.
+func (c *call) forwardFile(ctx context.Context) (proto.Message, error) {
+	if err := c.gate.copying.take(ctx); err != nil {
+		return nil, answer(ctx, err)
+	}
+	defer c.gate.copying.end()
+	resp := &opaque{}
+	if err := c.gate.stateful.call(context.WithoutCancel(ctx), c.method, c.request, resp); err != nil {
+		return nil, answer(ctx, err)
+	}
+	return resp, nil
+}
+
+// turn is taken by one at a time.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take waits for the turn, or for ctx's end.
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) end() { <-t }
 
 // journal records the policy's state, the container that is being created, and the container id that is burnt.
 func (c *call) journal(state engine.State, pending, burnt string) error {

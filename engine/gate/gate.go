@@ -35,6 +35,8 @@ type Policies interface {
 	Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Observe gives the active policy the agent's answer to a request it allowed.
 	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
+	// Started reports whether anything may run in the guest: before that nothing but health reaches the agent.
+	Started() bool
 	// State is the active policy's state.
 	State() engine.State
 	// SetPolicy makes text the active policy. An error with a gRPC status is passed on as it is.
@@ -65,7 +67,8 @@ type Gate struct {
 
 	quiet    *rate.Limiter // what a host can cause to be logged; the decision log has it all
 	tickets  *tickets
-	stateful agentConn // for requests that change the policy's state; never closed with a client
+	stateful agentConn // for requests that change the policy's state, and files; never closed with a client
+	copying  turn      // one CopyFile at a time is with the agent
 
 	draining chan struct{} // closed by Shutdown
 	drain    sync.Once
@@ -95,6 +98,7 @@ func New(c Config) *Gate {
 		quiet:     rate.NewLimiter(10, 100),
 		tickets:   newTickets(c.Limits),
 		stateful:  agentConn{dial: c.Agent},
+		copying:   newTurn(),
 		draining:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},

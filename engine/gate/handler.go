@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -104,6 +105,8 @@ func (c *call) serve(ctx context.Context) (any, error) {
 		return c.redacted(ctx)
 	case v.Holds():
 		return c.forwardHeld(ctx, v)
+	case c.isFile():
+		return c.forwardFile(ctx)
 	default:
 		return c.forward(ctx, v)
 	}
@@ -141,7 +144,7 @@ func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
 // denied ends a request that may not run.
 func (c *call) denied(reason string) (*engine.Verdict, error) {
 	c.record(false, reason)
-	if _, ok := c.request.(*agentpb.ReadStreamRequest); ok {
+	if _, ok := c.request.(*agentpb.ReadStreamRequest); ok && c.gate.policies.Started() {
 		return nil, nil
 	}
 	if c.gate.quiet.Allow() {
@@ -175,12 +178,27 @@ func (c *call) input(p *engine.Policy) (ast.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	if file, ok := c.request.(*agentpb.CopyFileRequest); ok && p.Names(entry, "data_sha256") {
-		sum := sha256.Sum256(file.GetData())
-		digest := ast.NewObject(ast.Item(ast.StringTerm("data_sha256"), ast.StringTerm(hex.EncodeToString(sum[:]))))
-		input, _ = input.(ast.Object).Merge(digest)
+	if file, ok := c.request.(*agentpb.CopyFileRequest); ok {
+		return contents(input, file.GetData(), func(name string) bool { return p.Names(entry, name) }), nil
 	}
 	return input, nil
+}
+
+// contents adds what rules may ask of a file's data: its digest and its length, each to the policy that names it.
+func contents(input ast.Value, data []byte, named func(string) bool) ast.Value {
+	var items [][2]*ast.Term
+	if named("data_sha256") {
+		sum := sha256.Sum256(data)
+		items = append(items, ast.Item(ast.StringTerm("data_sha256"), ast.StringTerm(hex.EncodeToString(sum[:]))))
+	}
+	if named("data_size") {
+		items = append(items, ast.Item(ast.StringTerm("data_size"), ast.NewTerm(ast.Number(strconv.Itoa(len(data))))))
+	}
+	if items == nil {
+		return input
+	}
+	merged, _ := input.(ast.Object).Merge(ast.NewObject(items...))
+	return merged
 }
 
 func (c *call) burnt(id string) bool {
@@ -207,6 +225,9 @@ func inputJSON(request proto.Message) (json.RawMessage, error) {
 	input, err := agentproto.Input(request)
 	if err != nil {
 		return nil, err
+	}
+	if file, ok := request.(*agentpb.CopyFileRequest); ok {
+		input = contents(input, file.GetData(), func(string) bool { return true }) // to be replayed by rules that name them
 	}
 	plain, err := ast.JSON(input)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 
+	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
 )
 
@@ -109,6 +110,9 @@ const (
 )
 
 func (p protected) file(r *agentpb.CopyFileRequest) error {
+	if err := agentproto.CheckFileMode(r.GetFileMode()); err != nil {
+		return err
+	}
 	if err := p.path("path", r.GetPath()); err != nil {
 		return err
 	}

@@ -1,0 +1,142 @@
+package gate_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"portcullis/agentproto/agentpb"
+)
+
+const shared = "/run/kata-containers/shared/containers/"
+
+func TestRulesThatAskGetTheLengthOfAFile(t *testing.T) {
+	policy := strings.Replace(allowAll, "default CopyFileRequest := true",
+		`CopyFileRequest if { input.data_size == input.file_size; not input.data_sha256 }
+CopyFileRequest if { input.data_size == 3; input.data_sha256 == crypto.sha256("abc") }`, 1)
+	c := newRig(t, rigOptions{policy: policy}).client()
+	file := func(size int64, data string) *agentpb.CopyFileRequest {
+		return &agentpb.CopyFileRequest{Path: shared + "a", FileMode: 0o100644, FileSize: size, Data: []byte(data)}
+	}
+	c.must("CopyFile", file(3, "abc"))
+	c.fails(codes.PermissionDenied, "CopyFile", file(5, "hello")) // a policy that names the digest has it
+	c.fails(codes.PermissionDenied, "CopyFile", file(4, "ab"))
+}
+
+// What is no plain file for everybody is judged as one thing and made another by the agent.
+func TestFileModesOfSeveralTypesAreRefused(t *testing.T) {
+	r := newRig(t, rigOptions{policy: allowAll})
+	c := r.client()
+	for _, mode := range []uint32{0o130777, 0o060000, 0o140000, 0o160644, 0o170000, 0o150777, 0o110644, 0o020666, 0o010644, 0o030000, 0o050755, 0o070000} {
+		msg := c.fails(codes.PermissionDenied, "CopyFile", &agentpb.CopyFileRequest{Path: shared + "a", FileMode: mode})
+		if !strings.Contains(msg, "file_mode is not that of") {
+			t.Errorf("mode %o: %s", mode, msg)
+		}
+	}
+	for _, mode := range []uint32{0o100644, 0o104755, 0o040755} {
+		c.must("CopyFile", &agentpb.CopyFileRequest{Path: shared + "b" + fmt.Sprint(mode), FileMode: mode})
+	}
+	if n := r.agent.Calls("CopyFile"); n != 3 {
+		t.Errorf("the agent was called %d times", n)
+	}
+}
+
+// Files of different names share a temporary one in the agent, on whatever connection they come.
+func TestOneFileAtATimeIsWithTheAgent(t *testing.T) {
+	for name, policy := range map[string]string{
+		"without ops": allowAll,
+		"with ops": strings.Replace(allowAll, "default CopyFileRequest := true",
+			`CopyFileRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/last", "value": input.path}]} if input.offset == 7
+CopyFileRequest := true if input.offset == 0`, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rigOptions{policy: policy})
+			release := r.agent.Block("CopyFile")
+			gone, cancel := context.WithCancel(context.Background())
+			var all sync.WaitGroup
+			for i, file := range []string{"tls.crt", "tls.key"} {
+				c := r.client()
+				ctx := context.Background()
+				if i == 0 {
+					ctx = gone
+				}
+				all.Go(func() {
+					_, err := c.do(ctx, "CopyFile", &agentpb.CopyFileRequest{Path: shared + file, FileMode: 0o100644, Offset: int64(7 * i)})
+					if err != nil && i > 0 {
+						t.Error(err)
+					}
+				})
+				if i == 0 {
+					await(t, r, "CopyFile", 1)
+				}
+			}
+			cancel() // the agent is still at work for the client that has gone
+			time.Sleep(100 * time.Millisecond)
+			if n := r.agent.Calls("CopyFile"); n != 1 {
+				t.Errorf("%d files were with the agent at once", n)
+			}
+			release()
+			all.Wait()
+			if n := r.agent.Calls("CopyFile"); n != 2 {
+				t.Errorf("the agent was called %d times", n)
+			}
+		})
+	}
+}
+
+func TestBeforeAnythingRunsNoOutputIsReadFromTheAgent(t *testing.T) {
+	r := newRig(t, rigOptions{policy: "package agent_policy\n\ndefault SetPolicyRequest := true\n"})
+	c := r.client()
+	read := &agentpb.ReadStreamRequest{ContainerId: "app", Len: 10}
+	for _, method := range []string{"ReadStdout", "ReadStderr"} {
+		c.fails(codes.PermissionDenied, method, read)
+		if n := r.agent.Calls(method); n != 0 {
+			t.Errorf("%s reached the agent", method)
+		}
+	}
+	c.must("SetPolicy", &agentpb.SetPolicyRequest{Policy: "package agent_policy\n\ndefault ReadStreamRequest := false\n"})
+	_, _ = c.do(context.Background(), "ReadStdout", read)
+	if n := r.agent.Calls("ReadStdout"); n != 1 {
+		t.Errorf("a policy's denial of output reached the agent %d times, want once", n)
+	}
+}
+
+// Nobody judges a call's metadata, so it ends at the gate.
+func TestMetadataOfTheClientEndsAtTheGate(t *testing.T) {
+	r := newRig(t, rigOptions{policy: allowAll, noAgent: true})
+	got := make(chan ttrpc.MD, 1)
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.RegisterService("grpc.AgentService", &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+		"DestroySandbox": func(ctx context.Context, unmarshal func(any) error) (any, error) {
+			md, _ := ttrpc.GetMetadata(ctx)
+			got <- md
+			return &emptypb.Empty{}, unmarshal(&agentpb.DestroySandboxRequest{})
+		},
+	}})
+	l, err := net.Listen("unix", filepath.Join(r.dir, "agent.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.Serve(context.Background(), l) //nolint:errcheck // ends with Close
+	t.Cleanup(func() { server.Close() })
+	ctx := ttrpc.WithMetadata(context.Background(), ttrpc.MD{"traceparent": {"00-1"}, "other": {"a", "b"}})
+	if _, err := r.client().do(ctx, "DestroySandbox", &agentpb.DestroySandboxRequest{}); err != nil {
+		t.Fatal(status.Convert(err).Message())
+	}
+	if md := <-got; len(md) > 0 {
+		t.Errorf("the agent got %v", md)
+	}
+}
