@@ -49,22 +49,21 @@ func (e *UnknownFieldError) under(name protoreflect.Name, suffix string) *Unknow
 // A large bytes field of the request itself shares the memory of wire, which
 // must not change any more: megabytes are not copied to be judged.
 func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
-	name := mt.Descriptor().FullName()
 	p, err := planOf(mt.Descriptor())
 	if err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	unknown, err := p.scan(wire)
 	if err != nil {
-		return nil, fmt.Errorf("decode %s: %w", name, err)
+		return nil, fmt.Errorf("decode %s: %w", p.name, err)
 	}
 	if unknown != nil {
-		return nil, fmt.Errorf("decode %s: %w", name, unknown)
+		return nil, fmt.Errorf("decode %s: %w", p.name, unknown)
 	}
 	m := mt.New()
 	rest, large := cutLarge(m.Descriptor(), wire)
 	if err := proto.Unmarshal(rest, m.Interface()); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", name, err)
+		return nil, fmt.Errorf("decode %s: %w", p.name, err)
 	}
 	if large.field != nil {
 		m.Set(large.field, protoreflect.ValueOfBytes(large.value))
@@ -148,7 +147,7 @@ func (p *plan) scan(wire []byte) (*UnknownFieldError, error) {
 		wire = wire[n:]
 		f := p.known(number, wireType)
 		if f == nil {
-			return &UnknownFieldError{Message: string(p.name), Number: number}, nil
+			return &UnknownFieldError{Message: p.name, Number: number}, nil
 		}
 		inner := f.message
 		if f.entry != nil {
@@ -211,7 +210,7 @@ func (f *field) suffix(i int) string {
 func (p *plan) unknown(m protoreflect.Message) *UnknownFieldError {
 	if raw := m.GetUnknown(); len(raw) > 0 {
 		number, _, _ := protowire.ConsumeTag(raw)
-		return &UnknownFieldError{Message: string(p.name), Number: number}
+		return &UnknownFieldError{Message: p.name, Number: number}
 	}
 	for _, f := range p.nested {
 		if !m.Has(f.desc) {

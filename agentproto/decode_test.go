@@ -169,7 +169,7 @@ func TestMethodTable(t *testing.T) {
 		if !ok || found != m {
 			t.Errorf("Lookup(%s, %s) = %v, %v", m.Service, m.Name, found, ok)
 		}
-		for _, name := range []string{m.EntryPoint(), string(m.Request.Descriptor().FullName())} {
+		for _, name := range []string{m.EntryPoint(), WireName(m.Request.Descriptor())} {
 			if mt, ok := MessageByName(name); !ok || mt != m.Request {
 				t.Errorf("MessageByName(%s) = %v, %v", name, mt, ok)
 			}

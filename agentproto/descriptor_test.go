@@ -79,9 +79,9 @@ func (t *table) addFile(file protoreflect.FileDescriptor) {
 		methods := service.Methods()
 		for j := range methods.Len() {
 			m := methods.Get(j)
-			name := string(service.FullName())
+			name := WireName(service)
 			t.Services[name] = append(t.Services[name], tableMethod{
-				string(m.Name()), string(m.Input().FullName()), string(m.Output().FullName()),
+				string(m.Name()), WireName(m.Input()), WireName(m.Output()),
 			})
 		}
 	}
@@ -99,7 +99,7 @@ func (t *table) addEnums(enums protoreflect.EnumDescriptors) {
 		for j := range list.Len() {
 			values[string(list.Get(j).Name())] = int32(list.Get(j).Number())
 		}
-		t.Enums[string(enums.Get(i).FullName())] = values
+		t.Enums[WireName(enums.Get(i))] = values
 	}
 }
 
@@ -111,7 +111,7 @@ func (t *table) addMessage(message protoreflect.MessageDescriptor) {
 		f := fields.Get(i)
 		list = append(list, tableField{int32(f.Number()), string(f.Name()), typeText(f)})
 	}
-	t.Messages[string(message.FullName())] = list
+	t.Messages[WireName(message)] = list
 }
 
 // typeText writes a field's type as the table has it.
@@ -121,9 +121,9 @@ func typeText(f protoreflect.FieldDescriptor) string {
 	case f.IsMap():
 		return "map<" + typeText(f.MapKey()) + ", " + typeText(f.MapValue()) + ">"
 	case f.Message() != nil:
-		text = string(f.Message().FullName())
+		text = WireName(f.Message())
 	case f.Enum() != nil:
-		text = string(f.Enum().FullName())
+		text = WireName(f.Enum())
 	}
 	switch oneof := f.ContainingOneof(); {
 	case f.IsList():

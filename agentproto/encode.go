@@ -20,7 +20,7 @@ func Encode(m proto.Message) ([]byte, error) {
 	}
 	wire, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", desc.FullName(), err)
+		return nil, fmt.Errorf("encode %s: %w", p.name, err)
 	}
 	p.sortOneofs(wire)
 	return wire, nil

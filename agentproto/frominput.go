@@ -55,7 +55,7 @@ func fromInput(mt protoreflect.MessageType, input []byte) (proto.Message, error)
 	if !ok {
 		return nil, mismatch("object", tree)
 	}
-	dropTag(object, p.name.Name())
+	dropTag(object, mt.Descriptor().Name())
 	if mt == copyFileType {
 		if object, err = unjudgeCopyFile(object); err != nil {
 			return nil, err
@@ -129,7 +129,7 @@ func mismatch(want string, got any) error {
 
 // formerName gives the present name of a key that older agents wrote. Its field
 // has the same number and meaning.
-func formerName(message protoreflect.FullName, key string) string {
+func formerName(message, key string) string {
 	switch {
 	case message == "types.Interface" && key == "pciPath":
 		return "devicePath"

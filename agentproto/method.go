@@ -12,7 +12,7 @@ import (
 
 // Method is one method of the agent's API.
 type Method struct {
-	Service  string // full name, such as "grpc.AgentService"
+	Service  string // full name on the wire, such as "grpc.AgentService"
 	Name     string // such as "CreateContainer"
 	Request  protoreflect.MessageType
 	Response protoreflect.MessageType
@@ -39,8 +39,8 @@ func Lookup(service, name string) (Method, bool) {
 	return schema.methods[i], true
 }
 
-// MessageByName finds a message type of the API by its full name
-// ("grpc.CreateContainerRequest") or its short one ("CreateContainerRequest").
+// MessageByName finds a message type of the API by its full name on
+// the wire ("grpc.CreateContainerRequest") or its short one ("CreateContainerRequest").
 func MessageByName(name string) (protoreflect.MessageType, bool) {
 	mt, ok := schema.messages[name]
 	return mt, ok
@@ -86,7 +86,7 @@ func (a *api) addMessages(file protoreflect.FileDescriptor) {
 	for i := range messages.Len() {
 		desc := messages.Get(i)
 		mt := mustMessageType(desc)
-		a.messages[string(desc.FullName())] = mt
+		a.messages[WireName(desc)] = mt
 		a.messages[string(desc.Name())] = mt
 		a.plan(desc)
 	}
@@ -96,7 +96,7 @@ func (a *api) addService(service protoreflect.ServiceDescriptor) {
 	methods := service.Methods()
 	for i := range methods.Len() {
 		method := methods.Get(i)
-		key := methodKey{string(service.FullName()), string(method.Name())}
+		key := methodKey{WireName(service), string(method.Name())}
 		a.methodIndex[key] = len(a.methods)
 		a.methods = append(a.methods, Method{
 			Service:  key.service,

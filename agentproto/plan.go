@@ -11,7 +11,7 @@ import (
 
 // plan is a message descriptor in the form that walking a message needs.
 type plan struct {
-	name        protoreflect.FullName
+	name        string            // as the wire has it
 	fields      []*field          // in the order of the descriptor
 	byNumber    []*field          // indexed by field number; nil is unknown
 	byKey       map[string]*field // by the key of the input; for a oneof, its last member
@@ -45,7 +45,7 @@ func (a *api) plan(desc protoreflect.MessageDescriptor) *plan {
 	if p, ok := a.plans[desc]; ok {
 		return p
 	}
-	p := &plan{name: desc.FullName(), byKey: make(map[string]*field)}
+	p := &plan{name: WireName(desc), byKey: make(map[string]*field)}
 	a.plans[desc] = p
 	fields := desc.Fields()
 	for i := range fields.Len() {

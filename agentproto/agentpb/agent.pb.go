@@ -29,200 +29,200 @@ var File_agentproto_agentpb_agent_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1eagentproto/agentpb/agent.proto\x12\x04grpc\x1a\"agentproto/agentpb/container.proto\x1a\x1fagentproto/agentpb/memory.proto\x1a agentproto/agentpb/network.proto\x1a agentproto/agentpb/sandbox.proto\x1a\x1eagentproto/agentpb/stats.proto\x1a agentproto/agentpb/storage.proto\x1a\x1fagentproto/agentpb/stream.proto\x1a\x1eagentproto/agentpb/types.proto\x1a\x1bgoogle/protobuf/empty.proto2\xea\x16\n" +
-	"\fAgentService\x12G\n" +
-	"\x0fCreateContainer\x12\x1c.grpc.CreateContainerRequest\x1a\x16.google.protobuf.Empty\x12E\n" +
-	"\x0eStartContainer\x12\x1b.grpc.StartContainerRequest\x1a\x16.google.protobuf.Empty\x12G\n" +
-	"\x0fRemoveContainer\x12\x1c.grpc.RemoveContainerRequest\x1a\x16.google.protobuf.Empty\x12?\n" +
-	"\vExecProcess\x12\x18.grpc.ExecProcessRequest\x1a\x16.google.protobuf.Empty\x12C\n" +
-	"\rSignalProcess\x12\x1a.grpc.SignalProcessRequest\x1a\x16.google.protobuf.Empty\x12B\n" +
-	"\vWaitProcess\x12\x18.grpc.WaitProcessRequest\x1a\x19.grpc.WaitProcessResponse\x12G\n" +
-	"\x0fUpdateContainer\x12\x1c.grpc.UpdateContainerRequest\x1a\x16.google.protobuf.Empty\x12E\n" +
-	"\x0ePauseContainer\x12\x1b.grpc.PauseContainerRequest\x1a\x16.google.protobuf.Empty\x12G\n" +
-	"\x0fResumeContainer\x12\x1c.grpc.ResumeContainerRequest\x1a\x16.google.protobuf.Empty\x12K\n" +
-	"\x0eStatsContainer\x12\x1b.grpc.StatsContainerRequest\x1a\x1c.grpc.StatsContainerResponse\x12A\n" +
+	"\x1eagentproto/agentpb/agent.proto\x12\x10portcullis.agent\x1a\"agentproto/agentpb/container.proto\x1a\x1fagentproto/agentpb/memory.proto\x1a agentproto/agentpb/network.proto\x1a agentproto/agentpb/sandbox.proto\x1a\x1eagentproto/agentpb/stats.proto\x1a agentproto/agentpb/storage.proto\x1a\x1fagentproto/agentpb/stream.proto\x1a\x1eagentproto/agentpb/types.proto\x1a\x1bgoogle/protobuf/empty.proto2\xa7\x1c\n" +
+	"\fAgentService\x12S\n" +
+	"\x0fCreateContainer\x12(.portcullis.agent.CreateContainerRequest\x1a\x16.google.protobuf.Empty\x12Q\n" +
+	"\x0eStartContainer\x12'.portcullis.agent.StartContainerRequest\x1a\x16.google.protobuf.Empty\x12S\n" +
+	"\x0fRemoveContainer\x12(.portcullis.agent.RemoveContainerRequest\x1a\x16.google.protobuf.Empty\x12K\n" +
+	"\vExecProcess\x12$.portcullis.agent.ExecProcessRequest\x1a\x16.google.protobuf.Empty\x12O\n" +
+	"\rSignalProcess\x12&.portcullis.agent.SignalProcessRequest\x1a\x16.google.protobuf.Empty\x12Z\n" +
+	"\vWaitProcess\x12$.portcullis.agent.WaitProcessRequest\x1a%.portcullis.agent.WaitProcessResponse\x12S\n" +
+	"\x0fUpdateContainer\x12(.portcullis.agent.UpdateContainerRequest\x1a\x16.google.protobuf.Empty\x12Q\n" +
+	"\x0ePauseContainer\x12'.portcullis.agent.PauseContainerRequest\x1a\x16.google.protobuf.Empty\x12S\n" +
+	"\x0fResumeContainer\x12(.portcullis.agent.ResumeContainerRequest\x1a\x16.google.protobuf.Empty\x12c\n" +
+	"\x0eStatsContainer\x12'.portcullis.agent.StatsContainerRequest\x1a(.portcullis.agent.StatsContainerResponse\x12Y\n" +
 	"\n" +
-	"WriteStdin\x12\x18.grpc.WriteStreamRequest\x1a\x19.grpc.WriteStreamResponse\x12?\n" +
+	"WriteStdin\x12$.portcullis.agent.WriteStreamRequest\x1a%.portcullis.agent.WriteStreamResponse\x12W\n" +
 	"\n" +
-	"ReadStdout\x12\x17.grpc.ReadStreamRequest\x1a\x18.grpc.ReadStreamResponse\x12?\n" +
+	"ReadStdout\x12#.portcullis.agent.ReadStreamRequest\x1a$.portcullis.agent.ReadStreamResponse\x12W\n" +
 	"\n" +
-	"ReadStderr\x12\x17.grpc.ReadStreamRequest\x1a\x18.grpc.ReadStreamResponse\x12=\n" +
+	"ReadStderr\x12#.portcullis.agent.ReadStreamRequest\x1a$.portcullis.agent.ReadStreamResponse\x12I\n" +
 	"\n" +
-	"CloseStdin\x12\x17.grpc.CloseStdinRequest\x1a\x16.google.protobuf.Empty\x12A\n" +
-	"\fTtyWinResize\x12\x19.grpc.TtyWinResizeRequest\x1a\x16.google.protobuf.Empty\x12A\n" +
-	"\x0fUpdateInterface\x12\x1c.grpc.UpdateInterfaceRequest\x1a\x10.types.Interface\x127\n" +
-	"\fUpdateRoutes\x12\x19.grpc.UpdateRoutesRequest\x1a\f.grpc.Routes\x12?\n" +
-	"\x0eListInterfaces\x12\x1b.grpc.ListInterfacesRequest\x1a\x10.grpc.Interfaces\x123\n" +
+	"CloseStdin\x12#.portcullis.agent.CloseStdinRequest\x1a\x16.google.protobuf.Empty\x12M\n" +
+	"\fTtyWinResize\x12%.portcullis.agent.TtyWinResizeRequest\x1a\x16.google.protobuf.Empty\x12^\n" +
+	"\x0fUpdateInterface\x12(.portcullis.agent.UpdateInterfaceRequest\x1a!.portcullis.agent.types.Interface\x12O\n" +
+	"\fUpdateRoutes\x12%.portcullis.agent.UpdateRoutesRequest\x1a\x18.portcullis.agent.Routes\x12W\n" +
+	"\x0eListInterfaces\x12'.portcullis.agent.ListInterfacesRequest\x1a\x1c.portcullis.agent.Interfaces\x12K\n" +
 	"\n" +
-	"ListRoutes\x12\x17.grpc.ListRoutesRequest\x1a\f.grpc.Routes\x12G\n" +
-	"\x0fAddARPNeighbors\x12\x1c.grpc.AddARPNeighborsRequest\x1a\x16.google.protobuf.Empty\x12B\n" +
-	"\vGetIPTables\x12\x18.grpc.GetIPTablesRequest\x1a\x19.grpc.GetIPTablesResponse\x12B\n" +
-	"\vSetIPTables\x12\x18.grpc.SetIPTablesRequest\x1a\x19.grpc.SetIPTablesResponse\x12S\n" +
-	"\x15UpdateEphemeralMounts\x12\".grpc.UpdateEphemeralMountsRequest\x1a\x16.google.protobuf.Empty\x12e\n" +
-	"\x1eRemoveStaleVirtiofsShareMounts\x12+.grpc.RemoveStaleVirtiofsShareMountsRequest\x1a\x16.google.protobuf.Empty\x12E\n" +
-	"\x0eGetVolumeStats\x12\x18.grpc.VolumeStatsRequest\x1a\x19.grpc.VolumeStatsResponse\x12A\n" +
-	"\fResizeVolume\x12\x19.grpc.ResizeVolumeRequest\x1a\x16.google.protobuf.Empty\x127\n" +
-	"\aAddSwap\x12\x14.grpc.AddSwapRequest\x1a\x16.google.protobuf.Empty\x12?\n" +
-	"\vAddSwapPath\x12\x18.grpc.AddSwapPathRequest\x1a\x16.google.protobuf.Empty\x12C\n" +
-	"\rCreateSandbox\x12\x1a.grpc.CreateSandboxRequest\x1a\x16.google.protobuf.Empty\x12E\n" +
-	"\x0eDestroySandbox\x12\x1b.grpc.DestroySandboxRequest\x1a\x16.google.protobuf.Empty\x12A\n" +
-	"\fOnlineCPUMem\x12\x19.grpc.OnlineCPUMemRequest\x1a\x16.google.protobuf.Empty\x12K\n" +
-	"\x11MemHotplugByProbe\x12\x1e.grpc.MemHotplugByProbeRequest\x1a\x16.google.protobuf.Empty\x12G\n" +
-	"\x0fReseedRandomDev\x12\x1c.grpc.ReseedRandomDevRequest\x1a\x16.google.protobuf.Empty\x12I\n" +
-	"\x10SetGuestDateTime\x12\x1d.grpc.SetGuestDateTimeRequest\x1a\x16.google.protobuf.Empty\x12H\n" +
-	"\x0fGetGuestDetails\x12\x19.grpc.GuestDetailsRequest\x1a\x1a.grpc.GuestDetailsResponse\x129\n" +
-	"\bCopyFile\x12\x15.grpc.CopyFileRequest\x1a\x16.google.protobuf.Empty\x127\n" +
-	"\vGetOOMEvent\x12\x18.grpc.GetOOMEventRequest\x1a\x0e.grpc.OOMEvent\x124\n" +
+	"ListRoutes\x12#.portcullis.agent.ListRoutesRequest\x1a\x18.portcullis.agent.Routes\x12S\n" +
+	"\x0fAddARPNeighbors\x12(.portcullis.agent.AddARPNeighborsRequest\x1a\x16.google.protobuf.Empty\x12Z\n" +
+	"\vGetIPTables\x12$.portcullis.agent.GetIPTablesRequest\x1a%.portcullis.agent.GetIPTablesResponse\x12Z\n" +
+	"\vSetIPTables\x12$.portcullis.agent.SetIPTablesRequest\x1a%.portcullis.agent.SetIPTablesResponse\x12_\n" +
+	"\x15UpdateEphemeralMounts\x12..portcullis.agent.UpdateEphemeralMountsRequest\x1a\x16.google.protobuf.Empty\x12q\n" +
+	"\x1eRemoveStaleVirtiofsShareMounts\x127.portcullis.agent.RemoveStaleVirtiofsShareMountsRequest\x1a\x16.google.protobuf.Empty\x12]\n" +
+	"\x0eGetVolumeStats\x12$.portcullis.agent.VolumeStatsRequest\x1a%.portcullis.agent.VolumeStatsResponse\x12M\n" +
+	"\fResizeVolume\x12%.portcullis.agent.ResizeVolumeRequest\x1a\x16.google.protobuf.Empty\x12C\n" +
+	"\aAddSwap\x12 .portcullis.agent.AddSwapRequest\x1a\x16.google.protobuf.Empty\x12K\n" +
+	"\vAddSwapPath\x12$.portcullis.agent.AddSwapPathRequest\x1a\x16.google.protobuf.Empty\x12O\n" +
+	"\rCreateSandbox\x12&.portcullis.agent.CreateSandboxRequest\x1a\x16.google.protobuf.Empty\x12Q\n" +
+	"\x0eDestroySandbox\x12'.portcullis.agent.DestroySandboxRequest\x1a\x16.google.protobuf.Empty\x12M\n" +
+	"\fOnlineCPUMem\x12%.portcullis.agent.OnlineCPUMemRequest\x1a\x16.google.protobuf.Empty\x12W\n" +
+	"\x11MemHotplugByProbe\x12*.portcullis.agent.MemHotplugByProbeRequest\x1a\x16.google.protobuf.Empty\x12S\n" +
+	"\x0fReseedRandomDev\x12(.portcullis.agent.ReseedRandomDevRequest\x1a\x16.google.protobuf.Empty\x12U\n" +
+	"\x10SetGuestDateTime\x12).portcullis.agent.SetGuestDateTimeRequest\x1a\x16.google.protobuf.Empty\x12`\n" +
+	"\x0fGetGuestDetails\x12%.portcullis.agent.GuestDetailsRequest\x1a&.portcullis.agent.GuestDetailsResponse\x12E\n" +
+	"\bCopyFile\x12!.portcullis.agent.CopyFileRequest\x1a\x16.google.protobuf.Empty\x12O\n" +
+	"\vGetOOMEvent\x12$.portcullis.agent.GetOOMEventRequest\x1a\x1a.portcullis.agent.OOMEvent\x12L\n" +
 	"\n" +
-	"GetMetrics\x12\x17.grpc.GetMetricsRequest\x1a\r.grpc.Metrics\x12T\n" +
-	"\x11GetDiagnosticData\x12\x1e.grpc.GetDiagnosticDataRequest\x1a\x1f.grpc.GetDiagnosticDataResponse\x12E\n" +
-	"\x10MemAgentMemcgSet\x12\x19.grpc.MemAgentMemcgConfig\x1a\x16.google.protobuf.Empty\x12I\n" +
-	"\x12MemAgentCompactSet\x12\x1b.grpc.MemAgentCompactConfig\x1a\x16.google.protobuf.Empty\x12;\n" +
-	"\tSetPolicy\x12\x16.grpc.SetPolicyRequest\x1a\x16.google.protobuf.EmptyB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"GetMetrics\x12#.portcullis.agent.GetMetricsRequest\x1a\x19.portcullis.agent.Metrics\x12l\n" +
+	"\x11GetDiagnosticData\x12*.portcullis.agent.GetDiagnosticDataRequest\x1a+.portcullis.agent.GetDiagnosticDataResponse\x12Q\n" +
+	"\x10MemAgentMemcgSet\x12%.portcullis.agent.MemAgentMemcgConfig\x1a\x16.google.protobuf.Empty\x12U\n" +
+	"\x12MemAgentCompactSet\x12'.portcullis.agent.MemAgentCompactConfig\x1a\x16.google.protobuf.Empty\x12G\n" +
+	"\tSetPolicy\x12\".portcullis.agent.SetPolicyRequest\x1a\x16.google.protobuf.EmptyB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
 
 var file_agentproto_agentpb_agent_proto_goTypes = []any{
-	(*CreateContainerRequest)(nil),                // 0: grpc.CreateContainerRequest
-	(*StartContainerRequest)(nil),                 // 1: grpc.StartContainerRequest
-	(*RemoveContainerRequest)(nil),                // 2: grpc.RemoveContainerRequest
-	(*ExecProcessRequest)(nil),                    // 3: grpc.ExecProcessRequest
-	(*SignalProcessRequest)(nil),                  // 4: grpc.SignalProcessRequest
-	(*WaitProcessRequest)(nil),                    // 5: grpc.WaitProcessRequest
-	(*UpdateContainerRequest)(nil),                // 6: grpc.UpdateContainerRequest
-	(*PauseContainerRequest)(nil),                 // 7: grpc.PauseContainerRequest
-	(*ResumeContainerRequest)(nil),                // 8: grpc.ResumeContainerRequest
-	(*StatsContainerRequest)(nil),                 // 9: grpc.StatsContainerRequest
-	(*WriteStreamRequest)(nil),                    // 10: grpc.WriteStreamRequest
-	(*ReadStreamRequest)(nil),                     // 11: grpc.ReadStreamRequest
-	(*CloseStdinRequest)(nil),                     // 12: grpc.CloseStdinRequest
-	(*TtyWinResizeRequest)(nil),                   // 13: grpc.TtyWinResizeRequest
-	(*UpdateInterfaceRequest)(nil),                // 14: grpc.UpdateInterfaceRequest
-	(*UpdateRoutesRequest)(nil),                   // 15: grpc.UpdateRoutesRequest
-	(*ListInterfacesRequest)(nil),                 // 16: grpc.ListInterfacesRequest
-	(*ListRoutesRequest)(nil),                     // 17: grpc.ListRoutesRequest
-	(*AddARPNeighborsRequest)(nil),                // 18: grpc.AddARPNeighborsRequest
-	(*GetIPTablesRequest)(nil),                    // 19: grpc.GetIPTablesRequest
-	(*SetIPTablesRequest)(nil),                    // 20: grpc.SetIPTablesRequest
-	(*UpdateEphemeralMountsRequest)(nil),          // 21: grpc.UpdateEphemeralMountsRequest
-	(*RemoveStaleVirtiofsShareMountsRequest)(nil), // 22: grpc.RemoveStaleVirtiofsShareMountsRequest
-	(*VolumeStatsRequest)(nil),                    // 23: grpc.VolumeStatsRequest
-	(*ResizeVolumeRequest)(nil),                   // 24: grpc.ResizeVolumeRequest
-	(*AddSwapRequest)(nil),                        // 25: grpc.AddSwapRequest
-	(*AddSwapPathRequest)(nil),                    // 26: grpc.AddSwapPathRequest
-	(*CreateSandboxRequest)(nil),                  // 27: grpc.CreateSandboxRequest
-	(*DestroySandboxRequest)(nil),                 // 28: grpc.DestroySandboxRequest
-	(*OnlineCPUMemRequest)(nil),                   // 29: grpc.OnlineCPUMemRequest
-	(*MemHotplugByProbeRequest)(nil),              // 30: grpc.MemHotplugByProbeRequest
-	(*ReseedRandomDevRequest)(nil),                // 31: grpc.ReseedRandomDevRequest
-	(*SetGuestDateTimeRequest)(nil),               // 32: grpc.SetGuestDateTimeRequest
-	(*GuestDetailsRequest)(nil),                   // 33: grpc.GuestDetailsRequest
-	(*CopyFileRequest)(nil),                       // 34: grpc.CopyFileRequest
-	(*GetOOMEventRequest)(nil),                    // 35: grpc.GetOOMEventRequest
-	(*GetMetricsRequest)(nil),                     // 36: grpc.GetMetricsRequest
-	(*GetDiagnosticDataRequest)(nil),              // 37: grpc.GetDiagnosticDataRequest
-	(*MemAgentMemcgConfig)(nil),                   // 38: grpc.MemAgentMemcgConfig
-	(*MemAgentCompactConfig)(nil),                 // 39: grpc.MemAgentCompactConfig
-	(*SetPolicyRequest)(nil),                      // 40: grpc.SetPolicyRequest
+	(*CreateContainerRequest)(nil),                // 0: portcullis.agent.CreateContainerRequest
+	(*StartContainerRequest)(nil),                 // 1: portcullis.agent.StartContainerRequest
+	(*RemoveContainerRequest)(nil),                // 2: portcullis.agent.RemoveContainerRequest
+	(*ExecProcessRequest)(nil),                    // 3: portcullis.agent.ExecProcessRequest
+	(*SignalProcessRequest)(nil),                  // 4: portcullis.agent.SignalProcessRequest
+	(*WaitProcessRequest)(nil),                    // 5: portcullis.agent.WaitProcessRequest
+	(*UpdateContainerRequest)(nil),                // 6: portcullis.agent.UpdateContainerRequest
+	(*PauseContainerRequest)(nil),                 // 7: portcullis.agent.PauseContainerRequest
+	(*ResumeContainerRequest)(nil),                // 8: portcullis.agent.ResumeContainerRequest
+	(*StatsContainerRequest)(nil),                 // 9: portcullis.agent.StatsContainerRequest
+	(*WriteStreamRequest)(nil),                    // 10: portcullis.agent.WriteStreamRequest
+	(*ReadStreamRequest)(nil),                     // 11: portcullis.agent.ReadStreamRequest
+	(*CloseStdinRequest)(nil),                     // 12: portcullis.agent.CloseStdinRequest
+	(*TtyWinResizeRequest)(nil),                   // 13: portcullis.agent.TtyWinResizeRequest
+	(*UpdateInterfaceRequest)(nil),                // 14: portcullis.agent.UpdateInterfaceRequest
+	(*UpdateRoutesRequest)(nil),                   // 15: portcullis.agent.UpdateRoutesRequest
+	(*ListInterfacesRequest)(nil),                 // 16: portcullis.agent.ListInterfacesRequest
+	(*ListRoutesRequest)(nil),                     // 17: portcullis.agent.ListRoutesRequest
+	(*AddARPNeighborsRequest)(nil),                // 18: portcullis.agent.AddARPNeighborsRequest
+	(*GetIPTablesRequest)(nil),                    // 19: portcullis.agent.GetIPTablesRequest
+	(*SetIPTablesRequest)(nil),                    // 20: portcullis.agent.SetIPTablesRequest
+	(*UpdateEphemeralMountsRequest)(nil),          // 21: portcullis.agent.UpdateEphemeralMountsRequest
+	(*RemoveStaleVirtiofsShareMountsRequest)(nil), // 22: portcullis.agent.RemoveStaleVirtiofsShareMountsRequest
+	(*VolumeStatsRequest)(nil),                    // 23: portcullis.agent.VolumeStatsRequest
+	(*ResizeVolumeRequest)(nil),                   // 24: portcullis.agent.ResizeVolumeRequest
+	(*AddSwapRequest)(nil),                        // 25: portcullis.agent.AddSwapRequest
+	(*AddSwapPathRequest)(nil),                    // 26: portcullis.agent.AddSwapPathRequest
+	(*CreateSandboxRequest)(nil),                  // 27: portcullis.agent.CreateSandboxRequest
+	(*DestroySandboxRequest)(nil),                 // 28: portcullis.agent.DestroySandboxRequest
+	(*OnlineCPUMemRequest)(nil),                   // 29: portcullis.agent.OnlineCPUMemRequest
+	(*MemHotplugByProbeRequest)(nil),              // 30: portcullis.agent.MemHotplugByProbeRequest
+	(*ReseedRandomDevRequest)(nil),                // 31: portcullis.agent.ReseedRandomDevRequest
+	(*SetGuestDateTimeRequest)(nil),               // 32: portcullis.agent.SetGuestDateTimeRequest
+	(*GuestDetailsRequest)(nil),                   // 33: portcullis.agent.GuestDetailsRequest
+	(*CopyFileRequest)(nil),                       // 34: portcullis.agent.CopyFileRequest
+	(*GetOOMEventRequest)(nil),                    // 35: portcullis.agent.GetOOMEventRequest
+	(*GetMetricsRequest)(nil),                     // 36: portcullis.agent.GetMetricsRequest
+	(*GetDiagnosticDataRequest)(nil),              // 37: portcullis.agent.GetDiagnosticDataRequest
+	(*MemAgentMemcgConfig)(nil),                   // 38: portcullis.agent.MemAgentMemcgConfig
+	(*MemAgentCompactConfig)(nil),                 // 39: portcullis.agent.MemAgentCompactConfig
+	(*SetPolicyRequest)(nil),                      // 40: portcullis.agent.SetPolicyRequest
 	(*emptypb.Empty)(nil),                         // 41: google.protobuf.Empty
-	(*WaitProcessResponse)(nil),                   // 42: grpc.WaitProcessResponse
-	(*StatsContainerResponse)(nil),                // 43: grpc.StatsContainerResponse
-	(*WriteStreamResponse)(nil),                   // 44: grpc.WriteStreamResponse
-	(*ReadStreamResponse)(nil),                    // 45: grpc.ReadStreamResponse
-	(*Interface)(nil),                             // 46: types.Interface
-	(*Routes)(nil),                                // 47: grpc.Routes
-	(*Interfaces)(nil),                            // 48: grpc.Interfaces
-	(*GetIPTablesResponse)(nil),                   // 49: grpc.GetIPTablesResponse
-	(*SetIPTablesResponse)(nil),                   // 50: grpc.SetIPTablesResponse
-	(*VolumeStatsResponse)(nil),                   // 51: grpc.VolumeStatsResponse
-	(*GuestDetailsResponse)(nil),                  // 52: grpc.GuestDetailsResponse
-	(*OOMEvent)(nil),                              // 53: grpc.OOMEvent
-	(*Metrics)(nil),                               // 54: grpc.Metrics
-	(*GetDiagnosticDataResponse)(nil),             // 55: grpc.GetDiagnosticDataResponse
+	(*WaitProcessResponse)(nil),                   // 42: portcullis.agent.WaitProcessResponse
+	(*StatsContainerResponse)(nil),                // 43: portcullis.agent.StatsContainerResponse
+	(*WriteStreamResponse)(nil),                   // 44: portcullis.agent.WriteStreamResponse
+	(*ReadStreamResponse)(nil),                    // 45: portcullis.agent.ReadStreamResponse
+	(*Interface)(nil),                             // 46: portcullis.agent.types.Interface
+	(*Routes)(nil),                                // 47: portcullis.agent.Routes
+	(*Interfaces)(nil),                            // 48: portcullis.agent.Interfaces
+	(*GetIPTablesResponse)(nil),                   // 49: portcullis.agent.GetIPTablesResponse
+	(*SetIPTablesResponse)(nil),                   // 50: portcullis.agent.SetIPTablesResponse
+	(*VolumeStatsResponse)(nil),                   // 51: portcullis.agent.VolumeStatsResponse
+	(*GuestDetailsResponse)(nil),                  // 52: portcullis.agent.GuestDetailsResponse
+	(*OOMEvent)(nil),                              // 53: portcullis.agent.OOMEvent
+	(*Metrics)(nil),                               // 54: portcullis.agent.Metrics
+	(*GetDiagnosticDataResponse)(nil),             // 55: portcullis.agent.GetDiagnosticDataResponse
 }
 var file_agentproto_agentpb_agent_proto_depIdxs = []int32{
-	0,  // 0: grpc.AgentService.CreateContainer:input_type -> grpc.CreateContainerRequest
-	1,  // 1: grpc.AgentService.StartContainer:input_type -> grpc.StartContainerRequest
-	2,  // 2: grpc.AgentService.RemoveContainer:input_type -> grpc.RemoveContainerRequest
-	3,  // 3: grpc.AgentService.ExecProcess:input_type -> grpc.ExecProcessRequest
-	4,  // 4: grpc.AgentService.SignalProcess:input_type -> grpc.SignalProcessRequest
-	5,  // 5: grpc.AgentService.WaitProcess:input_type -> grpc.WaitProcessRequest
-	6,  // 6: grpc.AgentService.UpdateContainer:input_type -> grpc.UpdateContainerRequest
-	7,  // 7: grpc.AgentService.PauseContainer:input_type -> grpc.PauseContainerRequest
-	8,  // 8: grpc.AgentService.ResumeContainer:input_type -> grpc.ResumeContainerRequest
-	9,  // 9: grpc.AgentService.StatsContainer:input_type -> grpc.StatsContainerRequest
-	10, // 10: grpc.AgentService.WriteStdin:input_type -> grpc.WriteStreamRequest
-	11, // 11: grpc.AgentService.ReadStdout:input_type -> grpc.ReadStreamRequest
-	11, // 12: grpc.AgentService.ReadStderr:input_type -> grpc.ReadStreamRequest
-	12, // 13: grpc.AgentService.CloseStdin:input_type -> grpc.CloseStdinRequest
-	13, // 14: grpc.AgentService.TtyWinResize:input_type -> grpc.TtyWinResizeRequest
-	14, // 15: grpc.AgentService.UpdateInterface:input_type -> grpc.UpdateInterfaceRequest
-	15, // 16: grpc.AgentService.UpdateRoutes:input_type -> grpc.UpdateRoutesRequest
-	16, // 17: grpc.AgentService.ListInterfaces:input_type -> grpc.ListInterfacesRequest
-	17, // 18: grpc.AgentService.ListRoutes:input_type -> grpc.ListRoutesRequest
-	18, // 19: grpc.AgentService.AddARPNeighbors:input_type -> grpc.AddARPNeighborsRequest
-	19, // 20: grpc.AgentService.GetIPTables:input_type -> grpc.GetIPTablesRequest
-	20, // 21: grpc.AgentService.SetIPTables:input_type -> grpc.SetIPTablesRequest
-	21, // 22: grpc.AgentService.UpdateEphemeralMounts:input_type -> grpc.UpdateEphemeralMountsRequest
-	22, // 23: grpc.AgentService.RemoveStaleVirtiofsShareMounts:input_type -> grpc.RemoveStaleVirtiofsShareMountsRequest
-	23, // 24: grpc.AgentService.GetVolumeStats:input_type -> grpc.VolumeStatsRequest
-	24, // 25: grpc.AgentService.ResizeVolume:input_type -> grpc.ResizeVolumeRequest
-	25, // 26: grpc.AgentService.AddSwap:input_type -> grpc.AddSwapRequest
-	26, // 27: grpc.AgentService.AddSwapPath:input_type -> grpc.AddSwapPathRequest
-	27, // 28: grpc.AgentService.CreateSandbox:input_type -> grpc.CreateSandboxRequest
-	28, // 29: grpc.AgentService.DestroySandbox:input_type -> grpc.DestroySandboxRequest
-	29, // 30: grpc.AgentService.OnlineCPUMem:input_type -> grpc.OnlineCPUMemRequest
-	30, // 31: grpc.AgentService.MemHotplugByProbe:input_type -> grpc.MemHotplugByProbeRequest
-	31, // 32: grpc.AgentService.ReseedRandomDev:input_type -> grpc.ReseedRandomDevRequest
-	32, // 33: grpc.AgentService.SetGuestDateTime:input_type -> grpc.SetGuestDateTimeRequest
-	33, // 34: grpc.AgentService.GetGuestDetails:input_type -> grpc.GuestDetailsRequest
-	34, // 35: grpc.AgentService.CopyFile:input_type -> grpc.CopyFileRequest
-	35, // 36: grpc.AgentService.GetOOMEvent:input_type -> grpc.GetOOMEventRequest
-	36, // 37: grpc.AgentService.GetMetrics:input_type -> grpc.GetMetricsRequest
-	37, // 38: grpc.AgentService.GetDiagnosticData:input_type -> grpc.GetDiagnosticDataRequest
-	38, // 39: grpc.AgentService.MemAgentMemcgSet:input_type -> grpc.MemAgentMemcgConfig
-	39, // 40: grpc.AgentService.MemAgentCompactSet:input_type -> grpc.MemAgentCompactConfig
-	40, // 41: grpc.AgentService.SetPolicy:input_type -> grpc.SetPolicyRequest
-	41, // 42: grpc.AgentService.CreateContainer:output_type -> google.protobuf.Empty
-	41, // 43: grpc.AgentService.StartContainer:output_type -> google.protobuf.Empty
-	41, // 44: grpc.AgentService.RemoveContainer:output_type -> google.protobuf.Empty
-	41, // 45: grpc.AgentService.ExecProcess:output_type -> google.protobuf.Empty
-	41, // 46: grpc.AgentService.SignalProcess:output_type -> google.protobuf.Empty
-	42, // 47: grpc.AgentService.WaitProcess:output_type -> grpc.WaitProcessResponse
-	41, // 48: grpc.AgentService.UpdateContainer:output_type -> google.protobuf.Empty
-	41, // 49: grpc.AgentService.PauseContainer:output_type -> google.protobuf.Empty
-	41, // 50: grpc.AgentService.ResumeContainer:output_type -> google.protobuf.Empty
-	43, // 51: grpc.AgentService.StatsContainer:output_type -> grpc.StatsContainerResponse
-	44, // 52: grpc.AgentService.WriteStdin:output_type -> grpc.WriteStreamResponse
-	45, // 53: grpc.AgentService.ReadStdout:output_type -> grpc.ReadStreamResponse
-	45, // 54: grpc.AgentService.ReadStderr:output_type -> grpc.ReadStreamResponse
-	41, // 55: grpc.AgentService.CloseStdin:output_type -> google.protobuf.Empty
-	41, // 56: grpc.AgentService.TtyWinResize:output_type -> google.protobuf.Empty
-	46, // 57: grpc.AgentService.UpdateInterface:output_type -> types.Interface
-	47, // 58: grpc.AgentService.UpdateRoutes:output_type -> grpc.Routes
-	48, // 59: grpc.AgentService.ListInterfaces:output_type -> grpc.Interfaces
-	47, // 60: grpc.AgentService.ListRoutes:output_type -> grpc.Routes
-	41, // 61: grpc.AgentService.AddARPNeighbors:output_type -> google.protobuf.Empty
-	49, // 62: grpc.AgentService.GetIPTables:output_type -> grpc.GetIPTablesResponse
-	50, // 63: grpc.AgentService.SetIPTables:output_type -> grpc.SetIPTablesResponse
-	41, // 64: grpc.AgentService.UpdateEphemeralMounts:output_type -> google.protobuf.Empty
-	41, // 65: grpc.AgentService.RemoveStaleVirtiofsShareMounts:output_type -> google.protobuf.Empty
-	51, // 66: grpc.AgentService.GetVolumeStats:output_type -> grpc.VolumeStatsResponse
-	41, // 67: grpc.AgentService.ResizeVolume:output_type -> google.protobuf.Empty
-	41, // 68: grpc.AgentService.AddSwap:output_type -> google.protobuf.Empty
-	41, // 69: grpc.AgentService.AddSwapPath:output_type -> google.protobuf.Empty
-	41, // 70: grpc.AgentService.CreateSandbox:output_type -> google.protobuf.Empty
-	41, // 71: grpc.AgentService.DestroySandbox:output_type -> google.protobuf.Empty
-	41, // 72: grpc.AgentService.OnlineCPUMem:output_type -> google.protobuf.Empty
-	41, // 73: grpc.AgentService.MemHotplugByProbe:output_type -> google.protobuf.Empty
-	41, // 74: grpc.AgentService.ReseedRandomDev:output_type -> google.protobuf.Empty
-	41, // 75: grpc.AgentService.SetGuestDateTime:output_type -> google.protobuf.Empty
-	52, // 76: grpc.AgentService.GetGuestDetails:output_type -> grpc.GuestDetailsResponse
-	41, // 77: grpc.AgentService.CopyFile:output_type -> google.protobuf.Empty
-	53, // 78: grpc.AgentService.GetOOMEvent:output_type -> grpc.OOMEvent
-	54, // 79: grpc.AgentService.GetMetrics:output_type -> grpc.Metrics
-	55, // 80: grpc.AgentService.GetDiagnosticData:output_type -> grpc.GetDiagnosticDataResponse
-	41, // 81: grpc.AgentService.MemAgentMemcgSet:output_type -> google.protobuf.Empty
-	41, // 82: grpc.AgentService.MemAgentCompactSet:output_type -> google.protobuf.Empty
-	41, // 83: grpc.AgentService.SetPolicy:output_type -> google.protobuf.Empty
+	0,  // 0: portcullis.agent.AgentService.CreateContainer:input_type -> portcullis.agent.CreateContainerRequest
+	1,  // 1: portcullis.agent.AgentService.StartContainer:input_type -> portcullis.agent.StartContainerRequest
+	2,  // 2: portcullis.agent.AgentService.RemoveContainer:input_type -> portcullis.agent.RemoveContainerRequest
+	3,  // 3: portcullis.agent.AgentService.ExecProcess:input_type -> portcullis.agent.ExecProcessRequest
+	4,  // 4: portcullis.agent.AgentService.SignalProcess:input_type -> portcullis.agent.SignalProcessRequest
+	5,  // 5: portcullis.agent.AgentService.WaitProcess:input_type -> portcullis.agent.WaitProcessRequest
+	6,  // 6: portcullis.agent.AgentService.UpdateContainer:input_type -> portcullis.agent.UpdateContainerRequest
+	7,  // 7: portcullis.agent.AgentService.PauseContainer:input_type -> portcullis.agent.PauseContainerRequest
+	8,  // 8: portcullis.agent.AgentService.ResumeContainer:input_type -> portcullis.agent.ResumeContainerRequest
+	9,  // 9: portcullis.agent.AgentService.StatsContainer:input_type -> portcullis.agent.StatsContainerRequest
+	10, // 10: portcullis.agent.AgentService.WriteStdin:input_type -> portcullis.agent.WriteStreamRequest
+	11, // 11: portcullis.agent.AgentService.ReadStdout:input_type -> portcullis.agent.ReadStreamRequest
+	11, // 12: portcullis.agent.AgentService.ReadStderr:input_type -> portcullis.agent.ReadStreamRequest
+	12, // 13: portcullis.agent.AgentService.CloseStdin:input_type -> portcullis.agent.CloseStdinRequest
+	13, // 14: portcullis.agent.AgentService.TtyWinResize:input_type -> portcullis.agent.TtyWinResizeRequest
+	14, // 15: portcullis.agent.AgentService.UpdateInterface:input_type -> portcullis.agent.UpdateInterfaceRequest
+	15, // 16: portcullis.agent.AgentService.UpdateRoutes:input_type -> portcullis.agent.UpdateRoutesRequest
+	16, // 17: portcullis.agent.AgentService.ListInterfaces:input_type -> portcullis.agent.ListInterfacesRequest
+	17, // 18: portcullis.agent.AgentService.ListRoutes:input_type -> portcullis.agent.ListRoutesRequest
+	18, // 19: portcullis.agent.AgentService.AddARPNeighbors:input_type -> portcullis.agent.AddARPNeighborsRequest
+	19, // 20: portcullis.agent.AgentService.GetIPTables:input_type -> portcullis.agent.GetIPTablesRequest
+	20, // 21: portcullis.agent.AgentService.SetIPTables:input_type -> portcullis.agent.SetIPTablesRequest
+	21, // 22: portcullis.agent.AgentService.UpdateEphemeralMounts:input_type -> portcullis.agent.UpdateEphemeralMountsRequest
+	22, // 23: portcullis.agent.AgentService.RemoveStaleVirtiofsShareMounts:input_type -> portcullis.agent.RemoveStaleVirtiofsShareMountsRequest
+	23, // 24: portcullis.agent.AgentService.GetVolumeStats:input_type -> portcullis.agent.VolumeStatsRequest
+	24, // 25: portcullis.agent.AgentService.ResizeVolume:input_type -> portcullis.agent.ResizeVolumeRequest
+	25, // 26: portcullis.agent.AgentService.AddSwap:input_type -> portcullis.agent.AddSwapRequest
+	26, // 27: portcullis.agent.AgentService.AddSwapPath:input_type -> portcullis.agent.AddSwapPathRequest
+	27, // 28: portcullis.agent.AgentService.CreateSandbox:input_type -> portcullis.agent.CreateSandboxRequest
+	28, // 29: portcullis.agent.AgentService.DestroySandbox:input_type -> portcullis.agent.DestroySandboxRequest
+	29, // 30: portcullis.agent.AgentService.OnlineCPUMem:input_type -> portcullis.agent.OnlineCPUMemRequest
+	30, // 31: portcullis.agent.AgentService.MemHotplugByProbe:input_type -> portcullis.agent.MemHotplugByProbeRequest
+	31, // 32: portcullis.agent.AgentService.ReseedRandomDev:input_type -> portcullis.agent.ReseedRandomDevRequest
+	32, // 33: portcullis.agent.AgentService.SetGuestDateTime:input_type -> portcullis.agent.SetGuestDateTimeRequest
+	33, // 34: portcullis.agent.AgentService.GetGuestDetails:input_type -> portcullis.agent.GuestDetailsRequest
+	34, // 35: portcullis.agent.AgentService.CopyFile:input_type -> portcullis.agent.CopyFileRequest
+	35, // 36: portcullis.agent.AgentService.GetOOMEvent:input_type -> portcullis.agent.GetOOMEventRequest
+	36, // 37: portcullis.agent.AgentService.GetMetrics:input_type -> portcullis.agent.GetMetricsRequest
+	37, // 38: portcullis.agent.AgentService.GetDiagnosticData:input_type -> portcullis.agent.GetDiagnosticDataRequest
+	38, // 39: portcullis.agent.AgentService.MemAgentMemcgSet:input_type -> portcullis.agent.MemAgentMemcgConfig
+	39, // 40: portcullis.agent.AgentService.MemAgentCompactSet:input_type -> portcullis.agent.MemAgentCompactConfig
+	40, // 41: portcullis.agent.AgentService.SetPolicy:input_type -> portcullis.agent.SetPolicyRequest
+	41, // 42: portcullis.agent.AgentService.CreateContainer:output_type -> google.protobuf.Empty
+	41, // 43: portcullis.agent.AgentService.StartContainer:output_type -> google.protobuf.Empty
+	41, // 44: portcullis.agent.AgentService.RemoveContainer:output_type -> google.protobuf.Empty
+	41, // 45: portcullis.agent.AgentService.ExecProcess:output_type -> google.protobuf.Empty
+	41, // 46: portcullis.agent.AgentService.SignalProcess:output_type -> google.protobuf.Empty
+	42, // 47: portcullis.agent.AgentService.WaitProcess:output_type -> portcullis.agent.WaitProcessResponse
+	41, // 48: portcullis.agent.AgentService.UpdateContainer:output_type -> google.protobuf.Empty
+	41, // 49: portcullis.agent.AgentService.PauseContainer:output_type -> google.protobuf.Empty
+	41, // 50: portcullis.agent.AgentService.ResumeContainer:output_type -> google.protobuf.Empty
+	43, // 51: portcullis.agent.AgentService.StatsContainer:output_type -> portcullis.agent.StatsContainerResponse
+	44, // 52: portcullis.agent.AgentService.WriteStdin:output_type -> portcullis.agent.WriteStreamResponse
+	45, // 53: portcullis.agent.AgentService.ReadStdout:output_type -> portcullis.agent.ReadStreamResponse
+	45, // 54: portcullis.agent.AgentService.ReadStderr:output_type -> portcullis.agent.ReadStreamResponse
+	41, // 55: portcullis.agent.AgentService.CloseStdin:output_type -> google.protobuf.Empty
+	41, // 56: portcullis.agent.AgentService.TtyWinResize:output_type -> google.protobuf.Empty
+	46, // 57: portcullis.agent.AgentService.UpdateInterface:output_type -> portcullis.agent.types.Interface
+	47, // 58: portcullis.agent.AgentService.UpdateRoutes:output_type -> portcullis.agent.Routes
+	48, // 59: portcullis.agent.AgentService.ListInterfaces:output_type -> portcullis.agent.Interfaces
+	47, // 60: portcullis.agent.AgentService.ListRoutes:output_type -> portcullis.agent.Routes
+	41, // 61: portcullis.agent.AgentService.AddARPNeighbors:output_type -> google.protobuf.Empty
+	49, // 62: portcullis.agent.AgentService.GetIPTables:output_type -> portcullis.agent.GetIPTablesResponse
+	50, // 63: portcullis.agent.AgentService.SetIPTables:output_type -> portcullis.agent.SetIPTablesResponse
+	41, // 64: portcullis.agent.AgentService.UpdateEphemeralMounts:output_type -> google.protobuf.Empty
+	41, // 65: portcullis.agent.AgentService.RemoveStaleVirtiofsShareMounts:output_type -> google.protobuf.Empty
+	51, // 66: portcullis.agent.AgentService.GetVolumeStats:output_type -> portcullis.agent.VolumeStatsResponse
+	41, // 67: portcullis.agent.AgentService.ResizeVolume:output_type -> google.protobuf.Empty
+	41, // 68: portcullis.agent.AgentService.AddSwap:output_type -> google.protobuf.Empty
+	41, // 69: portcullis.agent.AgentService.AddSwapPath:output_type -> google.protobuf.Empty
+	41, // 70: portcullis.agent.AgentService.CreateSandbox:output_type -> google.protobuf.Empty
+	41, // 71: portcullis.agent.AgentService.DestroySandbox:output_type -> google.protobuf.Empty
+	41, // 72: portcullis.agent.AgentService.OnlineCPUMem:output_type -> google.protobuf.Empty
+	41, // 73: portcullis.agent.AgentService.MemHotplugByProbe:output_type -> google.protobuf.Empty
+	41, // 74: portcullis.agent.AgentService.ReseedRandomDev:output_type -> google.protobuf.Empty
+	41, // 75: portcullis.agent.AgentService.SetGuestDateTime:output_type -> google.protobuf.Empty
+	52, // 76: portcullis.agent.AgentService.GetGuestDetails:output_type -> portcullis.agent.GuestDetailsResponse
+	41, // 77: portcullis.agent.AgentService.CopyFile:output_type -> google.protobuf.Empty
+	53, // 78: portcullis.agent.AgentService.GetOOMEvent:output_type -> portcullis.agent.OOMEvent
+	54, // 79: portcullis.agent.AgentService.GetMetrics:output_type -> portcullis.agent.Metrics
+	55, // 80: portcullis.agent.AgentService.GetDiagnosticData:output_type -> portcullis.agent.GetDiagnosticDataResponse
+	41, // 81: portcullis.agent.AgentService.MemAgentMemcgSet:output_type -> google.protobuf.Empty
+	41, // 82: portcullis.agent.AgentService.MemAgentCompactSet:output_type -> google.protobuf.Empty
+	41, // 83: portcullis.agent.AgentService.SetPolicy:output_type -> google.protobuf.Empty
 	42, // [42:84] is the sub-list for method output_type
 	0,  // [0:42] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name

@@ -716,18 +716,17 @@ var File_agentproto_agentpb_container_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_container_proto_rawDesc = "" +
 	"\n" +
-	"\"agentproto/agentpb/container.proto\x12\x04grpc\x1a\x1cagentproto/agentpb/oci.proto\x1a&agentproto/agentpb/oci_resources.proto\x1a agentproto/agentpb/storage.proto\"\xb6\x03\n" +
+	"\"agentproto/agentpb/container.proto\x12\x10portcullis.agent\x1a\x1cagentproto/agentpb/oci.proto\x1a&agentproto/agentpb/oci_resources.proto\x1a agentproto/agentpb/storage.proto\"\xf2\x03\n" +
 	"\x16CreateContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\x121\n" +
-	"\vstring_user\x18\x03 \x01(\v2\x10.grpc.StringUserR\n" +
-	"stringUser\x12&\n" +
-	"\adevices\x18\x04 \x03(\v2\f.grpc.DeviceR\adevices\x12)\n" +
-	"\bstorages\x18\x05 \x03(\v2\r.grpc.StorageR\bstorages\x12\x1c\n" +
-	"\x03OCI\x18\x06 \x01(\v2\n" +
-	".grpc.SpecR\x03OCI\x12#\n" +
-	"\rsandbox_pidns\x18\a \x01(\bR\fsandboxPidns\x126\n" +
-	"\rshared_mounts\x18\b \x03(\v2\x11.grpc.SharedMountR\fsharedMounts\x12\x1d\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12=\n" +
+	"\vstring_user\x18\x03 \x01(\v2\x1c.portcullis.agent.StringUserR\n" +
+	"stringUser\x122\n" +
+	"\adevices\x18\x04 \x03(\v2\x18.portcullis.agent.DeviceR\adevices\x125\n" +
+	"\bstorages\x18\x05 \x03(\v2\x19.portcullis.agent.StorageR\bstorages\x12(\n" +
+	"\x03OCI\x18\x06 \x01(\v2\x16.portcullis.agent.SpecR\x03OCI\x12#\n" +
+	"\rsandbox_pidns\x18\a \x01(\bR\fsandboxPidns\x12B\n" +
+	"\rshared_mounts\x18\b \x03(\v2\x1d.portcullis.agent.SharedMountR\fsharedMounts\x12\x1d\n" +
 	"\n" +
 	"stdin_port\x18\t \x01(\rR\tstdinPort\x12\x1f\n" +
 	"\vstdout_port\x18\n" +
@@ -744,13 +743,13 @@ const file_agentproto_agentpb_container_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"U\n" +
 	"\x16RemoveContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x18\n" +
-	"\atimeout\x18\x02 \x01(\rR\atimeout\"\x8d\x02\n" +
+	"\atimeout\x18\x02 \x01(\rR\atimeout\"\xa5\x02\n" +
 	"\x12ExecProcessRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\x121\n" +
-	"\vstring_user\x18\x03 \x01(\v2\x10.grpc.StringUserR\n" +
-	"stringUser\x12'\n" +
-	"\aprocess\x18\x04 \x01(\v2\r.grpc.ProcessR\aprocess\x12\x1d\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12=\n" +
+	"\vstring_user\x18\x03 \x01(\v2\x1c.portcullis.agent.StringUserR\n" +
+	"stringUser\x123\n" +
+	"\aprocess\x18\x04 \x01(\v2\x19.portcullis.agent.ProcessR\aprocess\x12\x1d\n" +
 	"\n" +
 	"stdin_port\x18\x05 \x01(\rR\tstdinPort\x12\x1f\n" +
 	"\vstdout_port\x18\x06 \x01(\rR\n" +
@@ -765,10 +764,10 @@ const file_agentproto_agentpb_container_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\"-\n" +
 	"\x13WaitProcessResponse\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\x05R\x06status\"o\n" +
+	"\x06status\x18\x01 \x01(\x05R\x06status\"{\n" +
 	"\x16UpdateContainerRequest\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x122\n" +
-	"\tresources\x18\x02 \x01(\v2\x14.grpc.LinuxResourcesR\tresources\":\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12>\n" +
+	"\tresources\x18\x02 \x01(\v2 .portcullis.agent.LinuxResourcesR\tresources\":\n" +
 	"\x15PauseContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\";\n" +
 	"\x16ResumeContainerRequest\x12!\n" +
@@ -788,33 +787,33 @@ func file_agentproto_agentpb_container_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_container_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_agentproto_agentpb_container_proto_goTypes = []any{
-	(*CreateContainerRequest)(nil), // 0: grpc.CreateContainerRequest
-	(*StringUser)(nil),             // 1: grpc.StringUser
-	(*StartContainerRequest)(nil),  // 2: grpc.StartContainerRequest
-	(*RemoveContainerRequest)(nil), // 3: grpc.RemoveContainerRequest
-	(*ExecProcessRequest)(nil),     // 4: grpc.ExecProcessRequest
-	(*SignalProcessRequest)(nil),   // 5: grpc.SignalProcessRequest
-	(*WaitProcessRequest)(nil),     // 6: grpc.WaitProcessRequest
-	(*WaitProcessResponse)(nil),    // 7: grpc.WaitProcessResponse
-	(*UpdateContainerRequest)(nil), // 8: grpc.UpdateContainerRequest
-	(*PauseContainerRequest)(nil),  // 9: grpc.PauseContainerRequest
-	(*ResumeContainerRequest)(nil), // 10: grpc.ResumeContainerRequest
-	(*Device)(nil),                 // 11: grpc.Device
-	(*Storage)(nil),                // 12: grpc.Storage
-	(*Spec)(nil),                   // 13: grpc.Spec
-	(*SharedMount)(nil),            // 14: grpc.SharedMount
-	(*Process)(nil),                // 15: grpc.Process
-	(*LinuxResources)(nil),         // 16: grpc.LinuxResources
+	(*CreateContainerRequest)(nil), // 0: portcullis.agent.CreateContainerRequest
+	(*StringUser)(nil),             // 1: portcullis.agent.StringUser
+	(*StartContainerRequest)(nil),  // 2: portcullis.agent.StartContainerRequest
+	(*RemoveContainerRequest)(nil), // 3: portcullis.agent.RemoveContainerRequest
+	(*ExecProcessRequest)(nil),     // 4: portcullis.agent.ExecProcessRequest
+	(*SignalProcessRequest)(nil),   // 5: portcullis.agent.SignalProcessRequest
+	(*WaitProcessRequest)(nil),     // 6: portcullis.agent.WaitProcessRequest
+	(*WaitProcessResponse)(nil),    // 7: portcullis.agent.WaitProcessResponse
+	(*UpdateContainerRequest)(nil), // 8: portcullis.agent.UpdateContainerRequest
+	(*PauseContainerRequest)(nil),  // 9: portcullis.agent.PauseContainerRequest
+	(*ResumeContainerRequest)(nil), // 10: portcullis.agent.ResumeContainerRequest
+	(*Device)(nil),                 // 11: portcullis.agent.Device
+	(*Storage)(nil),                // 12: portcullis.agent.Storage
+	(*Spec)(nil),                   // 13: portcullis.agent.Spec
+	(*SharedMount)(nil),            // 14: portcullis.agent.SharedMount
+	(*Process)(nil),                // 15: portcullis.agent.Process
+	(*LinuxResources)(nil),         // 16: portcullis.agent.LinuxResources
 }
 var file_agentproto_agentpb_container_proto_depIdxs = []int32{
-	1,  // 0: grpc.CreateContainerRequest.string_user:type_name -> grpc.StringUser
-	11, // 1: grpc.CreateContainerRequest.devices:type_name -> grpc.Device
-	12, // 2: grpc.CreateContainerRequest.storages:type_name -> grpc.Storage
-	13, // 3: grpc.CreateContainerRequest.OCI:type_name -> grpc.Spec
-	14, // 4: grpc.CreateContainerRequest.shared_mounts:type_name -> grpc.SharedMount
-	1,  // 5: grpc.ExecProcessRequest.string_user:type_name -> grpc.StringUser
-	15, // 6: grpc.ExecProcessRequest.process:type_name -> grpc.Process
-	16, // 7: grpc.UpdateContainerRequest.resources:type_name -> grpc.LinuxResources
+	1,  // 0: portcullis.agent.CreateContainerRequest.string_user:type_name -> portcullis.agent.StringUser
+	11, // 1: portcullis.agent.CreateContainerRequest.devices:type_name -> portcullis.agent.Device
+	12, // 2: portcullis.agent.CreateContainerRequest.storages:type_name -> portcullis.agent.Storage
+	13, // 3: portcullis.agent.CreateContainerRequest.OCI:type_name -> portcullis.agent.Spec
+	14, // 4: portcullis.agent.CreateContainerRequest.shared_mounts:type_name -> portcullis.agent.SharedMount
+	1,  // 5: portcullis.agent.ExecProcessRequest.string_user:type_name -> portcullis.agent.StringUser
+	15, // 6: portcullis.agent.ExecProcessRequest.process:type_name -> portcullis.agent.Process
+	16, // 7: portcullis.agent.UpdateContainerRequest.resources:type_name -> portcullis.agent.LinuxResources
 	8,  // [8:8] is the sub-list for method output_type
 	8,  // [8:8] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name

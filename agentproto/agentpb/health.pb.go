@@ -120,7 +120,7 @@ func (x *CheckRequest) GetService() string {
 // Whether the agent serves.
 type HealthCheckResponse struct {
 	state         protoimpl.MessageState            `protogen:"open.v1"`
-	Status        HealthCheckResponse_ServingStatus `protobuf:"varint,1,opt,name=status,proto3,enum=grpc.HealthCheckResponse_ServingStatus" json:"status,omitempty"`
+	Status        HealthCheckResponse_ServingStatus `protobuf:"varint,1,opt,name=status,proto3,enum=portcullis.agent.HealthCheckResponse_ServingStatus" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,21 +219,21 @@ var File_agentproto_agentpb_health_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_health_proto_rawDesc = "" +
 	"\n" +
-	"\x1fagentproto/agentpb/health.proto\x12\x04grpc\"(\n" +
+	"\x1fagentproto/agentpb/health.proto\x12\x10portcullis.agent\"(\n" +
 	"\fCheckRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"\x92\x01\n" +
-	"\x13HealthCheckResponse\x12?\n" +
-	"\x06status\x18\x01 \x01(\x0e2'.grpc.HealthCheckResponse.ServingStatusR\x06status\":\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\x9e\x01\n" +
+	"\x13HealthCheckResponse\x12K\n" +
+	"\x06status\x18\x01 \x01(\x0e23.portcullis.agent.HealthCheckResponse.ServingStatusR\x06status\":\n" +
 	"\rServingStatus\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\v\n" +
 	"\aSERVING\x10\x01\x12\x0f\n" +
 	"\vNOT_SERVING\x10\x02\"^\n" +
 	"\x14VersionCheckResponse\x12!\n" +
 	"\fgrpc_version\x18\x01 \x01(\tR\vgrpcVersion\x12#\n" +
-	"\ragent_version\x18\x02 \x01(\tR\fagentVersion2{\n" +
-	"\x06Health\x126\n" +
-	"\x05Check\x12\x12.grpc.CheckRequest\x1a\x19.grpc.HealthCheckResponse\x129\n" +
-	"\aVersion\x12\x12.grpc.CheckRequest\x1a\x1a.grpc.VersionCheckResponseB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\ragent_version\x18\x02 \x01(\tR\fagentVersion2\xab\x01\n" +
+	"\x06Health\x12N\n" +
+	"\x05Check\x12\x1e.portcullis.agent.CheckRequest\x1a%.portcullis.agent.HealthCheckResponse\x12Q\n" +
+	"\aVersion\x12\x1e.portcullis.agent.CheckRequest\x1a&.portcullis.agent.VersionCheckResponseB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
 
 var (
 	file_agentproto_agentpb_health_proto_rawDescOnce sync.Once
@@ -250,17 +250,17 @@ func file_agentproto_agentpb_health_proto_rawDescGZIP() []byte {
 var file_agentproto_agentpb_health_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_agentproto_agentpb_health_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_agentproto_agentpb_health_proto_goTypes = []any{
-	(HealthCheckResponse_ServingStatus)(0), // 0: grpc.HealthCheckResponse.ServingStatus
-	(*CheckRequest)(nil),                   // 1: grpc.CheckRequest
-	(*HealthCheckResponse)(nil),            // 2: grpc.HealthCheckResponse
-	(*VersionCheckResponse)(nil),           // 3: grpc.VersionCheckResponse
+	(HealthCheckResponse_ServingStatus)(0), // 0: portcullis.agent.HealthCheckResponse.ServingStatus
+	(*CheckRequest)(nil),                   // 1: portcullis.agent.CheckRequest
+	(*HealthCheckResponse)(nil),            // 2: portcullis.agent.HealthCheckResponse
+	(*VersionCheckResponse)(nil),           // 3: portcullis.agent.VersionCheckResponse
 }
 var file_agentproto_agentpb_health_proto_depIdxs = []int32{
-	0, // 0: grpc.HealthCheckResponse.status:type_name -> grpc.HealthCheckResponse.ServingStatus
-	1, // 1: grpc.Health.Check:input_type -> grpc.CheckRequest
-	1, // 2: grpc.Health.Version:input_type -> grpc.CheckRequest
-	2, // 3: grpc.Health.Check:output_type -> grpc.HealthCheckResponse
-	3, // 4: grpc.Health.Version:output_type -> grpc.VersionCheckResponse
+	0, // 0: portcullis.agent.HealthCheckResponse.status:type_name -> portcullis.agent.HealthCheckResponse.ServingStatus
+	1, // 1: portcullis.agent.Health.Check:input_type -> portcullis.agent.CheckRequest
+	1, // 2: portcullis.agent.Health.Version:input_type -> portcullis.agent.CheckRequest
+	2, // 3: portcullis.agent.Health.Check:output_type -> portcullis.agent.HealthCheckResponse
+	3, // 4: portcullis.agent.Health.Version:output_type -> portcullis.agent.VersionCheckResponse
 	3, // [3:5] is the sub-list for method output_type
 	1, // [1:3] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name

@@ -227,7 +227,7 @@ var File_agentproto_agentpb_memory_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_memory_proto_rawDesc = "" +
 	"\n" +
-	"\x1fagentproto/agentpb/memory.proto\x12\x04grpc\"\xfc\x03\n" +
+	"\x1fagentproto/agentpb/memory.proto\x12\x10portcullis.agent\"\xfc\x03\n" +
 	"\x13MemAgentMemcgConfig\x12\x1f\n" +
 	"\bdisabled\x18\x01 \x01(\bH\x00R\bdisabled\x88\x01\x01\x12\x17\n" +
 	"\x04swap\x18\x02 \x01(\bH\x01R\x04swap\x88\x01\x01\x12*\n" +
@@ -277,8 +277,8 @@ func file_agentproto_agentpb_memory_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_memory_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_agentproto_agentpb_memory_proto_goTypes = []any{
-	(*MemAgentMemcgConfig)(nil),   // 0: grpc.MemAgentMemcgConfig
-	(*MemAgentCompactConfig)(nil), // 1: grpc.MemAgentCompactConfig
+	(*MemAgentMemcgConfig)(nil),   // 0: portcullis.agent.MemAgentMemcgConfig
+	(*MemAgentCompactConfig)(nil), // 1: portcullis.agent.MemAgentCompactConfig
 }
 var file_agentproto_agentpb_memory_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type

@@ -560,24 +560,24 @@ var File_agentproto_agentpb_network_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_network_proto_rawDesc = "" +
 	"\n" +
-	" agentproto/agentpb/network.proto\x12\x04grpc\x1a\x1eagentproto/agentpb/types.proto\">\n" +
+	" agentproto/agentpb/network.proto\x12\x10portcullis.agent\x1a\x1eagentproto/agentpb/types.proto\"O\n" +
 	"\n" +
-	"Interfaces\x120\n" +
+	"Interfaces\x12A\n" +
 	"\n" +
-	"Interfaces\x18\x01 \x03(\v2\x10.types.InterfaceR\n" +
-	"Interfaces\".\n" +
-	"\x06Routes\x12$\n" +
-	"\x06Routes\x18\x01 \x03(\v2\f.types.RouteR\x06Routes\"F\n" +
-	"\fARPNeighbors\x126\n" +
-	"\fARPNeighbors\x18\x01 \x03(\v2\x12.types.ARPNeighborR\fARPNeighbors\"H\n" +
-	"\x16UpdateInterfaceRequest\x12.\n" +
-	"\tinterface\x18\x01 \x01(\v2\x10.types.InterfaceR\tinterface\";\n" +
-	"\x13UpdateRoutesRequest\x12$\n" +
-	"\x06routes\x18\x01 \x01(\v2\f.grpc.RoutesR\x06routes\"\x17\n" +
+	"Interfaces\x18\x01 \x03(\v2!.portcullis.agent.types.InterfaceR\n" +
+	"Interfaces\"?\n" +
+	"\x06Routes\x125\n" +
+	"\x06Routes\x18\x01 \x03(\v2\x1d.portcullis.agent.types.RouteR\x06Routes\"W\n" +
+	"\fARPNeighbors\x12G\n" +
+	"\fARPNeighbors\x18\x01 \x03(\v2#.portcullis.agent.types.ARPNeighborR\fARPNeighbors\"Y\n" +
+	"\x16UpdateInterfaceRequest\x12?\n" +
+	"\tinterface\x18\x01 \x01(\v2!.portcullis.agent.types.InterfaceR\tinterface\"G\n" +
+	"\x13UpdateRoutesRequest\x120\n" +
+	"\x06routes\x18\x01 \x01(\v2\x18.portcullis.agent.RoutesR\x06routes\"\x17\n" +
 	"\x15ListInterfacesRequest\"\x13\n" +
-	"\x11ListRoutesRequest\"J\n" +
-	"\x16AddARPNeighborsRequest\x120\n" +
-	"\tneighbors\x18\x01 \x01(\v2\x12.grpc.ARPNeighborsR\tneighbors\"-\n" +
+	"\x11ListRoutesRequest\"V\n" +
+	"\x16AddARPNeighborsRequest\x12<\n" +
+	"\tneighbors\x18\x01 \x01(\v2\x1e.portcullis.agent.ARPNeighborsR\tneighbors\"-\n" +
 	"\x12GetIPTablesRequest\x12\x17\n" +
 	"\ais_ipv6\x18\x01 \x01(\bR\x06isIpv6\")\n" +
 	"\x13GetIPTablesResponse\x12\x12\n" +
@@ -602,29 +602,29 @@ func file_agentproto_agentpb_network_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_network_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_agentproto_agentpb_network_proto_goTypes = []any{
-	(*Interfaces)(nil),             // 0: grpc.Interfaces
-	(*Routes)(nil),                 // 1: grpc.Routes
-	(*ARPNeighbors)(nil),           // 2: grpc.ARPNeighbors
-	(*UpdateInterfaceRequest)(nil), // 3: grpc.UpdateInterfaceRequest
-	(*UpdateRoutesRequest)(nil),    // 4: grpc.UpdateRoutesRequest
-	(*ListInterfacesRequest)(nil),  // 5: grpc.ListInterfacesRequest
-	(*ListRoutesRequest)(nil),      // 6: grpc.ListRoutesRequest
-	(*AddARPNeighborsRequest)(nil), // 7: grpc.AddARPNeighborsRequest
-	(*GetIPTablesRequest)(nil),     // 8: grpc.GetIPTablesRequest
-	(*GetIPTablesResponse)(nil),    // 9: grpc.GetIPTablesResponse
-	(*SetIPTablesRequest)(nil),     // 10: grpc.SetIPTablesRequest
-	(*SetIPTablesResponse)(nil),    // 11: grpc.SetIPTablesResponse
-	(*Interface)(nil),              // 12: types.Interface
-	(*Route)(nil),                  // 13: types.Route
-	(*ARPNeighbor)(nil),            // 14: types.ARPNeighbor
+	(*Interfaces)(nil),             // 0: portcullis.agent.Interfaces
+	(*Routes)(nil),                 // 1: portcullis.agent.Routes
+	(*ARPNeighbors)(nil),           // 2: portcullis.agent.ARPNeighbors
+	(*UpdateInterfaceRequest)(nil), // 3: portcullis.agent.UpdateInterfaceRequest
+	(*UpdateRoutesRequest)(nil),    // 4: portcullis.agent.UpdateRoutesRequest
+	(*ListInterfacesRequest)(nil),  // 5: portcullis.agent.ListInterfacesRequest
+	(*ListRoutesRequest)(nil),      // 6: portcullis.agent.ListRoutesRequest
+	(*AddARPNeighborsRequest)(nil), // 7: portcullis.agent.AddARPNeighborsRequest
+	(*GetIPTablesRequest)(nil),     // 8: portcullis.agent.GetIPTablesRequest
+	(*GetIPTablesResponse)(nil),    // 9: portcullis.agent.GetIPTablesResponse
+	(*SetIPTablesRequest)(nil),     // 10: portcullis.agent.SetIPTablesRequest
+	(*SetIPTablesResponse)(nil),    // 11: portcullis.agent.SetIPTablesResponse
+	(*Interface)(nil),              // 12: portcullis.agent.types.Interface
+	(*Route)(nil),                  // 13: portcullis.agent.types.Route
+	(*ARPNeighbor)(nil),            // 14: portcullis.agent.types.ARPNeighbor
 }
 var file_agentproto_agentpb_network_proto_depIdxs = []int32{
-	12, // 0: grpc.Interfaces.Interfaces:type_name -> types.Interface
-	13, // 1: grpc.Routes.Routes:type_name -> types.Route
-	14, // 2: grpc.ARPNeighbors.ARPNeighbors:type_name -> types.ARPNeighbor
-	12, // 3: grpc.UpdateInterfaceRequest.interface:type_name -> types.Interface
-	1,  // 4: grpc.UpdateRoutesRequest.routes:type_name -> grpc.Routes
-	2,  // 5: grpc.AddARPNeighborsRequest.neighbors:type_name -> grpc.ARPNeighbors
+	12, // 0: portcullis.agent.Interfaces.Interfaces:type_name -> portcullis.agent.types.Interface
+	13, // 1: portcullis.agent.Routes.Routes:type_name -> portcullis.agent.types.Route
+	14, // 2: portcullis.agent.ARPNeighbors.ARPNeighbors:type_name -> portcullis.agent.types.ARPNeighbor
+	12, // 3: portcullis.agent.UpdateInterfaceRequest.interface:type_name -> portcullis.agent.types.Interface
+	1,  // 4: portcullis.agent.UpdateRoutesRequest.routes:type_name -> portcullis.agent.Routes
+	2,  // 5: portcullis.agent.AddARPNeighborsRequest.neighbors:type_name -> portcullis.agent.ARPNeighbors
 	6,  // [6:6] is the sub-list for method output_type
 	6,  // [6:6] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name

@@ -1310,33 +1310,31 @@ var File_agentproto_agentpb_oci_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_oci_proto_rawDesc = "" +
 	"\n" +
-	"\x1cagentproto/agentpb/oci.proto\x12\x04grpc\x1a&agentproto/agentpb/oci_resources.proto\x1a$agentproto/agentpb/oci_seccomp.proto\"\xc1\x03\n" +
+	"\x1cagentproto/agentpb/oci.proto\x12\x10portcullis.agent\x1a&agentproto/agentpb/oci_resources.proto\x1a$agentproto/agentpb/oci_seccomp.proto\"\xa1\x04\n" +
 	"\x04Spec\x12\x18\n" +
-	"\aVersion\x18\x01 \x01(\tR\aVersion\x12'\n" +
-	"\aProcess\x18\x02 \x01(\v2\r.grpc.ProcessR\aProcess\x12\x1e\n" +
-	"\x04Root\x18\x03 \x01(\v2\n" +
-	".grpc.RootR\x04Root\x12\x1a\n" +
-	"\bHostname\x18\x04 \x01(\tR\bHostname\x12#\n" +
-	"\x06Mounts\x18\x05 \x03(\v2\v.grpc.MountR\x06Mounts\x12!\n" +
-	"\x05Hooks\x18\x06 \x01(\v2\v.grpc.HooksR\x05Hooks\x12=\n" +
-	"\vAnnotations\x18\a \x03(\v2\x1b.grpc.Spec.AnnotationsEntryR\vAnnotations\x12!\n" +
-	"\x05Linux\x18\b \x01(\v2\v.grpc.LinuxR\x05Linux\x12'\n" +
-	"\aSolaris\x18\t \x01(\v2\r.grpc.SolarisR\aSolaris\x12'\n" +
+	"\aVersion\x18\x01 \x01(\tR\aVersion\x123\n" +
+	"\aProcess\x18\x02 \x01(\v2\x19.portcullis.agent.ProcessR\aProcess\x12*\n" +
+	"\x04Root\x18\x03 \x01(\v2\x16.portcullis.agent.RootR\x04Root\x12\x1a\n" +
+	"\bHostname\x18\x04 \x01(\tR\bHostname\x12/\n" +
+	"\x06Mounts\x18\x05 \x03(\v2\x17.portcullis.agent.MountR\x06Mounts\x12-\n" +
+	"\x05Hooks\x18\x06 \x01(\v2\x17.portcullis.agent.HooksR\x05Hooks\x12I\n" +
+	"\vAnnotations\x18\a \x03(\v2'.portcullis.agent.Spec.AnnotationsEntryR\vAnnotations\x12-\n" +
+	"\x05Linux\x18\b \x01(\v2\x17.portcullis.agent.LinuxR\x05Linux\x123\n" +
+	"\aSolaris\x18\t \x01(\v2\x19.portcullis.agent.SolarisR\aSolaris\x123\n" +
 	"\aWindows\x18\n" +
-	" \x01(\v2\r.grpc.WindowsR\aWindows\x1a>\n" +
+	" \x01(\v2\x19.portcullis.agent.WindowsR\aWindows\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xde\x03\n" +
 	"\aProcess\x12\x1a\n" +
-	"\bTerminal\x18\x01 \x01(\bR\bTerminal\x12+\n" +
-	"\vConsoleSize\x18\x02 \x01(\v2\t.grpc.BoxR\vConsoleSize\x12\x1e\n" +
-	"\x04User\x18\x03 \x01(\v2\n" +
-	".grpc.UserR\x04User\x12\x12\n" +
+	"\bTerminal\x18\x01 \x01(\bR\bTerminal\x127\n" +
+	"\vConsoleSize\x18\x02 \x01(\v2\x15.portcullis.agent.BoxR\vConsoleSize\x12*\n" +
+	"\x04User\x18\x03 \x01(\v2\x16.portcullis.agent.UserR\x04User\x12\x12\n" +
 	"\x04Args\x18\x04 \x03(\tR\x04Args\x12\x10\n" +
 	"\x03Env\x18\x05 \x03(\tR\x03Env\x12\x10\n" +
-	"\x03Cwd\x18\x06 \x01(\tR\x03Cwd\x12;\n" +
-	"\fCapabilities\x18\a \x01(\v2\x17.grpc.LinuxCapabilitiesR\fCapabilities\x12+\n" +
-	"\aRlimits\x18\b \x03(\v2\x11.grpc.POSIXRlimitR\aRlimits\x12(\n" +
+	"\x03Cwd\x18\x06 \x01(\tR\x03Cwd\x12G\n" +
+	"\fCapabilities\x18\a \x01(\v2#.portcullis.agent.LinuxCapabilitiesR\fCapabilities\x127\n" +
+	"\aRlimits\x18\b \x03(\v2\x1d.portcullis.agent.POSIXRlimitR\aRlimits\x12(\n" +
 	"\x0fNoNewPrivileges\x18\t \x01(\bR\x0fNoNewPrivileges\x12(\n" +
 	"\x0fApparmorProfile\x18\n" +
 	" \x01(\tR\x0fApparmorProfile\x12 \n" +
@@ -1367,44 +1365,38 @@ const file_agentproto_agentpb_oci_proto_rawDesc = "" +
 	"\aoptions\x18\x04 \x03(\tR\aoptions\"6\n" +
 	"\x04Root\x12\x12\n" +
 	"\x04Path\x18\x01 \x01(\tR\x04Path\x12\x1a\n" +
-	"\bReadonly\x18\x02 \x01(\bR\bReadonly\"\x9d\x02\n" +
-	"\x05Hooks\x12&\n" +
-	"\bPrestart\x18\x01 \x03(\v2\n" +
-	".grpc.HookR\bPrestart\x12(\n" +
-	"\tPoststart\x18\x02 \x03(\v2\n" +
-	".grpc.HookR\tPoststart\x12&\n" +
-	"\bPoststop\x18\x03 \x03(\v2\n" +
-	".grpc.HookR\bPoststop\x120\n" +
-	"\rCreateRuntime\x18\x04 \x03(\v2\n" +
-	".grpc.HookR\rCreateRuntime\x124\n" +
-	"\x0fCreateContainer\x18\x05 \x03(\v2\n" +
-	".grpc.HookR\x0fCreateContainer\x122\n" +
-	"\x0eStartContainer\x18\x06 \x03(\v2\n" +
-	".grpc.HookR\x0eStartContainer\"Z\n" +
+	"\bReadonly\x18\x02 \x01(\bR\bReadonly\"\xe5\x02\n" +
+	"\x05Hooks\x122\n" +
+	"\bPrestart\x18\x01 \x03(\v2\x16.portcullis.agent.HookR\bPrestart\x124\n" +
+	"\tPoststart\x18\x02 \x03(\v2\x16.portcullis.agent.HookR\tPoststart\x122\n" +
+	"\bPoststop\x18\x03 \x03(\v2\x16.portcullis.agent.HookR\bPoststop\x12<\n" +
+	"\rCreateRuntime\x18\x04 \x03(\v2\x16.portcullis.agent.HookR\rCreateRuntime\x12@\n" +
+	"\x0fCreateContainer\x18\x05 \x03(\v2\x16.portcullis.agent.HookR\x0fCreateContainer\x12>\n" +
+	"\x0eStartContainer\x18\x06 \x03(\v2\x16.portcullis.agent.HookR\x0eStartContainer\"Z\n" +
 	"\x04Hook\x12\x12\n" +
 	"\x04Path\x18\x01 \x01(\tR\x04Path\x12\x12\n" +
 	"\x04Args\x18\x02 \x03(\tR\x04Args\x12\x10\n" +
 	"\x03Env\x18\x03 \x03(\tR\x03Env\x12\x18\n" +
-	"\aTimeout\x18\x04 \x01(\x03R\aTimeout\"\x91\x05\n" +
-	"\x05Linux\x126\n" +
-	"\vUIDMappings\x18\x01 \x03(\v2\x14.grpc.LinuxIDMappingR\vUIDMappings\x126\n" +
-	"\vGIDMappings\x18\x02 \x03(\v2\x14.grpc.LinuxIDMappingR\vGIDMappings\x12/\n" +
-	"\x06Sysctl\x18\x03 \x03(\v2\x17.grpc.Linux.SysctlEntryR\x06Sysctl\x122\n" +
-	"\tResources\x18\x04 \x01(\v2\x14.grpc.LinuxResourcesR\tResources\x12 \n" +
-	"\vCgroupsPath\x18\x05 \x01(\tR\vCgroupsPath\x124\n" +
+	"\aTimeout\x18\x04 \x01(\x03R\aTimeout\"\xf1\x05\n" +
+	"\x05Linux\x12B\n" +
+	"\vUIDMappings\x18\x01 \x03(\v2 .portcullis.agent.LinuxIDMappingR\vUIDMappings\x12B\n" +
+	"\vGIDMappings\x18\x02 \x03(\v2 .portcullis.agent.LinuxIDMappingR\vGIDMappings\x12;\n" +
+	"\x06Sysctl\x18\x03 \x03(\v2#.portcullis.agent.Linux.SysctlEntryR\x06Sysctl\x12>\n" +
+	"\tResources\x18\x04 \x01(\v2 .portcullis.agent.LinuxResourcesR\tResources\x12 \n" +
+	"\vCgroupsPath\x18\x05 \x01(\tR\vCgroupsPath\x12@\n" +
 	"\n" +
-	"Namespaces\x18\x06 \x03(\v2\x14.grpc.LinuxNamespaceR\n" +
-	"Namespaces\x12+\n" +
-	"\aDevices\x18\a \x03(\v2\x11.grpc.LinuxDeviceR\aDevices\x12,\n" +
-	"\aSeccomp\x18\b \x01(\v2\x12.grpc.LinuxSeccompR\aSeccomp\x12,\n" +
+	"Namespaces\x18\x06 \x03(\v2 .portcullis.agent.LinuxNamespaceR\n" +
+	"Namespaces\x127\n" +
+	"\aDevices\x18\a \x03(\v2\x1d.portcullis.agent.LinuxDeviceR\aDevices\x128\n" +
+	"\aSeccomp\x18\b \x01(\v2\x1e.portcullis.agent.LinuxSeccompR\aSeccomp\x12,\n" +
 	"\x11RootfsPropagation\x18\t \x01(\tR\x11RootfsPropagation\x12 \n" +
 	"\vMaskedPaths\x18\n" +
 	" \x03(\tR\vMaskedPaths\x12$\n" +
 	"\rReadonlyPaths\x18\v \x03(\tR\rReadonlyPaths\x12\x1e\n" +
 	"\n" +
 	"MountLabel\x18\f \x01(\tR\n" +
-	"MountLabel\x12/\n" +
-	"\bIntelRdt\x18\r \x01(\v2\x13.grpc.LinuxIntelRdtR\bIntelRdt\x1a9\n" +
+	"MountLabel\x12;\n" +
+	"\bIntelRdt\x18\r \x01(\v2\x1f.portcullis.agent.LinuxIntelRdtR\bIntelRdt\x1a9\n" +
 	"\vSysctlEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1f\n" +
@@ -1444,55 +1436,55 @@ func file_agentproto_agentpb_oci_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_oci_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_agentproto_agentpb_oci_proto_goTypes = []any{
-	(*Spec)(nil),              // 0: grpc.Spec
-	(*Process)(nil),           // 1: grpc.Process
-	(*Box)(nil),               // 2: grpc.Box
-	(*User)(nil),              // 3: grpc.User
-	(*LinuxCapabilities)(nil), // 4: grpc.LinuxCapabilities
-	(*POSIXRlimit)(nil),       // 5: grpc.POSIXRlimit
-	(*Mount)(nil),             // 6: grpc.Mount
-	(*Root)(nil),              // 7: grpc.Root
-	(*Hooks)(nil),             // 8: grpc.Hooks
-	(*Hook)(nil),              // 9: grpc.Hook
-	(*Linux)(nil),             // 10: grpc.Linux
-	(*Windows)(nil),           // 11: grpc.Windows
-	(*Solaris)(nil),           // 12: grpc.Solaris
-	(*LinuxIDMapping)(nil),    // 13: grpc.LinuxIDMapping
-	(*LinuxNamespace)(nil),    // 14: grpc.LinuxNamespace
-	(*LinuxDevice)(nil),       // 15: grpc.LinuxDevice
-	(*LinuxIntelRdt)(nil),     // 16: grpc.LinuxIntelRdt
-	nil,                       // 17: grpc.Spec.AnnotationsEntry
-	nil,                       // 18: grpc.Linux.SysctlEntry
-	(*LinuxResources)(nil),    // 19: grpc.LinuxResources
-	(*LinuxSeccomp)(nil),      // 20: grpc.LinuxSeccomp
+	(*Spec)(nil),              // 0: portcullis.agent.Spec
+	(*Process)(nil),           // 1: portcullis.agent.Process
+	(*Box)(nil),               // 2: portcullis.agent.Box
+	(*User)(nil),              // 3: portcullis.agent.User
+	(*LinuxCapabilities)(nil), // 4: portcullis.agent.LinuxCapabilities
+	(*POSIXRlimit)(nil),       // 5: portcullis.agent.POSIXRlimit
+	(*Mount)(nil),             // 6: portcullis.agent.Mount
+	(*Root)(nil),              // 7: portcullis.agent.Root
+	(*Hooks)(nil),             // 8: portcullis.agent.Hooks
+	(*Hook)(nil),              // 9: portcullis.agent.Hook
+	(*Linux)(nil),             // 10: portcullis.agent.Linux
+	(*Windows)(nil),           // 11: portcullis.agent.Windows
+	(*Solaris)(nil),           // 12: portcullis.agent.Solaris
+	(*LinuxIDMapping)(nil),    // 13: portcullis.agent.LinuxIDMapping
+	(*LinuxNamespace)(nil),    // 14: portcullis.agent.LinuxNamespace
+	(*LinuxDevice)(nil),       // 15: portcullis.agent.LinuxDevice
+	(*LinuxIntelRdt)(nil),     // 16: portcullis.agent.LinuxIntelRdt
+	nil,                       // 17: portcullis.agent.Spec.AnnotationsEntry
+	nil,                       // 18: portcullis.agent.Linux.SysctlEntry
+	(*LinuxResources)(nil),    // 19: portcullis.agent.LinuxResources
+	(*LinuxSeccomp)(nil),      // 20: portcullis.agent.LinuxSeccomp
 }
 var file_agentproto_agentpb_oci_proto_depIdxs = []int32{
-	1,  // 0: grpc.Spec.Process:type_name -> grpc.Process
-	7,  // 1: grpc.Spec.Root:type_name -> grpc.Root
-	6,  // 2: grpc.Spec.Mounts:type_name -> grpc.Mount
-	8,  // 3: grpc.Spec.Hooks:type_name -> grpc.Hooks
-	17, // 4: grpc.Spec.Annotations:type_name -> grpc.Spec.AnnotationsEntry
-	10, // 5: grpc.Spec.Linux:type_name -> grpc.Linux
-	12, // 6: grpc.Spec.Solaris:type_name -> grpc.Solaris
-	11, // 7: grpc.Spec.Windows:type_name -> grpc.Windows
-	2,  // 8: grpc.Process.ConsoleSize:type_name -> grpc.Box
-	3,  // 9: grpc.Process.User:type_name -> grpc.User
-	4,  // 10: grpc.Process.Capabilities:type_name -> grpc.LinuxCapabilities
-	5,  // 11: grpc.Process.Rlimits:type_name -> grpc.POSIXRlimit
-	9,  // 12: grpc.Hooks.Prestart:type_name -> grpc.Hook
-	9,  // 13: grpc.Hooks.Poststart:type_name -> grpc.Hook
-	9,  // 14: grpc.Hooks.Poststop:type_name -> grpc.Hook
-	9,  // 15: grpc.Hooks.CreateRuntime:type_name -> grpc.Hook
-	9,  // 16: grpc.Hooks.CreateContainer:type_name -> grpc.Hook
-	9,  // 17: grpc.Hooks.StartContainer:type_name -> grpc.Hook
-	13, // 18: grpc.Linux.UIDMappings:type_name -> grpc.LinuxIDMapping
-	13, // 19: grpc.Linux.GIDMappings:type_name -> grpc.LinuxIDMapping
-	18, // 20: grpc.Linux.Sysctl:type_name -> grpc.Linux.SysctlEntry
-	19, // 21: grpc.Linux.Resources:type_name -> grpc.LinuxResources
-	14, // 22: grpc.Linux.Namespaces:type_name -> grpc.LinuxNamespace
-	15, // 23: grpc.Linux.Devices:type_name -> grpc.LinuxDevice
-	20, // 24: grpc.Linux.Seccomp:type_name -> grpc.LinuxSeccomp
-	16, // 25: grpc.Linux.IntelRdt:type_name -> grpc.LinuxIntelRdt
+	1,  // 0: portcullis.agent.Spec.Process:type_name -> portcullis.agent.Process
+	7,  // 1: portcullis.agent.Spec.Root:type_name -> portcullis.agent.Root
+	6,  // 2: portcullis.agent.Spec.Mounts:type_name -> portcullis.agent.Mount
+	8,  // 3: portcullis.agent.Spec.Hooks:type_name -> portcullis.agent.Hooks
+	17, // 4: portcullis.agent.Spec.Annotations:type_name -> portcullis.agent.Spec.AnnotationsEntry
+	10, // 5: portcullis.agent.Spec.Linux:type_name -> portcullis.agent.Linux
+	12, // 6: portcullis.agent.Spec.Solaris:type_name -> portcullis.agent.Solaris
+	11, // 7: portcullis.agent.Spec.Windows:type_name -> portcullis.agent.Windows
+	2,  // 8: portcullis.agent.Process.ConsoleSize:type_name -> portcullis.agent.Box
+	3,  // 9: portcullis.agent.Process.User:type_name -> portcullis.agent.User
+	4,  // 10: portcullis.agent.Process.Capabilities:type_name -> portcullis.agent.LinuxCapabilities
+	5,  // 11: portcullis.agent.Process.Rlimits:type_name -> portcullis.agent.POSIXRlimit
+	9,  // 12: portcullis.agent.Hooks.Prestart:type_name -> portcullis.agent.Hook
+	9,  // 13: portcullis.agent.Hooks.Poststart:type_name -> portcullis.agent.Hook
+	9,  // 14: portcullis.agent.Hooks.Poststop:type_name -> portcullis.agent.Hook
+	9,  // 15: portcullis.agent.Hooks.CreateRuntime:type_name -> portcullis.agent.Hook
+	9,  // 16: portcullis.agent.Hooks.CreateContainer:type_name -> portcullis.agent.Hook
+	9,  // 17: portcullis.agent.Hooks.StartContainer:type_name -> portcullis.agent.Hook
+	13, // 18: portcullis.agent.Linux.UIDMappings:type_name -> portcullis.agent.LinuxIDMapping
+	13, // 19: portcullis.agent.Linux.GIDMappings:type_name -> portcullis.agent.LinuxIDMapping
+	18, // 20: portcullis.agent.Linux.Sysctl:type_name -> portcullis.agent.Linux.SysctlEntry
+	19, // 21: portcullis.agent.Linux.Resources:type_name -> portcullis.agent.LinuxResources
+	14, // 22: portcullis.agent.Linux.Namespaces:type_name -> portcullis.agent.LinuxNamespace
+	15, // 23: portcullis.agent.Linux.Devices:type_name -> portcullis.agent.LinuxDevice
+	20, // 24: portcullis.agent.Linux.Seccomp:type_name -> portcullis.agent.LinuxSeccomp
+	16, // 25: portcullis.agent.Linux.IntelRdt:type_name -> portcullis.agent.LinuxIntelRdt
 	26, // [26:26] is the sub-list for method output_type
 	26, // [26:26] is the sub-list for method input_type
 	26, // [26:26] is the sub-list for extension type_name

@@ -813,15 +813,15 @@ var File_agentproto_agentpb_oci_resources_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_oci_resources_proto_rawDesc = "" +
 	"\n" +
-	"&agentproto/agentpb/oci_resources.proto\x12\x04grpc\"\xd3\x02\n" +
-	"\x0eLinuxResources\x121\n" +
-	"\aDevices\x18\x01 \x03(\v2\x17.grpc.LinuxDeviceCgroupR\aDevices\x12)\n" +
-	"\x06Memory\x18\x02 \x01(\v2\x11.grpc.LinuxMemoryR\x06Memory\x12 \n" +
-	"\x03CPU\x18\x03 \x01(\v2\x0e.grpc.LinuxCPUR\x03CPU\x12#\n" +
-	"\x04Pids\x18\x04 \x01(\v2\x0f.grpc.LinuxPidsR\x04Pids\x12,\n" +
-	"\aBlockIO\x18\x05 \x01(\v2\x12.grpc.LinuxBlockIOR\aBlockIO\x12@\n" +
-	"\x0eHugepageLimits\x18\x06 \x03(\v2\x18.grpc.LinuxHugepageLimitR\x0eHugepageLimits\x12,\n" +
-	"\aNetwork\x18\a \x01(\v2\x12.grpc.LinuxNetworkR\aNetwork\"\xdb\x01\n" +
+	"&agentproto/agentpb/oci_resources.proto\x12\x10portcullis.agent\"\xa7\x03\n" +
+	"\x0eLinuxResources\x12=\n" +
+	"\aDevices\x18\x01 \x03(\v2#.portcullis.agent.LinuxDeviceCgroupR\aDevices\x125\n" +
+	"\x06Memory\x18\x02 \x01(\v2\x1d.portcullis.agent.LinuxMemoryR\x06Memory\x12,\n" +
+	"\x03CPU\x18\x03 \x01(\v2\x1a.portcullis.agent.LinuxCPUR\x03CPU\x12/\n" +
+	"\x04Pids\x18\x04 \x01(\v2\x1b.portcullis.agent.LinuxPidsR\x04Pids\x128\n" +
+	"\aBlockIO\x18\x05 \x01(\v2\x1e.portcullis.agent.LinuxBlockIOR\aBlockIO\x12L\n" +
+	"\x0eHugepageLimits\x18\x06 \x03(\v2$.portcullis.agent.LinuxHugepageLimitR\x0eHugepageLimits\x128\n" +
+	"\aNetwork\x18\a \x01(\v2\x1e.portcullis.agent.LinuxNetworkR\aNetwork\"\xdb\x01\n" +
 	"\vLinuxMemory\x12\x14\n" +
 	"\x05Limit\x18\x01 \x01(\x03R\x05Limit\x12 \n" +
 	"\vReservation\x18\x02 \x01(\x03R\vReservation\x12\x12\n" +
@@ -841,17 +841,17 @@ const file_agentproto_agentpb_oci_resources_proto_rawDesc = "" +
 	"\x04Cpus\x18\x06 \x01(\tR\x04Cpus\x12\x12\n" +
 	"\x04Mems\x18\a \x01(\tR\x04Mems\"!\n" +
 	"\tLinuxPids\x12\x14\n" +
-	"\x05Limit\x18\x01 \x01(\x03R\x05Limit\"\xcf\x03\n" +
+	"\x05Limit\x18\x01 \x01(\x03R\x05Limit\"\x8b\x04\n" +
 	"\fLinuxBlockIO\x12\x16\n" +
 	"\x06Weight\x18\x01 \x01(\rR\x06Weight\x12\x1e\n" +
 	"\n" +
 	"LeafWeight\x18\x02 \x01(\rR\n" +
-	"LeafWeight\x12;\n" +
-	"\fWeightDevice\x18\x03 \x03(\v2\x17.grpc.LinuxWeightDeviceR\fWeightDevice\x12O\n" +
-	"\x15ThrottleReadBpsDevice\x18\x04 \x03(\v2\x19.grpc.LinuxThrottleDeviceR\x15ThrottleReadBpsDevice\x12Q\n" +
-	"\x16ThrottleWriteBpsDevice\x18\x05 \x03(\v2\x19.grpc.LinuxThrottleDeviceR\x16ThrottleWriteBpsDevice\x12Q\n" +
-	"\x16ThrottleReadIOPSDevice\x18\x06 \x03(\v2\x19.grpc.LinuxThrottleDeviceR\x16ThrottleReadIOPSDevice\x12S\n" +
-	"\x17ThrottleWriteIOPSDevice\x18\a \x03(\v2\x19.grpc.LinuxThrottleDeviceR\x17ThrottleWriteIOPSDevice\"w\n" +
+	"LeafWeight\x12G\n" +
+	"\fWeightDevice\x18\x03 \x03(\v2#.portcullis.agent.LinuxWeightDeviceR\fWeightDevice\x12[\n" +
+	"\x15ThrottleReadBpsDevice\x18\x04 \x03(\v2%.portcullis.agent.LinuxThrottleDeviceR\x15ThrottleReadBpsDevice\x12]\n" +
+	"\x16ThrottleWriteBpsDevice\x18\x05 \x03(\v2%.portcullis.agent.LinuxThrottleDeviceR\x16ThrottleWriteBpsDevice\x12]\n" +
+	"\x16ThrottleReadIOPSDevice\x18\x06 \x03(\v2%.portcullis.agent.LinuxThrottleDeviceR\x16ThrottleReadIOPSDevice\x12_\n" +
+	"\x17ThrottleWriteIOPSDevice\x18\a \x03(\v2%.portcullis.agent.LinuxThrottleDeviceR\x17ThrottleWriteIOPSDevice\"w\n" +
 	"\x11LinuxWeightDevice\x12\x14\n" +
 	"\x05Major\x18\x01 \x01(\x03R\x05Major\x12\x14\n" +
 	"\x05Minor\x18\x02 \x01(\x03R\x05Minor\x12\x16\n" +
@@ -871,11 +871,11 @@ const file_agentproto_agentpb_oci_resources_proto_rawDesc = "" +
 	"\x06Access\x18\x05 \x01(\tR\x06Access\"F\n" +
 	"\x12LinuxHugepageLimit\x12\x1a\n" +
 	"\bPagesize\x18\x01 \x01(\tR\bPagesize\x12\x14\n" +
-	"\x05Limit\x18\x02 \x01(\x04R\x05Limit\"f\n" +
+	"\x05Limit\x18\x02 \x01(\x04R\x05Limit\"r\n" +
 	"\fLinuxNetwork\x12\x18\n" +
-	"\aClassID\x18\x01 \x01(\rR\aClassID\x12<\n" +
+	"\aClassID\x18\x01 \x01(\rR\aClassID\x12H\n" +
 	"\n" +
-	"Priorities\x18\x02 \x03(\v2\x1c.grpc.LinuxInterfacePriorityR\n" +
+	"Priorities\x18\x02 \x03(\v2(.portcullis.agent.LinuxInterfacePriorityR\n" +
 	"Priorities\"H\n" +
 	"\x16LinuxInterfacePriority\x12\x12\n" +
 	"\x04Name\x18\x01 \x01(\tR\x04Name\x12\x1a\n" +
@@ -895,32 +895,32 @@ func file_agentproto_agentpb_oci_resources_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_oci_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_agentproto_agentpb_oci_resources_proto_goTypes = []any{
-	(*LinuxResources)(nil),         // 0: grpc.LinuxResources
-	(*LinuxMemory)(nil),            // 1: grpc.LinuxMemory
-	(*LinuxCPU)(nil),               // 2: grpc.LinuxCPU
-	(*LinuxPids)(nil),              // 3: grpc.LinuxPids
-	(*LinuxBlockIO)(nil),           // 4: grpc.LinuxBlockIO
-	(*LinuxWeightDevice)(nil),      // 5: grpc.LinuxWeightDevice
-	(*LinuxThrottleDevice)(nil),    // 6: grpc.LinuxThrottleDevice
-	(*LinuxDeviceCgroup)(nil),      // 7: grpc.LinuxDeviceCgroup
-	(*LinuxHugepageLimit)(nil),     // 8: grpc.LinuxHugepageLimit
-	(*LinuxNetwork)(nil),           // 9: grpc.LinuxNetwork
-	(*LinuxInterfacePriority)(nil), // 10: grpc.LinuxInterfacePriority
+	(*LinuxResources)(nil),         // 0: portcullis.agent.LinuxResources
+	(*LinuxMemory)(nil),            // 1: portcullis.agent.LinuxMemory
+	(*LinuxCPU)(nil),               // 2: portcullis.agent.LinuxCPU
+	(*LinuxPids)(nil),              // 3: portcullis.agent.LinuxPids
+	(*LinuxBlockIO)(nil),           // 4: portcullis.agent.LinuxBlockIO
+	(*LinuxWeightDevice)(nil),      // 5: portcullis.agent.LinuxWeightDevice
+	(*LinuxThrottleDevice)(nil),    // 6: portcullis.agent.LinuxThrottleDevice
+	(*LinuxDeviceCgroup)(nil),      // 7: portcullis.agent.LinuxDeviceCgroup
+	(*LinuxHugepageLimit)(nil),     // 8: portcullis.agent.LinuxHugepageLimit
+	(*LinuxNetwork)(nil),           // 9: portcullis.agent.LinuxNetwork
+	(*LinuxInterfacePriority)(nil), // 10: portcullis.agent.LinuxInterfacePriority
 }
 var file_agentproto_agentpb_oci_resources_proto_depIdxs = []int32{
-	7,  // 0: grpc.LinuxResources.Devices:type_name -> grpc.LinuxDeviceCgroup
-	1,  // 1: grpc.LinuxResources.Memory:type_name -> grpc.LinuxMemory
-	2,  // 2: grpc.LinuxResources.CPU:type_name -> grpc.LinuxCPU
-	3,  // 3: grpc.LinuxResources.Pids:type_name -> grpc.LinuxPids
-	4,  // 4: grpc.LinuxResources.BlockIO:type_name -> grpc.LinuxBlockIO
-	8,  // 5: grpc.LinuxResources.HugepageLimits:type_name -> grpc.LinuxHugepageLimit
-	9,  // 6: grpc.LinuxResources.Network:type_name -> grpc.LinuxNetwork
-	5,  // 7: grpc.LinuxBlockIO.WeightDevice:type_name -> grpc.LinuxWeightDevice
-	6,  // 8: grpc.LinuxBlockIO.ThrottleReadBpsDevice:type_name -> grpc.LinuxThrottleDevice
-	6,  // 9: grpc.LinuxBlockIO.ThrottleWriteBpsDevice:type_name -> grpc.LinuxThrottleDevice
-	6,  // 10: grpc.LinuxBlockIO.ThrottleReadIOPSDevice:type_name -> grpc.LinuxThrottleDevice
-	6,  // 11: grpc.LinuxBlockIO.ThrottleWriteIOPSDevice:type_name -> grpc.LinuxThrottleDevice
-	10, // 12: grpc.LinuxNetwork.Priorities:type_name -> grpc.LinuxInterfacePriority
+	7,  // 0: portcullis.agent.LinuxResources.Devices:type_name -> portcullis.agent.LinuxDeviceCgroup
+	1,  // 1: portcullis.agent.LinuxResources.Memory:type_name -> portcullis.agent.LinuxMemory
+	2,  // 2: portcullis.agent.LinuxResources.CPU:type_name -> portcullis.agent.LinuxCPU
+	3,  // 3: portcullis.agent.LinuxResources.Pids:type_name -> portcullis.agent.LinuxPids
+	4,  // 4: portcullis.agent.LinuxResources.BlockIO:type_name -> portcullis.agent.LinuxBlockIO
+	8,  // 5: portcullis.agent.LinuxResources.HugepageLimits:type_name -> portcullis.agent.LinuxHugepageLimit
+	9,  // 6: portcullis.agent.LinuxResources.Network:type_name -> portcullis.agent.LinuxNetwork
+	5,  // 7: portcullis.agent.LinuxBlockIO.WeightDevice:type_name -> portcullis.agent.LinuxWeightDevice
+	6,  // 8: portcullis.agent.LinuxBlockIO.ThrottleReadBpsDevice:type_name -> portcullis.agent.LinuxThrottleDevice
+	6,  // 9: portcullis.agent.LinuxBlockIO.ThrottleWriteBpsDevice:type_name -> portcullis.agent.LinuxThrottleDevice
+	6,  // 10: portcullis.agent.LinuxBlockIO.ThrottleReadIOPSDevice:type_name -> portcullis.agent.LinuxThrottleDevice
+	6,  // 11: portcullis.agent.LinuxBlockIO.ThrottleWriteIOPSDevice:type_name -> portcullis.agent.LinuxThrottleDevice
+	10, // 12: portcullis.agent.LinuxNetwork.Priorities:type_name -> portcullis.agent.LinuxInterfacePriority
 	13, // [13:13] is the sub-list for method output_type
 	13, // [13:13] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name

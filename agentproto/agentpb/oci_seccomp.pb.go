@@ -263,17 +263,17 @@ var File_agentproto_agentpb_oci_seccomp_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_oci_seccomp_proto_rawDesc = "" +
 	"\n" +
-	"$agentproto/agentpb/oci_seccomp.proto\x12\x04grpc\"\xa0\x01\n" +
+	"$agentproto/agentpb/oci_seccomp.proto\x12\x10portcullis.agent\"\xac\x01\n" +
 	"\fLinuxSeccomp\x12$\n" +
 	"\rDefaultAction\x18\x01 \x01(\tR\rDefaultAction\x12$\n" +
 	"\rArchitectures\x18\x02 \x03(\tR\rArchitectures\x12\x14\n" +
-	"\x05Flags\x18\x03 \x03(\tR\x05Flags\x12.\n" +
-	"\bSyscalls\x18\x04 \x03(\v2\x12.grpc.LinuxSyscallR\bSyscalls\"\x91\x01\n" +
+	"\x05Flags\x18\x03 \x03(\tR\x05Flags\x12:\n" +
+	"\bSyscalls\x18\x04 \x03(\v2\x1e.portcullis.agent.LinuxSyscallR\bSyscalls\"\x9d\x01\n" +
 	"\fLinuxSyscall\x12\x14\n" +
 	"\x05Names\x18\x01 \x03(\tR\x05Names\x12\x16\n" +
 	"\x06Action\x18\x02 \x01(\tR\x06Action\x12\x1c\n" +
-	"\berrnoret\x18\x03 \x01(\rH\x00R\berrnoret\x12)\n" +
-	"\x04Args\x18\x04 \x03(\v2\x15.grpc.LinuxSeccompArgR\x04ArgsB\n" +
+	"\berrnoret\x18\x03 \x01(\rH\x00R\berrnoret\x125\n" +
+	"\x04Args\x18\x04 \x03(\v2!.portcullis.agent.LinuxSeccompArgR\x04ArgsB\n" +
 	"\n" +
 	"\bErrnoRet\"i\n" +
 	"\x0fLinuxSeccompArg\x12\x14\n" +
@@ -296,13 +296,13 @@ func file_agentproto_agentpb_oci_seccomp_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_oci_seccomp_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_agentproto_agentpb_oci_seccomp_proto_goTypes = []any{
-	(*LinuxSeccomp)(nil),    // 0: grpc.LinuxSeccomp
-	(*LinuxSyscall)(nil),    // 1: grpc.LinuxSyscall
-	(*LinuxSeccompArg)(nil), // 2: grpc.LinuxSeccompArg
+	(*LinuxSeccomp)(nil),    // 0: portcullis.agent.LinuxSeccomp
+	(*LinuxSyscall)(nil),    // 1: portcullis.agent.LinuxSyscall
+	(*LinuxSeccompArg)(nil), // 2: portcullis.agent.LinuxSeccompArg
 }
 var file_agentproto_agentpb_oci_seccomp_proto_depIdxs = []int32{
-	1, // 0: grpc.LinuxSeccomp.Syscalls:type_name -> grpc.LinuxSyscall
-	2, // 1: grpc.LinuxSyscall.Args:type_name -> grpc.LinuxSeccompArg
+	1, // 0: portcullis.agent.LinuxSeccomp.Syscalls:type_name -> portcullis.agent.LinuxSyscall
+	2, // 1: portcullis.agent.LinuxSyscall.Args:type_name -> portcullis.agent.LinuxSeccompArg
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name

@@ -1032,16 +1032,16 @@ var File_agentproto_agentpb_sandbox_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_sandbox_proto_rawDesc = "" +
 	"\n" +
-	" agentproto/agentpb/sandbox.proto\x12\x04grpc\x1a agentproto/agentpb/storage.proto\"\x96\x02\n" +
+	" agentproto/agentpb/sandbox.proto\x12\x10portcullis.agent\x1a agentproto/agentpb/storage.proto\"\xae\x02\n" +
 	"\x14CreateSandboxRequest\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x10\n" +
-	"\x03dns\x18\x02 \x03(\tR\x03dns\x12)\n" +
-	"\bstorages\x18\x03 \x03(\v2\r.grpc.StorageR\bstorages\x12#\n" +
+	"\x03dns\x18\x02 \x03(\tR\x03dns\x125\n" +
+	"\bstorages\x18\x03 \x03(\v2\x19.portcullis.agent.StorageR\bstorages\x12#\n" +
 	"\rsandbox_pidns\x18\x04 \x01(\bR\fsandboxPidns\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x05 \x01(\tR\tsandboxId\x12&\n" +
-	"\x0fguest_hook_path\x18\x06 \x01(\tR\rguestHookPath\x129\n" +
-	"\x0ekernel_modules\x18\a \x03(\v2\x12.grpc.KernelModuleR\rkernelModules\"B\n" +
+	"\x0fguest_hook_path\x18\x06 \x01(\tR\rguestHookPath\x12E\n" +
+	"\x0ekernel_modules\x18\a \x03(\v2\x1e.portcullis.agent.KernelModuleR\rkernelModules\"B\n" +
 	"\fKernelModule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
 	"\n" +
@@ -1061,10 +1061,10 @@ const file_agentproto_agentpb_sandbox_proto_rawDesc = "" +
 	"\x04Usec\x18\x02 \x01(\x03R\x04Usec\"g\n" +
 	"\x13GuestDetailsRequest\x12$\n" +
 	"\x0emem_block_size\x18\x01 \x01(\bR\fmemBlockSize\x12*\n" +
-	"\x11mem_hotplug_probe\x18\x02 \x01(\bR\x0fmemHotplugProbe\"\xbb\x01\n" +
+	"\x11mem_hotplug_probe\x18\x02 \x01(\bR\x0fmemHotplugProbe\"\xc7\x01\n" +
 	"\x14GuestDetailsResponse\x12/\n" +
-	"\x14mem_block_size_bytes\x18\x01 \x01(\x04R\x11memBlockSizeBytes\x127\n" +
-	"\ragent_details\x18\x02 \x01(\v2\x12.grpc.AgentDetailsR\fagentDetails\x129\n" +
+	"\x14mem_block_size_bytes\x18\x01 \x01(\x04R\x11memBlockSizeBytes\x12C\n" +
+	"\ragent_details\x18\x02 \x01(\v2\x1e.portcullis.agent.AgentDetailsR\fagentDetails\x129\n" +
 	"\x19support_mem_hotplug_probe\x18\x03 \x01(\bR\x16supportMemHotplugProbe\"\xef\x01\n" +
 	"\fAgentDetails\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1f\n" +
@@ -1111,30 +1111,30 @@ func file_agentproto_agentpb_sandbox_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_sandbox_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_agentproto_agentpb_sandbox_proto_goTypes = []any{
-	(*CreateSandboxRequest)(nil),      // 0: grpc.CreateSandboxRequest
-	(*KernelModule)(nil),              // 1: grpc.KernelModule
-	(*DestroySandboxRequest)(nil),     // 2: grpc.DestroySandboxRequest
-	(*OnlineCPUMemRequest)(nil),       // 3: grpc.OnlineCPUMemRequest
-	(*MemHotplugByProbeRequest)(nil),  // 4: grpc.MemHotplugByProbeRequest
-	(*ReseedRandomDevRequest)(nil),    // 5: grpc.ReseedRandomDevRequest
-	(*SetGuestDateTimeRequest)(nil),   // 6: grpc.SetGuestDateTimeRequest
-	(*GuestDetailsRequest)(nil),       // 7: grpc.GuestDetailsRequest
-	(*GuestDetailsResponse)(nil),      // 8: grpc.GuestDetailsResponse
-	(*AgentDetails)(nil),              // 9: grpc.AgentDetails
-	(*CopyFileRequest)(nil),           // 10: grpc.CopyFileRequest
-	(*GetOOMEventRequest)(nil),        // 11: grpc.GetOOMEventRequest
-	(*OOMEvent)(nil),                  // 12: grpc.OOMEvent
-	(*GetMetricsRequest)(nil),         // 13: grpc.GetMetricsRequest
-	(*Metrics)(nil),                   // 14: grpc.Metrics
-	(*GetDiagnosticDataRequest)(nil),  // 15: grpc.GetDiagnosticDataRequest
-	(*GetDiagnosticDataResponse)(nil), // 16: grpc.GetDiagnosticDataResponse
-	(*SetPolicyRequest)(nil),          // 17: grpc.SetPolicyRequest
-	(*Storage)(nil),                   // 18: grpc.Storage
+	(*CreateSandboxRequest)(nil),      // 0: portcullis.agent.CreateSandboxRequest
+	(*KernelModule)(nil),              // 1: portcullis.agent.KernelModule
+	(*DestroySandboxRequest)(nil),     // 2: portcullis.agent.DestroySandboxRequest
+	(*OnlineCPUMemRequest)(nil),       // 3: portcullis.agent.OnlineCPUMemRequest
+	(*MemHotplugByProbeRequest)(nil),  // 4: portcullis.agent.MemHotplugByProbeRequest
+	(*ReseedRandomDevRequest)(nil),    // 5: portcullis.agent.ReseedRandomDevRequest
+	(*SetGuestDateTimeRequest)(nil),   // 6: portcullis.agent.SetGuestDateTimeRequest
+	(*GuestDetailsRequest)(nil),       // 7: portcullis.agent.GuestDetailsRequest
+	(*GuestDetailsResponse)(nil),      // 8: portcullis.agent.GuestDetailsResponse
+	(*AgentDetails)(nil),              // 9: portcullis.agent.AgentDetails
+	(*CopyFileRequest)(nil),           // 10: portcullis.agent.CopyFileRequest
+	(*GetOOMEventRequest)(nil),        // 11: portcullis.agent.GetOOMEventRequest
+	(*OOMEvent)(nil),                  // 12: portcullis.agent.OOMEvent
+	(*GetMetricsRequest)(nil),         // 13: portcullis.agent.GetMetricsRequest
+	(*Metrics)(nil),                   // 14: portcullis.agent.Metrics
+	(*GetDiagnosticDataRequest)(nil),  // 15: portcullis.agent.GetDiagnosticDataRequest
+	(*GetDiagnosticDataResponse)(nil), // 16: portcullis.agent.GetDiagnosticDataResponse
+	(*SetPolicyRequest)(nil),          // 17: portcullis.agent.SetPolicyRequest
+	(*Storage)(nil),                   // 18: portcullis.agent.Storage
 }
 var file_agentproto_agentpb_sandbox_proto_depIdxs = []int32{
-	18, // 0: grpc.CreateSandboxRequest.storages:type_name -> grpc.Storage
-	1,  // 1: grpc.CreateSandboxRequest.kernel_modules:type_name -> grpc.KernelModule
-	9,  // 2: grpc.GuestDetailsResponse.agent_details:type_name -> grpc.AgentDetails
+	18, // 0: portcullis.agent.CreateSandboxRequest.storages:type_name -> portcullis.agent.Storage
+	1,  // 1: portcullis.agent.CreateSandboxRequest.kernel_modules:type_name -> portcullis.agent.KernelModule
+	9,  // 2: portcullis.agent.GuestDetailsResponse.agent_details:type_name -> portcullis.agent.AgentDetails
 	3,  // [3:3] is the sub-list for method output_type
 	3,  // [3:3] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name

@@ -937,26 +937,26 @@ var File_agentproto_agentpb_stats_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_stats_proto_rawDesc = "" +
 	"\n" +
-	"\x1eagentproto/agentpb/stats.proto\x12\x04grpc\":\n" +
+	"\x1eagentproto/agentpb/stats.proto\x12\x10portcullis.agent\":\n" +
 	"\x15StatsContainerRequest\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x87\x01\n" +
-	"\x16StatsContainerResponse\x124\n" +
-	"\fcgroup_stats\x18\x01 \x01(\v2\x11.grpc.CgroupStatsR\vcgroupStats\x127\n" +
-	"\rnetwork_stats\x18\x02 \x03(\v2\x12.grpc.NetworkStatsR\fnetworkStats\"\xf2\x02\n" +
-	"\vCgroupStats\x12+\n" +
-	"\tcpu_stats\x18\x01 \x01(\v2\x0e.grpc.CpuStatsR\bcpuStats\x124\n" +
-	"\fmemory_stats\x18\x02 \x01(\v2\x11.grpc.MemoryStatsR\vmemoryStats\x12.\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\x9f\x01\n" +
+	"\x16StatsContainerResponse\x12@\n" +
+	"\fcgroup_stats\x18\x01 \x01(\v2\x1d.portcullis.agent.CgroupStatsR\vcgroupStats\x12C\n" +
+	"\rnetwork_stats\x18\x02 \x03(\v2\x1e.portcullis.agent.NetworkStatsR\fnetworkStats\"\xba\x03\n" +
+	"\vCgroupStats\x127\n" +
+	"\tcpu_stats\x18\x01 \x01(\v2\x1a.portcullis.agent.CpuStatsR\bcpuStats\x12@\n" +
+	"\fmemory_stats\x18\x02 \x01(\v2\x1d.portcullis.agent.MemoryStatsR\vmemoryStats\x12:\n" +
 	"\n" +
-	"pids_stats\x18\x03 \x01(\v2\x0f.grpc.PidsStatsR\tpidsStats\x121\n" +
-	"\vblkio_stats\x18\x04 \x01(\v2\x10.grpc.BlkioStatsR\n" +
-	"blkioStats\x12H\n" +
-	"\rhugetlb_stats\x18\x05 \x03(\v2#.grpc.CgroupStats.HugetlbStatsEntryR\fhugetlbStats\x1aS\n" +
+	"pids_stats\x18\x03 \x01(\v2\x1b.portcullis.agent.PidsStatsR\tpidsStats\x12=\n" +
+	"\vblkio_stats\x18\x04 \x01(\v2\x1c.portcullis.agent.BlkioStatsR\n" +
+	"blkioStats\x12T\n" +
+	"\rhugetlb_stats\x18\x05 \x03(\v2/.portcullis.agent.CgroupStats.HugetlbStatsEntryR\fhugetlbStats\x1a_\n" +
 	"\x11HugetlbStatsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
-	"\x05value\x18\x02 \x01(\v2\x12.grpc.HugetlbStatsR\x05value:\x028\x01\"v\n" +
-	"\bCpuStats\x12+\n" +
-	"\tcpu_usage\x18\x01 \x01(\v2\x0e.grpc.CpuUsageR\bcpuUsage\x12=\n" +
-	"\x0fthrottling_data\x18\x02 \x01(\v2\x14.grpc.ThrottlingDataR\x0ethrottlingData\"\xaa\x01\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
+	"\x05value\x18\x02 \x01(\v2\x1e.portcullis.agent.HugetlbStatsR\x05value:\x028\x01\"\x8e\x01\n" +
+	"\bCpuStats\x127\n" +
+	"\tcpu_usage\x18\x01 \x01(\v2\x1a.portcullis.agent.CpuUsageR\bcpuUsage\x12I\n" +
+	"\x0fthrottling_data\x18\x02 \x01(\v2 .portcullis.agent.ThrottlingDataR\x0ethrottlingData\"\xaa\x01\n" +
 	"\bCpuUsage\x12\x1f\n" +
 	"\vtotal_usage\x18\x01 \x01(\x04R\n" +
 	"totalUsage\x12!\n" +
@@ -966,15 +966,15 @@ const file_agentproto_agentpb_stats_proto_rawDesc = "" +
 	"\x0eThrottlingData\x12\x18\n" +
 	"\aperiods\x18\x01 \x01(\x04R\aperiods\x12+\n" +
 	"\x11throttled_periods\x18\x02 \x01(\x04R\x10throttledPeriods\x12%\n" +
-	"\x0ethrottled_time\x18\x03 \x01(\x04R\rthrottledTime\"\xc4\x02\n" +
+	"\x0ethrottled_time\x18\x03 \x01(\x04R\rthrottledTime\"\xf4\x02\n" +
 	"\vMemoryStats\x12\x14\n" +
-	"\x05cache\x18\x01 \x01(\x04R\x05cache\x12&\n" +
-	"\x05usage\x18\x02 \x01(\v2\x10.grpc.MemoryDataR\x05usage\x12/\n" +
+	"\x05cache\x18\x01 \x01(\x04R\x05cache\x122\n" +
+	"\x05usage\x18\x02 \x01(\v2\x1c.portcullis.agent.MemoryDataR\x05usage\x12;\n" +
 	"\n" +
-	"swap_usage\x18\x03 \x01(\v2\x10.grpc.MemoryDataR\tswapUsage\x123\n" +
-	"\fkernel_usage\x18\x04 \x01(\v2\x10.grpc.MemoryDataR\vkernelUsage\x12#\n" +
-	"\ruse_hierarchy\x18\x05 \x01(\bR\fuseHierarchy\x122\n" +
-	"\x05stats\x18\x06 \x03(\v2\x1c.grpc.MemoryStats.StatsEntryR\x05stats\x1a8\n" +
+	"swap_usage\x18\x03 \x01(\v2\x1c.portcullis.agent.MemoryDataR\tswapUsage\x12?\n" +
+	"\fkernel_usage\x18\x04 \x01(\v2\x1c.portcullis.agent.MemoryDataR\vkernelUsage\x12#\n" +
+	"\ruse_hierarchy\x18\x05 \x01(\bR\fuseHierarchy\x12>\n" +
+	"\x05stats\x18\x06 \x03(\v2(.portcullis.agent.MemoryStats.StatsEntryR\x05stats\x1a8\n" +
 	"\n" +
 	"StatsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -987,17 +987,17 @@ const file_agentproto_agentpb_stats_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\x04R\x05limit\";\n" +
 	"\tPidsStats\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\x04R\acurrent\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x04R\x05limit\"\xde\x04\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\"\xbe\x05\n" +
 	"\n" +
-	"BlkioStats\x12R\n" +
-	"\x1aio_service_bytes_recursive\x18\x01 \x03(\v2\x15.grpc.BlkioStatsEntryR\x17ioServiceBytesRecursive\x12I\n" +
-	"\x15io_serviced_recursive\x18\x02 \x03(\v2\x15.grpc.BlkioStatsEntryR\x13ioServicedRecursive\x12E\n" +
-	"\x13io_queued_recursive\x18\x03 \x03(\v2\x15.grpc.BlkioStatsEntryR\x11ioQueuedRecursive\x12P\n" +
-	"\x19io_service_time_recursive\x18\x04 \x03(\v2\x15.grpc.BlkioStatsEntryR\x16ioServiceTimeRecursive\x12J\n" +
-	"\x16io_wait_time_recursive\x18\x05 \x03(\v2\x15.grpc.BlkioStatsEntryR\x13ioWaitTimeRecursive\x12E\n" +
-	"\x13io_merged_recursive\x18\x06 \x03(\v2\x15.grpc.BlkioStatsEntryR\x11ioMergedRecursive\x12A\n" +
-	"\x11io_time_recursive\x18\a \x03(\v2\x15.grpc.BlkioStatsEntryR\x0fioTimeRecursive\x12B\n" +
-	"\x11sectors_recursive\x18\b \x03(\v2\x15.grpc.BlkioStatsEntryR\x10sectorsRecursive\"c\n" +
+	"BlkioStats\x12^\n" +
+	"\x1aio_service_bytes_recursive\x18\x01 \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x17ioServiceBytesRecursive\x12U\n" +
+	"\x15io_serviced_recursive\x18\x02 \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x13ioServicedRecursive\x12Q\n" +
+	"\x13io_queued_recursive\x18\x03 \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x11ioQueuedRecursive\x12\\\n" +
+	"\x19io_service_time_recursive\x18\x04 \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x16ioServiceTimeRecursive\x12V\n" +
+	"\x16io_wait_time_recursive\x18\x05 \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x13ioWaitTimeRecursive\x12Q\n" +
+	"\x13io_merged_recursive\x18\x06 \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x11ioMergedRecursive\x12M\n" +
+	"\x11io_time_recursive\x18\a \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x0fioTimeRecursive\x12N\n" +
+	"\x11sectors_recursive\x18\b \x03(\v2!.portcullis.agent.BlkioStatsEntryR\x10sectorsRecursive\"c\n" +
 	"\x0fBlkioStatsEntry\x12\x14\n" +
 	"\x05major\x18\x01 \x01(\x04R\x05major\x12\x14\n" +
 	"\x05minor\x18\x02 \x01(\x04R\x05minor\x12\x0e\n" +
@@ -1036,45 +1036,45 @@ func file_agentproto_agentpb_stats_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_stats_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_agentproto_agentpb_stats_proto_goTypes = []any{
-	(*StatsContainerRequest)(nil),  // 0: grpc.StatsContainerRequest
-	(*StatsContainerResponse)(nil), // 1: grpc.StatsContainerResponse
-	(*CgroupStats)(nil),            // 2: grpc.CgroupStats
-	(*CpuStats)(nil),               // 3: grpc.CpuStats
-	(*CpuUsage)(nil),               // 4: grpc.CpuUsage
-	(*ThrottlingData)(nil),         // 5: grpc.ThrottlingData
-	(*MemoryStats)(nil),            // 6: grpc.MemoryStats
-	(*MemoryData)(nil),             // 7: grpc.MemoryData
-	(*PidsStats)(nil),              // 8: grpc.PidsStats
-	(*BlkioStats)(nil),             // 9: grpc.BlkioStats
-	(*BlkioStatsEntry)(nil),        // 10: grpc.BlkioStatsEntry
-	(*HugetlbStats)(nil),           // 11: grpc.HugetlbStats
-	(*NetworkStats)(nil),           // 12: grpc.NetworkStats
-	nil,                            // 13: grpc.CgroupStats.HugetlbStatsEntry
-	nil,                            // 14: grpc.MemoryStats.StatsEntry
+	(*StatsContainerRequest)(nil),  // 0: portcullis.agent.StatsContainerRequest
+	(*StatsContainerResponse)(nil), // 1: portcullis.agent.StatsContainerResponse
+	(*CgroupStats)(nil),            // 2: portcullis.agent.CgroupStats
+	(*CpuStats)(nil),               // 3: portcullis.agent.CpuStats
+	(*CpuUsage)(nil),               // 4: portcullis.agent.CpuUsage
+	(*ThrottlingData)(nil),         // 5: portcullis.agent.ThrottlingData
+	(*MemoryStats)(nil),            // 6: portcullis.agent.MemoryStats
+	(*MemoryData)(nil),             // 7: portcullis.agent.MemoryData
+	(*PidsStats)(nil),              // 8: portcullis.agent.PidsStats
+	(*BlkioStats)(nil),             // 9: portcullis.agent.BlkioStats
+	(*BlkioStatsEntry)(nil),        // 10: portcullis.agent.BlkioStatsEntry
+	(*HugetlbStats)(nil),           // 11: portcullis.agent.HugetlbStats
+	(*NetworkStats)(nil),           // 12: portcullis.agent.NetworkStats
+	nil,                            // 13: portcullis.agent.CgroupStats.HugetlbStatsEntry
+	nil,                            // 14: portcullis.agent.MemoryStats.StatsEntry
 }
 var file_agentproto_agentpb_stats_proto_depIdxs = []int32{
-	2,  // 0: grpc.StatsContainerResponse.cgroup_stats:type_name -> grpc.CgroupStats
-	12, // 1: grpc.StatsContainerResponse.network_stats:type_name -> grpc.NetworkStats
-	3,  // 2: grpc.CgroupStats.cpu_stats:type_name -> grpc.CpuStats
-	6,  // 3: grpc.CgroupStats.memory_stats:type_name -> grpc.MemoryStats
-	8,  // 4: grpc.CgroupStats.pids_stats:type_name -> grpc.PidsStats
-	9,  // 5: grpc.CgroupStats.blkio_stats:type_name -> grpc.BlkioStats
-	13, // 6: grpc.CgroupStats.hugetlb_stats:type_name -> grpc.CgroupStats.HugetlbStatsEntry
-	4,  // 7: grpc.CpuStats.cpu_usage:type_name -> grpc.CpuUsage
-	5,  // 8: grpc.CpuStats.throttling_data:type_name -> grpc.ThrottlingData
-	7,  // 9: grpc.MemoryStats.usage:type_name -> grpc.MemoryData
-	7,  // 10: grpc.MemoryStats.swap_usage:type_name -> grpc.MemoryData
-	7,  // 11: grpc.MemoryStats.kernel_usage:type_name -> grpc.MemoryData
-	14, // 12: grpc.MemoryStats.stats:type_name -> grpc.MemoryStats.StatsEntry
-	10, // 13: grpc.BlkioStats.io_service_bytes_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 14: grpc.BlkioStats.io_serviced_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 15: grpc.BlkioStats.io_queued_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 16: grpc.BlkioStats.io_service_time_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 17: grpc.BlkioStats.io_wait_time_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 18: grpc.BlkioStats.io_merged_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 19: grpc.BlkioStats.io_time_recursive:type_name -> grpc.BlkioStatsEntry
-	10, // 20: grpc.BlkioStats.sectors_recursive:type_name -> grpc.BlkioStatsEntry
-	11, // 21: grpc.CgroupStats.HugetlbStatsEntry.value:type_name -> grpc.HugetlbStats
+	2,  // 0: portcullis.agent.StatsContainerResponse.cgroup_stats:type_name -> portcullis.agent.CgroupStats
+	12, // 1: portcullis.agent.StatsContainerResponse.network_stats:type_name -> portcullis.agent.NetworkStats
+	3,  // 2: portcullis.agent.CgroupStats.cpu_stats:type_name -> portcullis.agent.CpuStats
+	6,  // 3: portcullis.agent.CgroupStats.memory_stats:type_name -> portcullis.agent.MemoryStats
+	8,  // 4: portcullis.agent.CgroupStats.pids_stats:type_name -> portcullis.agent.PidsStats
+	9,  // 5: portcullis.agent.CgroupStats.blkio_stats:type_name -> portcullis.agent.BlkioStats
+	13, // 6: portcullis.agent.CgroupStats.hugetlb_stats:type_name -> portcullis.agent.CgroupStats.HugetlbStatsEntry
+	4,  // 7: portcullis.agent.CpuStats.cpu_usage:type_name -> portcullis.agent.CpuUsage
+	5,  // 8: portcullis.agent.CpuStats.throttling_data:type_name -> portcullis.agent.ThrottlingData
+	7,  // 9: portcullis.agent.MemoryStats.usage:type_name -> portcullis.agent.MemoryData
+	7,  // 10: portcullis.agent.MemoryStats.swap_usage:type_name -> portcullis.agent.MemoryData
+	7,  // 11: portcullis.agent.MemoryStats.kernel_usage:type_name -> portcullis.agent.MemoryData
+	14, // 12: portcullis.agent.MemoryStats.stats:type_name -> portcullis.agent.MemoryStats.StatsEntry
+	10, // 13: portcullis.agent.BlkioStats.io_service_bytes_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 14: portcullis.agent.BlkioStats.io_serviced_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 15: portcullis.agent.BlkioStats.io_queued_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 16: portcullis.agent.BlkioStats.io_service_time_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 17: portcullis.agent.BlkioStats.io_wait_time_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 18: portcullis.agent.BlkioStats.io_merged_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 19: portcullis.agent.BlkioStats.io_time_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	10, // 20: portcullis.agent.BlkioStats.sectors_recursive:type_name -> portcullis.agent.BlkioStatsEntry
+	11, // 21: portcullis.agent.CgroupStats.HugetlbStatsEntry.value:type_name -> portcullis.agent.HugetlbStats
 	22, // [22:22] is the sub-list for method output_type
 	22, // [22:22] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name

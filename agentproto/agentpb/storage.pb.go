@@ -181,7 +181,7 @@ func (x *Storage) GetShared() bool {
 type FSGroup struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	GroupId           uint32                 `protobuf:"varint,2,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
-	GroupChangePolicy FSGroupChangePolicy    `protobuf:"varint,3,opt,name=group_change_policy,json=groupChangePolicy,proto3,enum=types.FSGroupChangePolicy" json:"group_change_policy,omitempty"`
+	GroupChangePolicy FSGroupChangePolicy    `protobuf:"varint,3,opt,name=group_change_policy,json=groupChangePolicy,proto3,enum=portcullis.agent.types.FSGroupChangePolicy" json:"group_change_policy,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -572,7 +572,7 @@ type VolumeUsage struct {
 	Available     uint64                 `protobuf:"varint,1,opt,name=available,proto3" json:"available,omitempty"`
 	Total         uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	Used          uint64                 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
-	Unit          VolumeUsage_Unit       `protobuf:"varint,4,opt,name=unit,proto3,enum=grpc.VolumeUsage_Unit" json:"unit,omitempty"`
+	Unit          VolumeUsage_Unit       `protobuf:"varint,4,opt,name=unit,proto3,enum=portcullis.agent.VolumeUsage_Unit" json:"unit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,7 +837,7 @@ var File_agentproto_agentpb_storage_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_storage_proto_rawDesc = "" +
 	"\n" +
-	" agentproto/agentpb/storage.proto\x12\x04grpc\x1a\x1eagentproto/agentpb/types.proto\"\xf5\x01\n" +
+	" agentproto/agentpb/storage.proto\x12\x10portcullis.agent\x1a\x1eagentproto/agentpb/types.proto\"\x81\x02\n" +
 	"\aStorage\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12%\n" +
 	"\x0edriver_options\x18\x02 \x03(\tR\rdriverOptions\x12\x16\n" +
@@ -845,12 +845,12 @@ const file_agentproto_agentpb_storage_proto_rawDesc = "" +
 	"\x06fstype\x18\x04 \x01(\tR\x06fstype\x12\x18\n" +
 	"\aoptions\x18\x05 \x03(\tR\aoptions\x12\x1f\n" +
 	"\vmount_point\x18\x06 \x01(\tR\n" +
-	"mountPoint\x12(\n" +
-	"\bfs_group\x18\a \x01(\v2\r.grpc.FSGroupR\afsGroup\x12\x16\n" +
-	"\x06shared\x18\b \x01(\bR\x06shared\"p\n" +
+	"mountPoint\x124\n" +
+	"\bfs_group\x18\a \x01(\v2\x19.portcullis.agent.FSGroupR\afsGroup\x12\x16\n" +
+	"\x06shared\x18\b \x01(\bR\x06shared\"\x81\x01\n" +
 	"\aFSGroup\x12\x19\n" +
-	"\bgroup_id\x18\x02 \x01(\rR\agroupId\x12J\n" +
-	"\x13group_change_policy\x18\x03 \x01(\x0e2\x1a.types.FSGroupChangePolicyR\x11groupChangePolicy\"\x86\x01\n" +
+	"\bgroup_id\x18\x02 \x01(\rR\agroupId\x12[\n" +
+	"\x13group_change_policy\x18\x03 \x01(\x0e2+.portcullis.agent.types.FSGroupChangePolicyR\x11groupChangePolicy\"\x86\x01\n" +
 	"\x06Device\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x17\n" +
@@ -862,20 +862,20 @@ const file_agentproto_agentpb_storage_proto_rawDesc = "" +
 	"\asrc_ctr\x18\x02 \x01(\tR\x06srcCtr\x12\x19\n" +
 	"\bsrc_path\x18\x03 \x01(\tR\asrcPath\x12\x17\n" +
 	"\adst_ctr\x18\x04 \x01(\tR\x06dstCtr\x12\x19\n" +
-	"\bdst_path\x18\x05 \x01(\tR\adstPath\"I\n" +
-	"\x1cUpdateEphemeralMountsRequest\x12)\n" +
-	"\bstorages\x18\x01 \x03(\v2\r.grpc.StorageR\bstorages\"'\n" +
+	"\bdst_path\x18\x05 \x01(\tR\adstPath\"U\n" +
+	"\x1cUpdateEphemeralMountsRequest\x125\n" +
+	"\bstorages\x18\x01 \x03(\v2\x19.portcullis.agent.StorageR\bstorages\"'\n" +
 	"%RemoveStaleVirtiofsShareMountsRequest\"@\n" +
 	"\x12VolumeStatsRequest\x12*\n" +
-	"\x11volume_guest_path\x18\x01 \x01(\tR\x0fvolumeGuestPath\"\x80\x01\n" +
-	"\x13VolumeStatsResponse\x12'\n" +
-	"\x05usage\x18\x01 \x03(\v2\x11.grpc.VolumeUsageR\x05usage\x12@\n" +
-	"\x10volume_condition\x18\x02 \x01(\v2\x15.grpc.VolumeConditionR\x0fvolumeCondition\"\xad\x01\n" +
+	"\x11volume_guest_path\x18\x01 \x01(\tR\x0fvolumeGuestPath\"\x98\x01\n" +
+	"\x13VolumeStatsResponse\x123\n" +
+	"\x05usage\x18\x01 \x03(\v2\x1d.portcullis.agent.VolumeUsageR\x05usage\x12L\n" +
+	"\x10volume_condition\x18\x02 \x01(\v2!.portcullis.agent.VolumeConditionR\x0fvolumeCondition\"\xb9\x01\n" +
 	"\vVolumeUsage\x12\x1c\n" +
 	"\tavailable\x18\x01 \x01(\x04R\tavailable\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
-	"\x04used\x18\x03 \x01(\x04R\x04used\x12*\n" +
-	"\x04unit\x18\x04 \x01(\x0e2\x16.grpc.VolumeUsage.UnitR\x04unit\"*\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\x126\n" +
+	"\x04unit\x18\x04 \x01(\x0e2\".portcullis.agent.VolumeUsage.UnitR\x04unit\"*\n" +
 	"\x04Unit\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\t\n" +
 	"\x05BYTES\x10\x01\x12\n" +
@@ -907,29 +907,29 @@ func file_agentproto_agentpb_storage_proto_rawDescGZIP() []byte {
 var file_agentproto_agentpb_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_agentproto_agentpb_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_agentproto_agentpb_storage_proto_goTypes = []any{
-	(VolumeUsage_Unit)(0),                         // 0: grpc.VolumeUsage.Unit
-	(*Storage)(nil),                               // 1: grpc.Storage
-	(*FSGroup)(nil),                               // 2: grpc.FSGroup
-	(*Device)(nil),                                // 3: grpc.Device
-	(*SharedMount)(nil),                           // 4: grpc.SharedMount
-	(*UpdateEphemeralMountsRequest)(nil),          // 5: grpc.UpdateEphemeralMountsRequest
-	(*RemoveStaleVirtiofsShareMountsRequest)(nil), // 6: grpc.RemoveStaleVirtiofsShareMountsRequest
-	(*VolumeStatsRequest)(nil),                    // 7: grpc.VolumeStatsRequest
-	(*VolumeStatsResponse)(nil),                   // 8: grpc.VolumeStatsResponse
-	(*VolumeUsage)(nil),                           // 9: grpc.VolumeUsage
-	(*VolumeCondition)(nil),                       // 10: grpc.VolumeCondition
-	(*ResizeVolumeRequest)(nil),                   // 11: grpc.ResizeVolumeRequest
-	(*AddSwapRequest)(nil),                        // 12: grpc.AddSwapRequest
-	(*AddSwapPathRequest)(nil),                    // 13: grpc.AddSwapPathRequest
-	(FSGroupChangePolicy)(0),                      // 14: types.FSGroupChangePolicy
+	(VolumeUsage_Unit)(0),                         // 0: portcullis.agent.VolumeUsage.Unit
+	(*Storage)(nil),                               // 1: portcullis.agent.Storage
+	(*FSGroup)(nil),                               // 2: portcullis.agent.FSGroup
+	(*Device)(nil),                                // 3: portcullis.agent.Device
+	(*SharedMount)(nil),                           // 4: portcullis.agent.SharedMount
+	(*UpdateEphemeralMountsRequest)(nil),          // 5: portcullis.agent.UpdateEphemeralMountsRequest
+	(*RemoveStaleVirtiofsShareMountsRequest)(nil), // 6: portcullis.agent.RemoveStaleVirtiofsShareMountsRequest
+	(*VolumeStatsRequest)(nil),                    // 7: portcullis.agent.VolumeStatsRequest
+	(*VolumeStatsResponse)(nil),                   // 8: portcullis.agent.VolumeStatsResponse
+	(*VolumeUsage)(nil),                           // 9: portcullis.agent.VolumeUsage
+	(*VolumeCondition)(nil),                       // 10: portcullis.agent.VolumeCondition
+	(*ResizeVolumeRequest)(nil),                   // 11: portcullis.agent.ResizeVolumeRequest
+	(*AddSwapRequest)(nil),                        // 12: portcullis.agent.AddSwapRequest
+	(*AddSwapPathRequest)(nil),                    // 13: portcullis.agent.AddSwapPathRequest
+	(FSGroupChangePolicy)(0),                      // 14: portcullis.agent.types.FSGroupChangePolicy
 }
 var file_agentproto_agentpb_storage_proto_depIdxs = []int32{
-	2,  // 0: grpc.Storage.fs_group:type_name -> grpc.FSGroup
-	14, // 1: grpc.FSGroup.group_change_policy:type_name -> types.FSGroupChangePolicy
-	1,  // 2: grpc.UpdateEphemeralMountsRequest.storages:type_name -> grpc.Storage
-	9,  // 3: grpc.VolumeStatsResponse.usage:type_name -> grpc.VolumeUsage
-	10, // 4: grpc.VolumeStatsResponse.volume_condition:type_name -> grpc.VolumeCondition
-	0,  // 5: grpc.VolumeUsage.unit:type_name -> grpc.VolumeUsage.Unit
+	2,  // 0: portcullis.agent.Storage.fs_group:type_name -> portcullis.agent.FSGroup
+	14, // 1: portcullis.agent.FSGroup.group_change_policy:type_name -> portcullis.agent.types.FSGroupChangePolicy
+	1,  // 2: portcullis.agent.UpdateEphemeralMountsRequest.storages:type_name -> portcullis.agent.Storage
+	9,  // 3: portcullis.agent.VolumeStatsResponse.usage:type_name -> portcullis.agent.VolumeUsage
+	10, // 4: portcullis.agent.VolumeStatsResponse.volume_condition:type_name -> portcullis.agent.VolumeCondition
+	0,  // 5: portcullis.agent.VolumeUsage.unit:type_name -> portcullis.agent.VolumeUsage.Unit
 	6,  // [6:6] is the sub-list for method output_type
 	6,  // [6:6] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name

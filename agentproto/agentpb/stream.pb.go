@@ -363,7 +363,7 @@ var File_agentproto_agentpb_stream_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_stream_proto_rawDesc = "" +
 	"\n" +
-	"\x1fagentproto/agentpb/stream.proto\x12\x04grpc\"d\n" +
+	"\x1fagentproto/agentpb/stream.proto\x12\x10portcullis.agent\"d\n" +
 	"\x12WriteStreamRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x12\n" +
@@ -399,12 +399,12 @@ func file_agentproto_agentpb_stream_proto_rawDescGZIP() []byte {
 
 var file_agentproto_agentpb_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_agentproto_agentpb_stream_proto_goTypes = []any{
-	(*WriteStreamRequest)(nil),  // 0: grpc.WriteStreamRequest
-	(*WriteStreamResponse)(nil), // 1: grpc.WriteStreamResponse
-	(*ReadStreamRequest)(nil),   // 2: grpc.ReadStreamRequest
-	(*ReadStreamResponse)(nil),  // 3: grpc.ReadStreamResponse
-	(*CloseStdinRequest)(nil),   // 4: grpc.CloseStdinRequest
-	(*TtyWinResizeRequest)(nil), // 5: grpc.TtyWinResizeRequest
+	(*WriteStreamRequest)(nil),  // 0: portcullis.agent.WriteStreamRequest
+	(*WriteStreamResponse)(nil), // 1: portcullis.agent.WriteStreamResponse
+	(*ReadStreamRequest)(nil),   // 2: portcullis.agent.ReadStreamRequest
+	(*ReadStreamResponse)(nil),  // 3: portcullis.agent.ReadStreamResponse
+	(*CloseStdinRequest)(nil),   // 4: portcullis.agent.CloseStdinRequest
+	(*TtyWinResizeRequest)(nil), // 5: portcullis.agent.TtyWinResizeRequest
 }
 var file_agentproto_agentpb_stream_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type

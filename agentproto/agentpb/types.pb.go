@@ -122,7 +122,7 @@ func (FSGroupChangePolicy) EnumDescriptor() ([]byte, []int) {
 // One address of an interface.
 type IPAddress struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
-	Family  IPFamily               `protobuf:"varint,1,opt,name=family,proto3,enum=types.IPFamily" json:"family,omitempty"`
+	Family  IPFamily               `protobuf:"varint,1,opt,name=family,proto3,enum=portcullis.agent.types.IPFamily" json:"family,omitempty"`
 	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// Prefix length, in decimal.
 	Mask          string `protobuf:"bytes,3,opt,name=mask,proto3" json:"mask,omitempty"`
@@ -297,7 +297,7 @@ type Route struct {
 	Source  string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// RT_SCOPE_* of linux/rtnetlink.h.
 	Scope  uint32   `protobuf:"varint,5,opt,name=scope,proto3" json:"scope,omitempty"`
-	Family IPFamily `protobuf:"varint,6,opt,name=family,proto3,enum=types.IPFamily" json:"family,omitempty"`
+	Family IPFamily `protobuf:"varint,6,opt,name=family,proto3,enum=portcullis.agent.types.IPFamily" json:"family,omitempty"`
 	// RTNH_F_* of linux/rtnetlink.h.
 	Flags         uint32 `protobuf:"varint,7,opt,name=flags,proto3" json:"flags,omitempty"`
 	Mtu           uint32 `protobuf:"varint,8,opt,name=mtu,proto3" json:"mtu,omitempty"`
@@ -475,33 +475,33 @@ var File_agentproto_agentpb_types_proto protoreflect.FileDescriptor
 
 const file_agentproto_agentpb_types_proto_rawDesc = "" +
 	"\n" +
-	"\x1eagentproto/agentpb/types.proto\x12\x05types\"b\n" +
-	"\tIPAddress\x12'\n" +
-	"\x06family\x18\x01 \x01(\x0e2\x0f.types.IPFamilyR\x06family\x12\x18\n" +
+	"\x1eagentproto/agentpb/types.proto\x12\x16portcullis.agent.types\"s\n" +
+	"\tIPAddress\x128\n" +
+	"\x06family\x18\x01 \x01(\x0e2 .portcullis.agent.types.IPFamilyR\x06family\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04mask\x18\x03 \x01(\tR\x04mask\"\xe6\x01\n" +
+	"\x04mask\x18\x03 \x01(\tR\x04mask\"\xf7\x01\n" +
 	"\tInterface\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x122\n" +
-	"\vIPAddresses\x18\x03 \x03(\v2\x10.types.IPAddressR\vIPAddresses\x12\x10\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12C\n" +
+	"\vIPAddresses\x18\x03 \x03(\v2!.portcullis.agent.types.IPAddressR\vIPAddresses\x12\x10\n" +
 	"\x03mtu\x18\x04 \x01(\x04R\x03mtu\x12\x16\n" +
 	"\x06hwAddr\x18\x05 \x01(\tR\x06hwAddr\x12\x1e\n" +
 	"\n" +
 	"devicePath\x18\x06 \x01(\tR\n" +
 	"devicePath\x12\x12\n" +
 	"\x04type\x18\a \x01(\tR\x04type\x12\x1b\n" +
-	"\traw_flags\x18\b \x01(\rR\brawFlags\"\xcc\x01\n" +
+	"\traw_flags\x18\b \x01(\rR\brawFlags\"\xdd\x01\n" +
 	"\x05Route\x12\x12\n" +
 	"\x04dest\x18\x01 \x01(\tR\x04dest\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x16\n" +
 	"\x06device\x18\x03 \x01(\tR\x06device\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12\x14\n" +
-	"\x05scope\x18\x05 \x01(\rR\x05scope\x12'\n" +
-	"\x06family\x18\x06 \x01(\x0e2\x0f.types.IPFamilyR\x06family\x12\x14\n" +
+	"\x05scope\x18\x05 \x01(\rR\x05scope\x128\n" +
+	"\x06family\x18\x06 \x01(\x0e2 .portcullis.agent.types.IPFamilyR\x06family\x12\x14\n" +
 	"\x05flags\x18\a \x01(\rR\x05flags\x12\x10\n" +
-	"\x03mtu\x18\b \x01(\rR\x03mtu\"\x9d\x01\n" +
-	"\vARPNeighbor\x122\n" +
-	"\vtoIPAddress\x18\x01 \x01(\v2\x10.types.IPAddressR\vtoIPAddress\x12\x16\n" +
+	"\x03mtu\x18\b \x01(\rR\x03mtu\"\xae\x01\n" +
+	"\vARPNeighbor\x12C\n" +
+	"\vtoIPAddress\x18\x01 \x01(\v2!.portcullis.agent.types.IPAddressR\vtoIPAddress\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
 	"\x06lladdr\x18\x03 \x01(\tR\x06lladdr\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\x05R\x05state\x12\x14\n" +
@@ -529,18 +529,18 @@ func file_agentproto_agentpb_types_proto_rawDescGZIP() []byte {
 var file_agentproto_agentpb_types_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_agentproto_agentpb_types_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_agentproto_agentpb_types_proto_goTypes = []any{
-	(IPFamily)(0),            // 0: types.IPFamily
-	(FSGroupChangePolicy)(0), // 1: types.FSGroupChangePolicy
-	(*IPAddress)(nil),        // 2: types.IPAddress
-	(*Interface)(nil),        // 3: types.Interface
-	(*Route)(nil),            // 4: types.Route
-	(*ARPNeighbor)(nil),      // 5: types.ARPNeighbor
+	(IPFamily)(0),            // 0: portcullis.agent.types.IPFamily
+	(FSGroupChangePolicy)(0), // 1: portcullis.agent.types.FSGroupChangePolicy
+	(*IPAddress)(nil),        // 2: portcullis.agent.types.IPAddress
+	(*Interface)(nil),        // 3: portcullis.agent.types.Interface
+	(*Route)(nil),            // 4: portcullis.agent.types.Route
+	(*ARPNeighbor)(nil),      // 5: portcullis.agent.types.ARPNeighbor
 }
 var file_agentproto_agentpb_types_proto_depIdxs = []int32{
-	0, // 0: types.IPAddress.family:type_name -> types.IPFamily
-	2, // 1: types.Interface.IPAddresses:type_name -> types.IPAddress
-	0, // 2: types.Route.family:type_name -> types.IPFamily
-	2, // 3: types.ARPNeighbor.toIPAddress:type_name -> types.IPAddress
+	0, // 0: portcullis.agent.types.IPAddress.family:type_name -> portcullis.agent.types.IPFamily
+	2, // 1: portcullis.agent.types.Interface.IPAddresses:type_name -> portcullis.agent.types.IPAddress
+	0, // 2: portcullis.agent.types.Route.family:type_name -> portcullis.agent.types.IPFamily
+	2, // 3: portcullis.agent.types.ARPNeighbor.toIPAddress:type_name -> portcullis.agent.types.IPAddress
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name

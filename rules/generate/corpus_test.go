@@ -10,9 +10,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
-	_ "portcullis/agentproto/agentpb"
+	"portcullis/agentproto"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
@@ -201,9 +200,9 @@ func complete(t *testing.T, kind string, given map[string]any) map[string]any {
 		maps.Copy(out, given)
 		return out
 	}
-	found, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("grpc." + kind))
-	if err != nil {
-		t.Fatal(err)
+	found, ok := agentproto.MessageByName(kind)
+	if !ok {
+		t.Fatalf("the agent's API has no %s", kind)
 	}
 	return fillMessage(found.Descriptor(), given)
 }
