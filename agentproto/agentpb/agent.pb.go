@@ -78,7 +78,7 @@ const file_agentproto_agentpb_agent_proto_rawDesc = "" +
 	"\x11GetDiagnosticData\x12*.portcullis.agent.GetDiagnosticDataRequest\x1a+.portcullis.agent.GetDiagnosticDataResponse\x12Q\n" +
 	"\x10MemAgentMemcgSet\x12%.portcullis.agent.MemAgentMemcgConfig\x1a\x16.google.protobuf.Empty\x12U\n" +
 	"\x12MemAgentCompactSet\x12'.portcullis.agent.MemAgentCompactConfig\x1a\x16.google.protobuf.Empty\x12G\n" +
-	"\tSetPolicy\x12\".portcullis.agent.SetPolicyRequest\x1a\x16.google.protobuf.EmptyB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\tSetPolicy\x12\".portcullis.agent.SetPolicyRequest\x1a\x16.google.protobuf.Emptyb\x06proto3"
 
 var file_agentproto_agentpb_agent_proto_goTypes = []any{
 	(*CreateContainerRequest)(nil),                // 0: portcullis.agent.CreateContainerRequest

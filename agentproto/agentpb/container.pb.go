@@ -771,7 +771,7 @@ const file_agentproto_agentpb_container_proto_rawDesc = "" +
 	"\x15PauseContainerRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\";\n" +
 	"\x16ResumeContainerRequest\x12!\n" +
-	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerIdB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerIdb\x06proto3"
 
 var (
 	file_agentproto_agentpb_container_proto_rawDescOnce sync.Once

@@ -233,7 +233,7 @@ const file_agentproto_agentpb_health_proto_rawDesc = "" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion2\xab\x01\n" +
 	"\x06Health\x12N\n" +
 	"\x05Check\x12\x1e.portcullis.agent.CheckRequest\x1a%.portcullis.agent.HealthCheckResponse\x12Q\n" +
-	"\aVersion\x12\x1e.portcullis.agent.CheckRequest\x1a&.portcullis.agent.VersionCheckResponseB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\aVersion\x12\x1e.portcullis.agent.CheckRequest\x1a&.portcullis.agent.VersionCheckResponseb\x06proto3"
 
 var (
 	file_agentproto_agentpb_health_proto_rawDescOnce sync.Once

@@ -261,7 +261,7 @@ const file_agentproto_agentpb_memory_proto_rawDesc = "" +
 	"\x10_compact_sec_maxB\x10\n" +
 	"\x0e_compact_orderB\x14\n" +
 	"\x12_compact_thresholdB\x16\n" +
-	"\x14_compact_force_timesB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x14_compact_force_timesb\x06proto3"
 
 var (
 	file_agentproto_agentpb_memory_proto_rawDescOnce sync.Once

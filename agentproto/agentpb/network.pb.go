@@ -586,7 +586,7 @@ const file_agentproto_agentpb_network_proto_rawDesc = "" +
 	"\ais_ipv6\x18\x01 \x01(\bR\x06isIpv6\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\")\n" +
 	"\x13SetIPTablesResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04dataB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x04data\x18\x01 \x01(\fR\x04datab\x06proto3"
 
 var (
 	file_agentproto_agentpb_network_proto_rawDescOnce sync.Once

@@ -1420,7 +1420,7 @@ const file_agentproto_agentpb_oci_proto_rawDesc = "" +
 	"\x03UID\x18\x06 \x01(\rR\x03UID\x12\x10\n" +
 	"\x03GID\x18\a \x01(\rR\x03GID\"5\n" +
 	"\rLinuxIntelRdt\x12$\n" +
-	"\rL3CacheSchema\x18\x01 \x01(\tR\rL3CacheSchemaB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\rL3CacheSchema\x18\x01 \x01(\tR\rL3CacheSchemab\x06proto3"
 
 var (
 	file_agentproto_agentpb_oci_proto_rawDescOnce sync.Once

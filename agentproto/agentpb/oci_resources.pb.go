@@ -879,7 +879,7 @@ const file_agentproto_agentpb_oci_resources_proto_rawDesc = "" +
 	"Priorities\"H\n" +
 	"\x16LinuxInterfacePriority\x12\x12\n" +
 	"\x04Name\x18\x01 \x01(\tR\x04Name\x12\x1a\n" +
-	"\bPriority\x18\x02 \x01(\rR\bPriorityB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\bPriority\x18\x02 \x01(\rR\bPriorityb\x06proto3"
 
 var (
 	file_agentproto_agentpb_oci_resources_proto_rawDescOnce sync.Once

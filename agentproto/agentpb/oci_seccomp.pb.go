@@ -280,7 +280,7 @@ const file_agentproto_agentpb_oci_seccomp_proto_rawDesc = "" +
 	"\x05Index\x18\x01 \x01(\x04R\x05Index\x12\x14\n" +
 	"\x05Value\x18\x02 \x01(\x04R\x05Value\x12\x1a\n" +
 	"\bValueTwo\x18\x03 \x01(\x04R\bValueTwo\x12\x0e\n" +
-	"\x02Op\x18\x04 \x01(\tR\x02OpB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x02Op\x18\x04 \x01(\tR\x02Opb\x06proto3"
 
 var (
 	file_agentproto_agentpb_oci_seccomp_proto_rawDescOnce sync.Once

@@ -1095,7 +1095,7 @@ const file_agentproto_agentpb_sandbox_proto_rawDesc = "" +
 	"\x19GetDiagnosticDataResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\tR\x04data\"*\n" +
 	"\x10SetPolicyRequest\x12\x16\n" +
-	"\x06policy\x18\x01 \x01(\tR\x06policyB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x06policy\x18\x01 \x01(\tR\x06policyb\x06proto3"
 
 var (
 	file_agentproto_agentpb_sandbox_proto_rawDescOnce sync.Once

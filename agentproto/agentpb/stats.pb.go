@@ -1020,7 +1020,7 @@ const file_agentproto_agentpb_stats_proto_rawDesc = "" +
 	"tx_packets\x18\a \x01(\x04R\ttxPackets\x12\x1b\n" +
 	"\ttx_errors\x18\b \x01(\x04R\btxErrors\x12\x1d\n" +
 	"\n" +
-	"tx_dropped\x18\t \x01(\x04R\ttxDroppedB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"tx_dropped\x18\t \x01(\x04R\ttxDroppedb\x06proto3"
 
 var (
 	file_agentproto_agentpb_stats_proto_rawDescOnce sync.Once

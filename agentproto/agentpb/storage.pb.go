@@ -890,7 +890,7 @@ const file_agentproto_agentpb_storage_proto_rawDesc = "" +
 	"\x0eAddSwapRequest\x12\x18\n" +
 	"\aPCIPath\x18\x01 \x03(\rR\aPCIPath\"(\n" +
 	"\x12AddSwapPathRequest\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04pathB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x04path\x18\x01 \x01(\tR\x04pathb\x06proto3"
 
 var (
 	file_agentproto_agentpb_storage_proto_rawDescOnce sync.Once

@@ -383,7 +383,7 @@ const file_agentproto_agentpb_stream_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x10\n" +
 	"\x03row\x18\x03 \x01(\rR\x03row\x12\x16\n" +
-	"\x06column\x18\x04 \x01(\rR\x06columnB\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x06column\x18\x04 \x01(\rR\x06columnb\x06proto3"
 
 var (
 	file_agentproto_agentpb_stream_proto_rawDescOnce sync.Once

@@ -512,7 +512,7 @@ const file_agentproto_agentpb_types_proto_rawDesc = "" +
 	"\x13FSGroupChangePolicy\x12\n" +
 	"\n" +
 	"\x06Always\x10\x00\x12\x12\n" +
-	"\x0eOnRootMismatch\x10\x01B\x1fZ\x1dportcullis/agentproto/agentpbb\x06proto3"
+	"\x0eOnRootMismatch\x10\x01b\x06proto3"
 
 var (
 	file_agentproto_agentpb_types_proto_rawDescOnce sync.Once

@@ -11,18 +11,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/bufbuild/protocompile"
+	"golang.org/x/mod/modfile"
 	"google.golang.org/protobuf/cmd/protoc-gen-go/internal_gengo"
 	"google.golang.org/protobuf/compiler/protogen"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -106,15 +108,35 @@ func compile(ctx context.Context, root string, sources []string) (*pluginpb.Code
 	if err != nil {
 		return nil, fmt.Errorf("compile: %w", err)
 	}
-	request := &pluginpb.CodeGeneratorRequest{
-		FileToGenerate: sources,
-		Parameter:      proto.String("paths=source_relative"),
+	module, err := modulePath(root)
+	if err != nil {
+		return nil, err
 	}
+	// The import path comes from go.mod and not from an option of the files: it would be in the descriptors, and so in the code
+	// of every module that this one is renamed to.
+	parameter := "paths=source_relative"
+	for _, source := range sources {
+		parameter += ",M" + source + "=" + path.Join(module, path.Dir(source))
+	}
+	request := &pluginpb.CodeGeneratorRequest{FileToGenerate: sources, Parameter: &parameter}
 	seen := make(map[string]bool)
 	for _, file := range files {
 		request.ProtoFile = appendFile(request.ProtoFile, seen, file)
 	}
 	return request, nil
+}
+
+// modulePath reads the module's path of root's go.mod.
+func modulePath(root string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		return "", fmt.Errorf("find module: %w", err)
+	}
+	module := modfile.ModulePath(text)
+	if module == "" {
+		return "", errors.New("find module: go.mod names none")
+	}
+	return module, nil
 }
 
 // appendFile appends file to list behind all that it imports, each once.
