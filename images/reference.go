@@ -68,6 +68,14 @@ func (r Reference) String() string {
 	return s
 }
 
+// PullName is the name by which containerd knows the image and a guest pulls it: a digest replaces the tag.
+func (r Reference) PullName() string {
+	if r.Pinned() {
+		r.Tag = ""
+	}
+	return r.String()
+}
+
 // Pinned says whether the reference names content, not a tag that can be moved.
 func (r Reference) Pinned() bool { return r.Digest != "" }
 

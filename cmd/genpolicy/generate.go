@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"portcullis/hostdata/initdata"
+	"portcullis/images"
 	"portcullis/rules"
 	"portcullis/rules/generate"
 	"portcullis/rules/generate/kata"
@@ -24,6 +25,7 @@ type job struct {
 	initdata  *initdata.Document // nil without --initdata-path
 	rules     string
 	foreign   bool // the rules read policy_data in upstream's shape
+	images    *images.Opener
 	generator *generate.Generator
 	sources   []*source
 }
@@ -46,8 +48,8 @@ func makePolicies(ctx context.Context, f flags, io stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	j.generator = generate.New(j.settings, opened.images, configs,
-		generate.Options{LockDigests: f.lockDigests, RequireDigests: f.needDigests})
+	j.images = opened.images
+	j.generator = generate.New(j.settings, j.images, configs, generate.Options{RequireDigests: f.needDigests})
 	printed, err := j.policies(ctx)
 	if err != nil {
 		return err
@@ -163,7 +165,12 @@ func (j *job) warn(found []*generate.Finding) {
 
 // pod makes and places one policy.
 func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, printed io.Writer) error {
-	made, warnings, err := j.generator.Policy(ctx, m, p)
+	if j.flags.lockDigests {
+		if err := m.LockDigests(ctx, p, j.images); err != nil {
+			return err
+		}
+	}
+	made, warnings, err := j.generator.Policy(ctx, p)
 	j.warn(warnings)
 	if err != nil {
 		return err

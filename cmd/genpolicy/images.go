@@ -18,7 +18,6 @@ import (
 	"portcullis/images/containerd"
 	"portcullis/images/layout"
 	"portcullis/images/registry"
-	"portcullis/rules/generate"
 )
 
 // imageFlags say where images come from.
@@ -54,7 +53,7 @@ func (f *imageFlags) add(set *pflag.FlagSet) {
 
 // sources are opened image stores.
 type sources struct {
-	images  *generate.Stores
+	images  *images.Opener
 	closers []func() error
 }
 
@@ -103,7 +102,7 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.images = generate.FromStores(append(stores, last), images.Options{Platform: platform})
+	s.images = images.NewOpener(append(stores, last), images.Options{Platform: platform})
 	return s, nil
 }
 

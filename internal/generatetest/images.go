@@ -19,7 +19,7 @@ import (
 // stand-in cannot have that of the real image.
 func Images(t testing.TB, file string) generate.Images {
 	t.Helper()
-	return standIns{generate.FromStores([]images.Store{Store(t, file)}, images.Options{})}
+	return standIns{Store(t, file)}
 }
 
 // Store makes the stand-ins of [Images].
@@ -46,24 +46,15 @@ func Store(t testing.TB, file string) *imagestest.Store {
 	return store
 }
 
-type standIns struct{ stores *generate.Stores }
+type standIns struct{ store images.Store }
 
-func (s standIns) Image(ctx context.Context, reference string) (generate.Image, error) {
-	name, digest, pinned := strings.Cut(reference, "@")
-	image, err := s.stores.Image(ctx, name)
-	if err != nil || !pinned {
-		return image, err
+// Image implements generate.Images.
+func (s standIns) Image(ctx context.Context, reference string) (*images.Image, error) {
+	name, _, _ := strings.Cut(reference, "@")
+	image, err := images.NewOpener([]images.Store{s.store}, images.Options{}).Image(ctx, name)
+	if err != nil {
+		return nil, err
 	}
-	return pinnedImage{image, digest}, nil
-}
-
-type pinnedImage struct {
-	generate.Image
-	digest string
-}
-
-func (p pinnedImage) Facts() generate.Facts {
-	f := p.Image.Facts()
-	f.Digest = p.digest
-	return f
+	image.Reference, err = images.ParseReference(reference)
+	return image, err
 }

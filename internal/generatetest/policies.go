@@ -54,7 +54,7 @@ func Policies(m *generate.Manifest, s *settings.Settings, images generate.Images
 	warnings := m.Warnings()
 	var all []*policydata.Policy
 	for _, p := range m.Pods() {
-		made, found, err := g.Policy(context.Background(), m, p)
+		made, found, err := g.Policy(context.Background(), p)
 		warnings = append(warnings, found...)
 		if err != nil {
 			return nil, warnings, err

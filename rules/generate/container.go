@@ -2,7 +2,6 @@ package generate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"portcullis/images"
 	"portcullis/rules/policydata"
 )
 
@@ -36,7 +36,7 @@ func (b *builder) containerPolicy(ctx context.Context, c placed) (*policydata.Co
 	if out.User, err = b.user(ctx, c, image); err != nil {
 		return nil, err
 	}
-	if err := b.process(c, image.Facts(), out); err != nil {
+	if err := b.process(c, image.Config, out); err != nil {
 		return nil, err
 	}
 	return out, b.passthrough(c, out)
@@ -44,59 +44,34 @@ func (b *builder) containerPolicy(ctx context.Context, c placed) (*policydata.Co
 
 // process sets arguments, environment, working directory, mounts and what may be
 // executed later.
-func (b *builder) process(c placed, facts Facts, out *policydata.Container) error {
+func (b *builder) process(c placed, config images.Config, out *policydata.Container) error {
 	vars, err := b.kubeletEnv(c)
 	if err != nil {
 		return err
 	}
-	if out.Env, err = b.env(c, facts, vars); err != nil {
+	if out.Env, err = b.env(c, config, vars); err != nil {
 		return err
 	}
-	if err := b.args(c, facts, vars, out); err != nil {
+	if err := b.args(c, config, vars, out); err != nil {
 		return err
 	}
 	out.Cwd = "/"
-	for _, dir := range []string{facts.WorkingDir, c.WorkingDir} {
+	for _, dir := range []string{config.WorkingDir, c.WorkingDir} {
 		if dir != "" {
 			out.Cwd = dir
 		}
 	}
 	b.exec(c, out)
-	return b.mounts(c, facts, vars, out)
+	return b.mounts(c, config, vars, out)
 }
 
-// openImage opens a container's image, pinned to its digest if that is wanted.
-func (b *builder) openImage(ctx context.Context, c placed) (Image, error) {
+// openImage opens a container's image, and says where a tag names it.
+func (b *builder) openImage(ctx context.Context, c placed) (*images.Image, error) {
+	image, err := b.opener.open(ctx, c)
+	if err != nil || image.Reference.Pinned() {
+		return image, err
+	}
 	field := c.field + ".image"
-	if strings.TrimSpace(c.Image) != c.Image || c.Image == "" {
-		return nil, b.pod.fault(field, "is empty or has spaces around it")
-	}
-	if b.unopened[c.Image] {
-		return nil, errUnopened
-	}
-	image, err := b.generator.images.Image(ctx, c.Image)
-	if errors.Is(err, ErrReference) {
-		return nil, b.pod.fault(field, oneLine(err.Error()))
-	}
-	if err != nil {
-		put(&b.unopened, c.Image, true)
-		return nil, fmt.Errorf("%s: %w", b.pod.fault(field, "cannot be opened"), err)
-	}
-	facts := image.Facts()
-	if facts.Digest != "" {
-		return image, nil
-	}
-	if b.generator.options.LockDigests {
-		reference, err := locked(c.Image, facts)
-		if err != nil {
-			return nil, b.pod.fault(field, err.Error())
-		}
-		if err := b.manifest.lockImage(b.pod, field, reference); err != nil {
-			return nil, err
-		}
-		c.Image = reference
-		return pinned{image}, nil
-	}
 	if b.generator.options.RequireDigests {
 		return nil, b.pod.fault(field, "is named by a tag, which can be moved; name it by digest, or let --lock-digests write it")
 	}
@@ -106,21 +81,9 @@ func (b *builder) openImage(ctx context.Context, c placed) (Image, error) {
 	return image, nil
 }
 
-// errUnopened is for an image that another container of the pod has too.
-var errUnopened = errors.New("could not be opened before")
-
-// pinned is an image named by the digest that its tag stands for.
-type pinned struct{ Image }
-
-func (p pinned) Facts() Facts {
-	facts := p.Image.Facts()
-	facts.Digest = facts.Lock
-	return facts
-}
-
 // args sets what runs: command replaces the image's entrypoint and arguments,
 // args alone replaces its arguments.
-func (b *builder) args(c placed, facts Facts, vars variables, out *policydata.Container) error {
+func (b *builder) args(c placed, config images.Config, vars variables, out *policydata.Container) error {
 	vars = b.withLinks(vars, slices.Concat(c.Command, c.Args)...)
 	var all []value
 	expand := func(list []string) {
@@ -137,10 +100,10 @@ func (b *builder) args(c placed, facts Facts, vars variables, out *policydata.Co
 		expand(c.Command)
 		expand(c.Args)
 	} else {
-		verbatim(facts.Entrypoint)
+		verbatim(config.Entrypoint)
 		expand(c.Args)
 		if len(c.Args) == 0 {
-			verbatim(facts.Cmd)
+			verbatim(config.Cmd)
 		}
 	}
 	if len(all) == 0 {

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"portcullis/images"
 	"portcullis/rules/policydata"
 )
 
@@ -178,12 +179,12 @@ func (b *builder) keyRef(r reference, key string) (value, bool, error) {
 
 // env returns the environment of a container: what the runtime sets, then the
 // image's, then the kubelet's; a name set again replaces.
-func (b *builder) env(c placed, facts Facts, vars variables) (policydata.Env, error) {
+func (b *builder) env(c placed, config images.Config, vars variables) (policydata.Env, error) {
 	all := b.runtimeEnv()
 	if c.TTY {
 		all["TERM"] = text("xterm")
 	}
-	if err := b.imageEnv(all, facts, c.field); err != nil {
+	if err := b.imageEnv(all, config, c.field); err != nil {
 		return policydata.Env{}, err
 	}
 	maps.Copy(all, vars)
@@ -206,8 +207,8 @@ func (b *builder) runtimeEnv() variables {
 	return all
 }
 
-func (b *builder) imageEnv(to variables, facts Facts, field string) error {
-	env := facts.Env
+func (b *builder) imageEnv(to variables, config images.Config, field string) error {
+	env := config.Env
 	if len(env) == 0 {
 		env = []string{defaultPath}
 	}

@@ -24,7 +24,6 @@ type Generator struct {
 
 // Options change what a Generator does.
 type Options struct {
-	LockDigests    bool // write the digest of each image into the manifest and the policy
 	RequireDigests bool // refuse images that are named by a tag
 }
 
@@ -36,10 +35,10 @@ func New(s *settings.Settings, images Images, configs *Configs, o Options) *Gene
 	return &Generator{settings: s, images: images, configs: configs, options: o}
 }
 
-// Policy returns the policy of a pod of the manifest, and warnings about it. The
-// error is a [Finding] or several where the manifest is at fault.
-func (g *Generator) Policy(ctx context.Context, m *Manifest, p *Pod) (*policydata.Policy, []*Finding, error) {
-	b := &builder{generator: g, manifest: m, pod: p}
+// Policy returns the policy of a pod, which it leaves as it is, and warnings about
+// it. The error is a [Finding] or several where the manifest is at fault.
+func (g *Generator) Policy(ctx context.Context, p *Pod) (*policydata.Policy, []*Finding, error) {
+	b := &builder{generator: g, pod: p, opener: opener{images: g.images, pod: p}}
 	if err := b.build(ctx); err != nil {
 		return nil, b.warnings, err
 	}
@@ -49,13 +48,12 @@ func (g *Generator) Policy(ctx context.Context, m *Manifest, p *Pod) (*policydat
 // builder makes one policy.
 type builder struct {
 	generator *Generator
-	manifest  *Manifest
 	pod       *Pod
 	policy    *policydata.Policy
 	volumes   map[string]*corev1.Volume
 	content   contentSet
 	warnings  []*Finding
-	unopened  map[string]bool // images that could not be looked at, and are in an error already
+	opener    opener
 }
 
 func (b *builder) settings() *settings.Settings { return b.generator.settings }
@@ -200,7 +198,7 @@ func (b *builder) sandboxContainer(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		layers, err := image.Layers(ctx)
+		layers, err := verityLayers(ctx, image)
 		if err != nil {
 			return err
 		}

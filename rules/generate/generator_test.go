@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"portcullis/images"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
@@ -276,4 +277,41 @@ func FuzzManifestToPolicy(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Making a policy is reading: the manifest's text and its pods are as before, and the next policy is the same. Only LockDigests writes.
+func TestPolicyLeavesTheManifestAsItIs(t *testing.T) {
+	m := generatetest.Manifest(t, "testdata/pods/volumes.yaml")
+	before, err := m.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := images.NewOpener([]images.Store{generatetest.Store(t, "testdata/images.json")}, images.Options{})
+	g := generate.New(generatetest.Settings(t, settings.DefaultPlatform), from, nil, generate.Options{})
+	p := m.Pods()[0]
+	policy := func() string {
+		t.Helper()
+		made, _, err := g.Policy(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := made.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	first := policy()
+	if after, err := m.Text(); err != nil || !bytes.Equal(before, after) || policy() != first {
+		t.Errorf("the policy changed what it was made from: %v", err)
+	}
+	if strings.Contains(first, "@sha256:") {
+		t.Error("an image is named by its digest before that is written")
+	}
+	if err := m.LockDigests(t.Context(), p, from); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := m.Text(); err != nil || !bytes.Contains(after, []byte("@sha256:")) || !strings.Contains(policy(), "@sha256:") {
+		t.Errorf("the digests are not in text and policy: %v", err)
+	}
 }

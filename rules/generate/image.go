@@ -5,72 +5,72 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"portcullis/images"
 )
 
-// ErrReference is wrapped by an Images for what is no name of an image.
-var ErrReference = errors.New("is no name of an image")
-
-// Images answers what the generator asks of images.
+// Images opens the image that a manifest names. [images.Opener] implements it.
 type Images interface {
-	// Image opens the image that a manifest names.
-	Image(ctx context.Context, reference string) (Image, error)
+	// Image returns an error wrapping [images.ErrReference] for what is no name of an image. Any other error that is no
+	// [Finding] is a failure to look.
+	Image(ctx context.Context, reference string) (*images.Image, error)
 }
 
-// Image is an image that a container runs.
-type Image interface {
-	Facts() Facts
-	// Identity resolves "user" or "user:group", names or numbers, against the
-	// image's own accounts; it may read layers.
-	Identity(ctx context.Context, user string) (Identity, error)
-	// Layers returns the layers with their dm-verity root hashes, lowest first;
-	// it reads them all.
-	Layers(ctx context.Context) ([]Layer, error)
+// opener opens the images of one pod, and says once of each that it cannot be opened.
+type opener struct {
+	images   Images
+	pod      *Pod
+	unopened map[string]bool
 }
 
-// Facts are what is known of an image without reading its layers.
-type Facts struct {
-	Name       string // normalised repository, such as "docker.io/library/nginx"
-	Tag        string // "" when the reference has only a digest
-	Digest     string // "sha256:…" when the reference has it, else ""
-	Lock       string // "sha256:…" that the reference stands for now, "" when unknown
-	User       string // "user[:group]", "" for root
-	Env        []string
-	Entrypoint []string
-	Cmd        []string
-	WorkingDir string
-	Volumes    []string
-}
+// errUnopened is for an image that another container of the pod has too.
+var errUnopened = errors.New("could not be opened before")
 
-// Identity is who a process runs as, by the image's accounts.
-type Identity struct {
-	UID, GID       uint32
-	AdditionalGIDs []uint32
-}
-
-// Layer is a layer of an image on a block device.
-type Layer struct {
-	ChainID  string // OCI chain id of this layer and those below, "sha256:…"
-	RootHash string // dm-verity, lower-case hex
-	LeftOut  int    // entries that the guest's file system cannot show
-	Left     string // what the first of them is, in words
-}
-
-// Reference returns the name by which containerd knows the image and the guest
-// pulls it: a digest replaces the tag.
-func (f Facts) Reference() string {
-	if f.Digest != "" {
-		return f.Name + "@" + f.Digest
+func (o *opener) open(ctx context.Context, c placed) (*images.Image, error) {
+	field := c.field + ".image"
+	if strings.TrimSpace(c.Image) != c.Image || c.Image == "" {
+		return nil, o.pod.fault(field, "is empty or has spaces around it")
 	}
-	return f.Name + ":" + f.Tag
+	if o.unopened[c.Image] {
+		return nil, errUnopened
+	}
+	image, err := o.images.Image(ctx, c.Image)
+	if errors.Is(err, images.ErrReference) {
+		return nil, o.pod.fault(field, oneLine(err.Error()))
+	}
+	if err != nil {
+		put(&o.unopened, c.Image, true)
+		return nil, fmt.Errorf("%s: %w", o.pod.fault(field, "cannot be opened"), err)
+	}
+	return image, nil
 }
 
-// locked returns the reference of a manifest with the digest it stands for.
-func locked(reference string, f Facts) (string, error) {
-	if f.Digest != "" || strings.Contains(reference, "@") {
-		return reference, nil
+// LockDigests writes the digest that each image of a pod stands for into the manifest, into its text as well as into what
+// [Generator.Policy] reads. The error is as that of Policy.
+func (m *Manifest) LockDigests(ctx context.Context, p *Pod, from Images) error {
+	o := &opener{images: from, pod: p}
+	var faults []error
+	for _, c := range p.containers() {
+		if err := m.lockDigest(ctx, o, c); err != nil && !errors.Is(err, errUnopened) {
+			faults = append(faults, err)
+		}
 	}
-	if f.Lock == "" {
-		return "", fmt.Errorf("the digest of %s is not known where the image comes from", reference)
+	return errors.Join(faults...)
+}
+
+func (m *Manifest) lockDigest(ctx context.Context, o *opener, c placed) error {
+	image, err := o.open(ctx, c)
+	if err != nil || image.Reference.Pinned() {
+		return err
 	}
-	return reference + "@" + f.Lock, nil
+	lock := image.Digests.Lock()
+	if lock == "" {
+		return o.pod.fault(c.field+".image", fmt.Sprintf("the digest of %s is not known where the image comes from", c.Image))
+	}
+	reference := c.Image + "@" + lock.String()
+	if err := m.lockImage(o.pod, c.field+".image", reference); err != nil {
+		return err
+	}
+	c.Image = reference
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"portcullis/images"
 	"portcullis/rules/policydata"
 )
 
@@ -30,8 +31,8 @@ type who struct {
 }
 
 // user returns who the process of a container runs as.
-func (b *builder) user(ctx context.Context, c placed, image Image) (policydata.User, error) {
-	w, err := b.asked(c, image.Facts().User)
+func (b *builder) user(ctx context.Context, c placed, image *images.Image) (policydata.User, error) {
+	w, err := b.asked(c, image.Config.User)
 	if err != nil {
 		return policydata.User{}, err
 	}
@@ -46,7 +47,7 @@ func (b *builder) user(ctx context.Context, c placed, image Image) (policydata.U
 }
 
 // userOf puts together what was found and what was asked for.
-func userOf(id Identity, w who) policydata.User {
+func userOf(id images.Identity, w who) policydata.User {
 	gid := id.GID
 	if w.gid != nil {
 		gid = *w.gid
@@ -66,27 +67,27 @@ func userOf(id Identity, w who) policydata.User {
 
 // identity looks the user up where the runtime does: in the image, or nowhere
 // when the image is pulled only inside the guest.
-func (b *builder) identity(ctx context.Context, w who, image Image) (Identity, error) {
+func (b *builder) identity(ctx context.Context, w who, image *images.Image) (images.Identity, error) {
 	user := w.name
 	if user == "" {
 		user = strconv.FormatUint(uint64(w.uid), 10)
 	}
 	if b.settings().Generate.ImageFrom != policydata.GuestPull {
-		id, err := image.Identity(ctx, user)
+		id, err := image.Identity(ctx, user, images.Always)
 		if err != nil {
-			return Identity{}, fmt.Errorf("%s: %w", b.pod.fault(w.field, "cannot resolve the user"), err)
+			return images.Identity{}, fmt.Errorf("%s: %w", b.pod.fault(w.field, "cannot resolve the user"), err)
 		}
 		return id, nil
 	}
 	if w.name == "" {
-		return Identity{UID: w.uid}, nil
+		return images.Identity{UID: w.uid}, nil
 	}
 	// The host does not have the image, so its runtime cannot know the name.
 	hint := "securityContext.runAsUser and runAsGroup"
-	if id, err := image.Identity(ctx, user); err == nil {
+	if id, err := image.Identity(ctx, user, images.Always); err == nil {
 		hint = fmt.Sprintf("securityContext: {runAsUser: %d, runAsGroup: %d}", id.UID, id.GID)
 	}
-	return Identity{}, b.pod.fault(w.field,
+	return images.Identity{}, b.pod.fault(w.field,
 		fmt.Sprintf("has an image with the user %q, a name that nobody outside the guest can resolve; set %s", w.name, hint))
 }
 
@@ -176,7 +177,7 @@ func (b *builder) sandboxUser() (policydata.User, error) {
 		pod = &corev1.PodSecurityContext{}
 	}
 	w := who{field: "spec"}
-	id := Identity{UID: pauseUID, GID: pauseGID}
+	id := images.Identity{UID: pauseUID, GID: pauseGID}
 	var err error
 	if pod.RunAsUser != nil {
 		id.GID = 0

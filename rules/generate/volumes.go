@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"portcullis/images"
 	"portcullis/rules/policydata"
 )
 
@@ -22,11 +23,11 @@ const (
 // mounts sets the mounts and storages of a container: the platform's, then the
 // volumes that the image declares, then the manifest's, each in place of what was
 // at its destination before.
-func (b *builder) mounts(c placed, facts Facts, vars variables, out *policydata.Container) error {
+func (b *builder) mounts(c placed, config images.Config, vars variables, out *policydata.Container) error {
 	b.platformMounts(b.settings().Generate.Container.Mounts, out)
 	b.terminationLog(c, out)
 	b.accountToken(out)
-	for _, volume := range facts.Volumes {
+	for _, volume := range config.Volumes {
 		if err := b.place(out, path.Clean("/"+volume), b.shape(volumeShared, "", volume).Mount, c.field+".image"); err != nil {
 			return err
 		}
