@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-sev-guest/verify/trust"
-	"github.com/google/logger"
 	"github.com/spf13/cobra"
 
 	"portcullis/measure/evidence"
@@ -25,6 +24,9 @@ func newVerify() *cobra.Command {
 		Short: "Hold a guest's evidence against a policy or initdata",
 		Long: `Verify, outside the guest, an SNP report, a TDX quote, or a TPM quote with its event log: who signed it, whether it answers
 this nonce, and whether the policy or initdata given is what is bound.
+
+A policy that is bound says nothing about the guest that it is bound in: give the values that the guest's firmware, kernel and root
+filesystem must have (--measurement, --id-key, --rtmr, --reference). Without them the result is unknown.
 
 Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one could not be made, such as for want of a certificate.`,
 		Args: cobra.NoArgs,
@@ -42,6 +44,7 @@ type verifyFlags struct {
 	nonce, at             string
 	fetch, allowDebug     bool
 	asJSON                bool
+	reference             referenceFlags
 }
 
 func (f *verifyFlags) add(cmd *cobra.Command) {
@@ -62,6 +65,10 @@ func (f *verifyFlags) addNetwork(cmd *cobra.Command) {
 // claim reads what is to be bound, the nonce and the options.
 func (f *verifyFlags) claim() (evidence.Bound, []byte, evidence.Options, error) {
 	o := evidence.Options{Fetch: f.fetch, AllowDebug: f.allowDebug}
+	var err error
+	if o.Reference, err = f.reference.read(); err != nil {
+		return evidence.Bound{}, nil, o, err
+	}
 	if (f.policy == "") == (f.initdata == "") {
 		return evidence.Bound{}, nil, o, usageError(errors.New("give one of --policy and --initdata"))
 	}
@@ -99,11 +106,10 @@ func newVerifySNP() *cobra.Command {
 	var f verifyFlags
 	var report, certs, roots, product string
 	cmd := &cobra.Command{
-		Use:   "snp --report F (--policy F | --initdata F) --nonce HEX",
+		Use:   "snp --report F (--policy F | --initdata F) --nonce HEX --measurement HEX",
 		Short: "Verify an SEV-SNP attestation report",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			quietLibraries()
 			var e evidence.SNP
 			var o evidence.Options
 			var err error
@@ -128,6 +134,7 @@ func newVerifySNP() *cobra.Command {
 	}
 	f.add(cmd)
 	f.addNetwork(cmd)
+	f.reference.addSNP(cmd, "the guest's")
 	cmd.Flags().StringVar(&report, "report", "", "the report, a `file` of 1184 bytes")
 	cmd.Flags().StringVar(&certs, "certs", "", "`file` with the VCEK or VLEK certificate: DER, PEM, or an extended report's table")
 	cmd.Flags().StringVar(&roots, "roots", "", "`file` with ASK and ARK as AMD's key server gives them, instead of AMD's built-in ones")
@@ -140,11 +147,10 @@ func newVerifyTDX() *cobra.Command {
 	var f verifyFlags
 	var quote, roots string
 	cmd := &cobra.Command{
-		Use:   "tdx --quote F (--policy F | --initdata F) --nonce HEX",
+		Use:   "tdx --quote F (--policy F | --initdata F) --nonce HEX --reference F",
 		Short: "Verify a TDX quote",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			quietLibraries()
 			var e evidence.TDX
 			var o evidence.Options
 			var err error
@@ -162,6 +168,7 @@ func newVerifyTDX() *cobra.Command {
 	}
 	f.add(cmd)
 	f.addNetwork(cmd)
+	f.reference.addTDX(cmd)
 	cmd.Flags().StringVar(&quote, "quote", "", "the quote, version 4, in a `file`")
 	cmd.Flags().StringVar(&roots, "roots", "", "PEM `file` of roots instead of Intel's built-in one")
 	required(cmd, "quote")
@@ -236,9 +243,8 @@ func printResult(out io.Writer, r evidence.Result) {
 	for _, n := range r.Notes {
 		fmt.Fprintln(out, "note    "+n)
 	}
+	if len(r.NotChecked) > 0 {
+		fmt.Fprintln(out, "not checked: "+strings.Join(r.NotChecked, ", "))
+	}
 	fmt.Fprintf(out, "verdict %s\n", r.Verdict)
 }
-
-// quietLibraries keeps the log of the attestation libraries, which say what their errors say, off standard error. Only the
-// first call has an effect.
-func quietLibraries() { logger.Init("", false, false, io.Discard) }

@@ -65,44 +65,76 @@ func (d desk) verdicts(text string) map[string]string {
 	return m
 }
 
-// TestVerifySNP over a report that the library's test chain signed.
-func TestVerifySNP(t *testing.T) {
-	d := desk{t, t.TempDir()}
+// snpSigner is the library's test chain in AMD's place.
+type snpSigner struct {
+	*stest.AmdSigner
+	t testing.TB
+}
+
+// snpMeasurement is of the guests whose reports are made here.
+var snpMeasurement = bytes.Repeat([]byte{0x4d}, 48)
+
+func newSNPSigner(t testing.TB) snpSigner {
+	t.Helper()
 	past := time.Now().Add(-time.Hour)
-	signer, err := (&stest.AmdSignerBuilder{Keys: stest.DefaultAmdKeys(), ProductName: "Milan-B1", ArkCreationTime: past, AskCreationTime: past,
+	s, err := (&stest.AmdSignerBuilder{Keys: stest.DefaultAmdKeys(), ProductName: "Milan-B1", ArkCreationTime: past, AskCreationTime: past,
 		AsvkCreationTime: past, VcekCreationTime: past, VlekCreationTime: past, CSPID: "test"}).TestOnlyCertChain()
 	if err != nil {
 		t.Fatal(err)
 	}
-	nonce := bytes.Repeat([]byte{7}, 64)
-	report := func(change func([]byte)) []byte {
-		raw := stest.CreateRawReport(&stest.TestReportOptions{ReportData: nonce, Version: 3, FMS: 0x00A00F11,
-			SignerInfo: abi.SignerInfo{SigningKey: abi.VcekReportSigner}})
-		r := raw[:abi.ReportSize]
-		r[0x0A] &^= 0x08 // POLICY.DEBUG
-		digest := sha256.Sum256([]byte(policyText))
-		copy(r[0xC0:0xE0], digest[:])
-		if change != nil {
-			change(r)
-		}
-		x, y, err := signer.Sign(abi.SignedComponent(r))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := abi.SetSignature(x, y, r); err != nil {
-			t.Fatal(err)
-		}
-		return r
+	return snpSigner{s, t}
+}
+
+// report returns a signed report of a guest that binds policyText. change is applied before signing.
+func (s snpSigner) report(nonce []byte, change func([]byte)) []byte {
+	s.t.Helper()
+	data := make([]byte, 64)
+	copy(data, nonce)
+	raw := stest.CreateRawReport(&stest.TestReportOptions{ReportData: data, Version: 3, FMS: 0x00A00F11,
+		SignerInfo: abi.SignerInfo{SigningKey: abi.VcekReportSigner}})
+	r := raw[:abi.ReportSize]
+	r[0x0A] &^= 0x08 // POLICY.DEBUG
+	copy(r[0x90:0xC0], snpMeasurement)
+	digest := sha256.Sum256([]byte(policyText))
+	copy(r[0xC0:0xE0], digest[:])
+	if change != nil {
+		change(r)
 	}
-	certificate := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
+	x, y, err := s.Sign(abi.SignedComponent(r))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := abi.SetSignature(x, y, r); err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+func (s snpSigner) roots() []byte { return append(certificate(s.Ask.Raw), certificate(s.Ark.Raw)...) }
+
+func certificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// TestVerifySNP over a report that the library's test chain signed.
+func TestVerifySNP(t *testing.T) {
+	d := desk{t, t.TempDir()}
+	signer, nonce := newSNPSigner(t), bytes.Repeat([]byte{7}, 64)
+	report := func(change func([]byte)) []byte { return signer.report(nonce, change) }
 	good := d.write("good", report(nil))
 	altered := report(nil)
 	altered[0xC0] ^= 1
-	flags := []string{"verify", "snp", "--json", "--roots", d.write("roots", append(certificate(signer.Ask.Raw), certificate(signer.Ark.Raw)...)),
+	flags := []string{"verify", "snp", "--json", "--roots", d.write("roots", signer.roots()),
 		"--product", "Milan"}
 	certs := []string{"--certs", d.write("vcek", certificate(signer.Vcek.Raw))}
 	policy := []string{"--policy", d.write("policy.rego", []byte(policyText))}
-	fresh := []string{"--nonce", hex.EncodeToString(nonce)}
+	launched := []string{"--measurement", hex.EncodeToString(snpMeasurement)}
+	fresh := append([]string{"--nonce", hex.EncodeToString(nonce)}, launched...)
+	signed := d.write("signed", report(func(r []byte) { copy(r[0xE0:0x110], nonce) }))
+	idKey := []string{"--id-key", hex.EncodeToString(nonce[:48])}
+	references := func(text string) []string {
+		return []string{"--reference", d.write("r"+hex.EncodeToString([]byte(text))[:16], []byte(text))}
+	}
 	tests := []struct {
 		name    string
 		args    [][]string
@@ -113,9 +145,16 @@ func TestVerifySNP(t *testing.T) {
 		{"signed", [][]string{{"--report", good}, certs, policy, fresh}, 0, "hostdata", "pass"},
 		{"altered", [][]string{{"--report", d.write("altered", altered)}, certs, policy, fresh}, 1, "signature", "fail"},
 		{"without certificate", [][]string{{"--report", good}, policy, fresh}, 3, "signature", "unknown"},
-		{"without nonce", [][]string{{"--report", good}, certs, policy}, 3, "nonce", "unknown"},
-		{"another nonce", [][]string{{"--report", good}, certs, policy, {"--nonce", "00"}}, 1, "nonce", "fail"},
+		{"without nonce", [][]string{{"--report", good}, certs, policy, launched}, 3, "nonce", "unknown"},
+		{"another nonce", [][]string{{"--report", good}, certs, policy, launched, {"--nonce", "00"}}, 1, "nonce", "fail"},
 		{"another policy", [][]string{{"--report", good}, certs, {"--policy", d.write("other", []byte(policyText+"\n"))}, fresh}, 1, "hostdata", "fail"},
+		{"without measurement", [][]string{{"--report", good}, certs, policy, fresh[:2]}, 3, "measurement", "unknown"},
+		{"another measurement", [][]string{{"--report", good}, certs, policy, fresh[:2], {"--measurement", strings.Repeat("00", 48)}}, 1, "measurement", "fail"},
+		{"one measurement of two", [][]string{{"--report", good}, certs, policy, fresh, {"--measurement", strings.Repeat("00", 48)}}, 0, "measurement", "pass"},
+		{"reference values", [][]string{{"--report", good}, certs, policy, fresh[:2], references(`{"snp_launch_measurement": ["` + launched[1] + `"], "tdvf": ["x"]}`)}, 0, "measurement", "pass"},
+		{"reference values of another guest", [][]string{{"--report", good}, certs, policy, fresh[:2], references(`{ "snp_launch_measurement": "` + strings.Repeat("00", 48) + `"}`)}, 1, "measurement", "fail"},
+		{"signer", [][]string{{"--report", signed}, certs, policy, fresh[:2], idKey}, 0, "id-key", "pass"},
+		{"another signer", [][]string{{"--report", good}, certs, policy, fresh[:2], idKey}, 1, "id-key", "fail"},
 		{"debug", [][]string{{"--report", d.write("debug", report(func(r []byte) { r[0x0A] |= 0x08 }))}, certs, policy, fresh}, 1, "debug", "fail"},
 		{"debug allowed", [][]string{{"--report", d.write("debug", report(func(r []byte) { r[0x0A] |= 0x08 }))}, certs, policy, fresh, {"--allow-debug"}}, 0, "debug", "pass"},
 	}
@@ -142,7 +181,11 @@ pass    signature
 pass    debug
 pass    nonce
 fail    mrconfigid    got ` + strings.Repeat("0", 96) + `, want 45148e88381b22b43595cc1eaf2fadfd3f93998dbbb75bd4f3d69b641fe6153b` + strings.Repeat("0", 32) + `
+unknown measurement   not-compared: what was launched was not compared; give --measurement (MRTD) or --reference
+unknown rtmr1         not-compared: kernel, command line and initrd were not compared; give --rtmr 1=HEX --rtmr 2=HEX or --reference
+unknown rtmr2         not-compared: kernel, command line and initrd were not compared; give --rtmr 1=HEX --rtmr 2=HEX or --reference
 note    revocation and TCB status were not checked, which needs the network
+not checked: measurement, rtmr1, rtmr2, revocation, tcb-status
 verdict fail
 `
 	if out != want {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -15,6 +18,7 @@ import (
 type tpmFiles struct {
 	quote, signature, ak, pcrs, log                   string
 	akCert, akRoots, hcl, hclCerts, challenge, answer string
+	earlier, earlierDigest                            []string // what may have ruled before
 }
 
 func newVerifyTPM() *cobra.Command {
@@ -27,12 +31,13 @@ func newVerifyTPM() *cobra.Command {
 		Short: "Verify a TPM quote and its event log",
 		Long: `Verify a quote of a TPM, as tpm2_quote writes it, that covers the sha256 bank of the register.
 
-Without --log the register must hold one measurement. A quote says who signed it, not that a TPM did: give the key's
-certificate (--ak-cert), an answered challenge (--challenge, --answer), or the report of an Azure paravisor (--hcl); else the
+Without --log the register must hold one measurement. With it, every event is judged: a policy that ruled before this one must be
+among --earlier and --earlier-digest; where neither is given it makes the result unknown, exit code 3. A quote says who signed it, not that a TPM did: give the key's
+certificate (--ak-cert), an answered challenge (--challenge, --answer), or the report of an Azure paravisor (--hcl) with what the
+paravisor's measurement or signer must be (--measurement, --id-key, --reference); else the
 result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without proof.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			quietLibraries()
 			b, nonce, o, err := f.claim()
 			if err != nil {
 				return err
@@ -40,6 +45,9 @@ result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without pro
 			e := evidence.TPM{Nonce: nonce, PCR: pcr, Bound: b}
 			if err := p.read(&e); err != nil {
 				return err
+			}
+			if p.hcl == "" && f.reference.launch() {
+				return usageError(errors.New("--measurement and --id-key are of the paravisor in --hcl"))
 			}
 			o.TrustAK = trustAK
 			if o.AKRoots, err = pool(p.akRoots); err != nil {
@@ -51,6 +59,9 @@ result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without pro
 	f.add(cmd)
 	f.addNetwork(cmd)
 	flags := cmd.Flags()
+	f.reference.addSNP(cmd, "with --hcl, the paravisor's")
+	flags.StringArrayVar(&p.earlier, "earlier", nil, "policy or initdata `file` that may have ruled before; may be repeated")
+	flags.StringArrayVar(&p.earlierDigest, "earlier-digest", nil, "its sha256 digest, `hexadecimal`, may be repeated")
 	flags.StringVar(&p.quote, "quote", "", "the quoted message (tpm2_quote -m), a `file`")
 	flags.StringVar(&p.signature, "signature", "", "its signature (tpm2_quote -s), a `file`")
 	flags.StringVar(&p.ak, "ak", "", "the attestation key's public part, a `file`: PEM, TPM2B_PUBLIC or TPMT_PUBLIC")
@@ -82,12 +93,40 @@ func (p tpmFiles) read(e *evidence.TPM) error {
 			return err
 		}
 	}
+	if err := p.readEarlier(e); err != nil {
+		return err
+	}
 	if challenge == nil {
 		return nil
 	}
 	e.Key.Challenge = new(evidence.Challenge)
 	if err := json.Unmarshal(challenge, e.Key.Challenge); err != nil {
 		return fmt.Errorf("--challenge: %w", err)
+	}
+	return nil
+}
+
+// readEarlier takes the digests of what may have ruled before.
+func (p tpmFiles) readEarlier(e *evidence.TPM) error {
+	for _, path := range p.earlier {
+		b, err := readBoundInitdata(path)
+		if no := (*exitError)(nil); errors.As(err, &no) && no.code == exitNo { // no initdata, so a policy
+			b, err = readBoundPolicy(path, "sha256")
+		}
+		if err != nil {
+			return err
+		}
+		if b.Alg != "sha256" {
+			return usageError(fmt.Errorf("--earlier %s: a register takes sha256, the document names %s", path, b.Alg))
+		}
+		e.Earlier = append(e.Earlier, b.Digest)
+	}
+	for _, text := range p.earlierDigest {
+		digest, err := hex.DecodeString(text)
+		if err != nil || len(digest) != sha256.Size {
+			return usageError(fmt.Errorf("--earlier-digest %.80q: want %d hexadecimal digits", text, 2*sha256.Size))
+		}
+		e.Earlier = append(e.Earlier, digest)
 	}
 	return nil
 }

@@ -316,3 +316,36 @@ func BenchmarkSetPolicy(b *testing.B) {
 		})
 	}
 }
+
+// TestVerifyJudgesWhoRuledBefore: under policy_update = extend a host's policy that ruled first may have let containers run, which
+// a verifier of the owner's policy must learn.
+func TestVerifyJudgesWhoRuledBefore(t *testing.T) {
+	m := newMachine(t, hostdatatest.Guest{}).withTPM("asserted")
+	m.conf.Binding.PolicyUpdate = "extend"
+	m.boot()
+	const rogue = allowingDefault + "# the host's own policy\n"
+	m.setPolicy(rogue, "")
+	m.setPolicy(podPolicy, "")
+	m.write("policy.rego", podPolicy)
+	m.write("rogue.rego", rogue)
+	m.write("other.rego", otherPolicy)
+	m.tool("tpm2_createek", "-G", "ecc", "-c", "ek.ctx", "-u", "ek.pub")
+	m.tool("tpm2_createak", "-C", "ek.ctx", "-c", "ak.ctx", "-G", "ecc", "-g", "sha256", "-s", "ecdsa", "-u", "ak.pub")
+	m.tool("tpm2_quote", "-c", "ak.ctx", "-l", "sha256:8", "-q", "00112233", "-m", "q.msg", "-s", "q.sig", "-g", "sha256")
+	m.write("log", m.read("run/measure.jsonseq"))
+	for _, tt := range []struct {
+		name  string
+		exit  int
+		flags []string
+	}{
+		{"nothing is said of it", 3, nil},
+		{"it may not have ruled", 1, []string{"--earlier", "other.rego"}},
+		{"it may have ruled", 0, []string{"--earlier", "other.rego", "--earlier", "rogue.rego"}},
+		{"it may have ruled, by its digest", 0, []string{"--earlier-digest", fmt.Sprintf("%x", sum256(rogue))}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m.ctl(tt.exit, append([]string{"verify", "tpm", "--quote", "q.msg", "--signature", "q.sig", "--ak", "ak.pub", "--trust-ak", "--log", "log",
+				"--policy", "policy.rego", "--nonce", "00112233"}, tt.flags...)...)
+		})
+	}
+}

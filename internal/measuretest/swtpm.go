@@ -79,6 +79,9 @@ func (s *SWTPM) socket() string { return filepath.Join(s.dir, "sock") }
 // Device returns the address in the form of the configuration: unix:///path.
 func (s *SWTPM) Device() string { return "unix://" + s.socket() }
 
+// TCTI returns the address as tpm2-tools take it in TPM2TOOLS_TCTI.
+func (s *SWTPM) TCTI() string { return "swtpm:path=" + s.socket() }
+
 func (s *SWTPM) stop() error {
 	if s.cmd == nil || s.cmd.Process == nil {
 		return nil
@@ -119,7 +122,7 @@ func (s *SWTPM) Tool(dir, name string, args ...string) ([]byte, error) {
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir = dir
-	cmd.Env = append(cmd.Environ(), "TPM2TOOLS_TCTI=swtpm:path="+s.socket())
+	cmd.Env = append(cmd.Environ(), "TPM2TOOLS_TCTI="+s.TCTI())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return out, fmt.Errorf("%s: %w: %s", name, err, out)

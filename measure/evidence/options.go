@@ -15,6 +15,9 @@ type Options struct {
 	Now time.Time
 	// AllowDebug accepts a guest whose memory the host can read and write.
 	AllowDebug bool
+	// Reference is what the guest may be; for a TPM with an HCL report, what the paravisor may be. Without it a verification cannot
+	// say in which guest the policy is bound.
+	Reference Reference
 	// TrustAK accepts a TPM quote without asking who holds its attestation key.
 	TrustAK bool
 	// Fetch downloads missing certificates, and the vendors' revocation lists and TCB status. Without it a verification says in
@@ -37,4 +40,8 @@ func (o Options) now() time.Time {
 	return o.Now
 }
 
-const offline = "revocation and TCB status were not checked, which needs the network"
+// skipNetwork says what is not looked at without the network.
+func (r *Result) skipNetwork() {
+	r.skip("revocation", "revocation and TCB status were not checked, which needs the network")
+	r.skip("tcb-status", "")
+}

@@ -46,6 +46,7 @@ func (r *Result) provenance(ctx context.Context, ak *attestationKey, p Provenanc
 		r.result("ak", ak.certified(p.AKCert, o))
 	case o.TrustAK:
 		r.add(Check{Name: "ak", Verdict: Pass, Detail: "trusted without proof, as asked"})
+		r.skip("ak", "nothing was asked of who holds the attestation key")
 	default:
 		r.add(Check{Name: "ak", Verdict: Unknown, Reason: AKUnbound,
 			Detail: "nothing shows that a TPM holds this key; give its certificate, an answered challenge or an HCL report, or trust it"})
@@ -154,7 +155,7 @@ func (h *hclReport) key() (*rsa.PublicKey, error) {
 	return nil, fmt.Errorf("the runtime data has no key %s", hclAKName)
 }
 
-// hclKey checks that the key is in the runtime data, that the SNP report binds the runtime data, and the SNP report itself. Its
+// hclKey checks that the key is in the runtime data, that the SNP report binds the runtime data, and the SNP report itself. and whose it is. Its
 // host data is not looked at: under a paravisor it is not the workload owner's.
 func (r *Result) hclKey(ctx context.Context, ak *attestationKey, p Provenance, o Options) {
 	hcl, err := parseHCL(p.HCL)
@@ -164,6 +165,7 @@ func (r *Result) hclKey(ctx context.Context, ak *attestationKey, p Provenance, o
 	}
 	before := len(r.Checks)
 	report := r.snpReport(ctx, "hcl-", hcl.hardware, p.HCLCerts, o)
+	r.paravisor(report, o.Reference)
 	err = hcl.binds(report, ak)
 	if err != nil {
 		r.result("ak", err)
@@ -171,11 +173,26 @@ func (r *Result) hclKey(ctx context.Context, ak *attestationKey, p Provenance, o
 	}
 	for _, c := range r.Checks[before:] {
 		if c.Verdict != Pass {
-			r.add(Check{Name: "ak", Verdict: c.Verdict, Reason: AKUnbound, Detail: "the HCL report's SNP report is not verified"})
+			r.add(Check{Name: "ak", Verdict: c.Verdict, Reason: AKUnbound, Detail: "the HCL report's SNP report is not verified: " + c.Name})
 			return
 		}
 	}
 	r.add(Check{Name: "ak", Verdict: Pass, Detail: "in the runtime data that the paravisor's SNP report binds"})
+}
+
+// paravisor checks that the report was made by the expected paravisor. Any SNP guest can have a report made over runtime data of
+// its own: only the software of VMPL 0, with a measurement or signer that the verifier knows, says that a TPM holds the key in it.
+func (r *Result) paravisor(report *spb.Report, ref Reference) {
+	if report == nil {
+		return
+	}
+	if v := report.GetVmpl(); v != 0 {
+		r.add(Check{Name: "hcl-vmpl", Verdict: Unknown, Reason: AKUnbound,
+			Detail: fmt.Sprintf("the report is of VMPL %d, a paravisor's is of VMPL 0", v)})
+	} else {
+		r.result("hcl-vmpl", nil)
+	}
+	r.launchedSNP("hcl-", report.GetMeasurement(), report.GetIdKeyDigest(), ref)
 }
 
 // binds says why the report does not bind the key.

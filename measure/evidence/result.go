@@ -20,14 +20,19 @@ const (
 	Unknown Verdict = "unknown" // the check could not be made
 )
 
-// AKUnbound is the reason of a check that cannot tell whether a TPM holds the attestation key.
-const AKUnbound = "ak-unbound"
+// The reasons of checks.
+const (
+	AKUnbound      = "ak-unbound"      // nothing tells whether a TPM holds the attestation key
+	NotCompared    = "not-compared"    // no value was given to compare with
+	Unreadable     = "unreadable"      // of a kind that cannot be read here, a later processor for instance
+	EarlierUnknown = "earlier-unknown" // another policy ruled before, and nothing says whether it may have
+)
 
 // Check is one check of a verification.
 type Check struct {
 	Name    string  `json:"name"` // stable: "format", "signature", "nonce", "debug", "policy", ...
 	Verdict Verdict `json:"verdict"`
-	Reason  string  `json:"reason,omitempty"` // a stable code, [AKUnbound]
+	Reason  string  `json:"reason,omitempty"` // a stable code, [AKUnbound] for instance
 	Detail  string  `json:"detail,omitempty"` // one line for people
 	Got     string  `json:"got,omitempty"`    // hexadecimal, where values are compared
 	Want    string  `json:"want,omitempty"`
@@ -35,10 +40,13 @@ type Check struct {
 
 // Result is a verification.
 type Result struct {
-	Kind    string   `json:"kind"` // "snp", "tdx" or "tpm"
-	Verdict Verdict  `json:"verdict"`
-	Checks  []Check  `json:"checks"`
-	Notes   []string `json:"notes,omitempty"` // what the verification did not look at
+	Kind    string  `json:"kind"` // "snp", "tdx" or "tpm"
+	Verdict Verdict `json:"verdict"`
+	Checks  []Check `json:"checks"`
+	// NotChecked names what a reader might take for checked and is not: the checks that could not be made, and what there was no
+	// check of. It is empty when there is nothing of the kind.
+	NotChecked []string `json:"notChecked"`
+	Notes      []string `json:"notes,omitempty"` // the same for people, and what else they should know
 }
 
 // ExitCode returns 0 when every check passed, 1 when one said no, and 3 when none did but one could not be made.
@@ -50,6 +58,26 @@ func (r Result) ExitCode() int {
 		return 1
 	}
 	return 3
+}
+
+// skip notes that something was not looked at, with a note for people unless that is empty.
+func (r *Result) skip(name, note string) {
+	r.NotChecked = append(r.NotChecked, name)
+	if note != "" {
+		r.Notes = append(r.Notes, note)
+	}
+}
+
+// finish names in NotChecked the checks that could not be made.
+func (r Result) finish() Result {
+	names := []string{}
+	for _, c := range r.Checks {
+		if c.Verdict == Unknown {
+			names = append(names, c.Name)
+		}
+	}
+	r.NotChecked = append(names, r.NotChecked...)
+	return r
 }
 
 // add appends a check. The verdict of a result without checks is unknown.

@@ -2,11 +2,15 @@ package evidence
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/go-sev-guest/abi"
+	"github.com/google/go-sev-guest/kds"
 	spb "github.com/google/go-sev-guest/proto/sevsnp"
 	"github.com/google/go-sev-guest/validate"
 	"github.com/google/go-sev-guest/verify"
@@ -25,15 +29,18 @@ type SNP struct {
 	Bound Bound
 }
 
-// VerifySNP makes the checks "format", "signature", "revocation" (with Fetch), "firmware", "debug", "nonce" and "hostdata".
+// VerifySNP makes the checks "format", "signature", "revocation" (with Fetch), "firmware", "debug", "nonce", "hostdata", and
+// "measurement" or "id-key".
 func VerifySNP(ctx context.Context, e SNP, o Options) Result {
 	r := Result{Kind: "snp", Verdict: Unknown}
 	report := r.snpReport(ctx, "", e.Report, e.Certs, o)
 	if report != nil {
 		r.nonce(report.GetReportData(), e.Nonce)
 		r.field("hostdata", report.GetHostData(), e.Bound)
+		r.launchedSNP("", report.GetMeasurement(), report.GetIdKeyDigest(), o.Reference)
+		r.ignored(o.Reference)
 	}
-	return r
+	return r.finish()
 }
 
 // snpReport makes the checks that do not depend on what the report is for. It returns nil when there is no report to read.
@@ -78,6 +85,13 @@ func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attest
 		r.unknown(prefix+"signature", "the VCEK or VLEK certificate is missing; give it, or allow to fetch it")
 		return
 	}
+	if line := snpLine(at); line != "Milan" && line != "Genoa" {
+		r.add(Check{Name: prefix + "signature", Verdict: Unknown, Reason: Unreadable,
+			Detail: fmt.Sprintf("certificates and firmware versions of this processor line (%.20s) cannot be read yet, only Milan's and Genoa's", line)})
+		r.skip(prefix+"firmware", "")
+		r.skipNetwork()
+		return
+	}
 	err := verify.SnpAttestationContext(ctx, at, opts)
 	var unreachable *trust.AttestationRecreationErr
 	if errors.As(err, &unreachable) || errors.Is(err, verify.ErrMissingVlek) {
@@ -89,12 +103,37 @@ func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attest
 		return
 	}
 	if !o.Fetch {
-		r.Notes = append(r.Notes, offline)
+		r.skipNetwork()
 	} else {
 		opts.CheckRevocations = true
 		r.reached(prefix+"revocation", verify.SnpAttestationContext(ctx, at, opts))
 	}
 	r.result(prefix+"firmware", validateSNP(at))
+}
+
+// oidProductName is the extension of AMD's certificates that names the processor (VCEK certificate specification, 3.1).
+var oidProductName = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 2}
+
+// snpLine names the line of the processor that made the report: by the family, model and stepping in it (version 3 on), else by
+// the certificate. A line that the library does not know is "Unknown"; a report without either counts as Milan, as it does for AMD's tools.
+func snpLine(at *spb.Attestation) string {
+	if fms := at.GetReport().GetCpuid1EaxFms(); fms != 0 {
+		return kds.ProductLineFromFms(fms)
+	}
+	for _, der := range [][]byte{at.GetCertificateChain().GetVcekCert(), at.GetCertificateChain().GetVlekCert()} {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue
+		}
+		for _, e := range cert.Extensions {
+			var name string
+			if _, err := asn1.UnmarshalWithParams(e.Value, &name, "ia5"); e.Id.Equal(oidProductName) && err == nil {
+				line, _, _ := strings.Cut(name, "-")
+				return line
+			}
+		}
+	}
+	return "Milan"
 }
 
 // reached is result for a check that needs the network.
@@ -132,8 +171,9 @@ func addCerts(chain *spb.CertificateChain, data []byte) error {
 			if err := table.Unmarshal(data); err != nil {
 				return fmt.Errorf("certificate table: %w", err)
 			}
-			p := table.Proto()
-			chain.VcekCert, chain.VlekCert = p.GetVcekCert(), p.GetVlekCert()
+			// Each is empty where the table has none. The library's own reading of the table says so on standard output.
+			chain.VcekCert, _ = table.GetByGUIDString(abi.VcekGUID)
+			chain.VlekCert, _ = table.GetByGUIDString(abi.VlekGUID)
 			return nil
 		}
 		ders = [][]byte{data}

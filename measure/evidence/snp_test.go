@@ -9,6 +9,9 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/pem"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,9 +45,12 @@ func newAMD(t testing.TB, change ...func(*stest.AmdKeys)) amd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return amd{s, evidence.Options{Now: now, SNPRoots: map[string][]*trust.AMDRootCerts{"Milan": {{
+	return amd{s, evidence.Options{Now: now, Reference: evidence.Reference{Measurements: [][]byte{launched}}, SNPRoots: map[string][]*trust.AMDRootCerts{"Milan": {{
 		ProductLine: "Milan", ProductCerts: &trust.ProductCerts{Ark: s.Ark, Ask: s.Ask, Asvk: s.Asvk}}}}}}
 }
+
+// launched is the measurement of the guests whose reports are made here.
+var launched = bytes.Repeat([]byte{0x4d}, 48)
 
 // report returns a signed report of a guest that is not debuggable. change is applied before signing.
 func (a amd) report(t testing.TB, reportData, hostData []byte, change func([]byte)) []byte {
@@ -55,6 +61,7 @@ func (a amd) report(t testing.TB, reportData, hostData []byte, change func([]byt
 		SignerInfo: abi.SignerInfo{SigningKey: abi.VcekReportSigner}})
 	raw := buf[:abi.ReportSize]
 	raw[0x0A] &^= 0x08 // POLICY.DEBUG
+	copy(raw[0x90:0xC0], launched)
 	copy(raw[0xC0:0xE0], hostData)
 	if change != nil {
 		change(raw)
@@ -125,6 +132,7 @@ func TestSNP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signer := bytes.Repeat([]byte{0x1d}, 48)
 	good := func() evidence.SNP {
 		return evidence.SNP{Report: a.report(t, nonce, digest, nil), Certs: a.vcekPEM(), Nonce: nonce, Bound: bound(text)}
 	}
@@ -172,6 +180,27 @@ func TestSNP(t *testing.T) {
 		}, 0, "debug", evidence.Pass},
 		{"host data zero", func(e *evidence.SNP, _ *evidence.Options) { e.Report = a.report(t, nonce, nil, nil) }, 1, "hostdata", evidence.Fail},
 		{"digest missing", func(e *evidence.SNP, _ *evidence.Options) { e.Bound = evidence.Bound{} }, 3, "hostdata", evidence.Unknown},
+		{"another measurement", func(e *evidence.SNP, _ *evidence.Options) {
+			e.Report = a.report(t, nonce, digest, func(r []byte) { r[0x90] ^= 1 })
+		}, 1, "measurement", evidence.Fail},
+		{"measurement not compared", func(_ *evidence.SNP, o *evidence.Options) { o.Reference = evidence.Reference{} }, 3, "measurement", evidence.Unknown},
+		{"one measurement of several", func(_ *evidence.SNP, o *evidence.Options) {
+			o.Reference.Measurements = [][]byte{make([]byte, 48), launched}
+		}, 0, "measurement", evidence.Pass},
+		{"signer of the ID block", func(e *evidence.SNP, o *evidence.Options) {
+			e.Report = a.report(t, nonce, digest, func(r []byte) { copy(r[0xE0:0x110], signer) })
+			o.Reference = evidence.Reference{IDKeys: [][]byte{signer}}
+		}, 0, "id-key", evidence.Pass},
+		{"signer right, measurement wrong", func(e *evidence.SNP, o *evidence.Options) {
+			e.Report = a.report(t, nonce, digest, func(r []byte) { copy(r[0xE0:0x110], signer) })
+			o.Reference = evidence.Reference{IDKeys: [][]byte{signer}, Measurements: [][]byte{signer}}
+		}, 1, "measurement", evidence.Fail},
+		{"no ID block", func(_ *evidence.SNP, o *evidence.Options) {
+			o.Reference = evidence.Reference{IDKeys: [][]byte{signer}}
+		}, 1, "id-key", evidence.Fail},
+		{"a zero ID key names nobody", func(_ *evidence.SNP, o *evidence.Options) {
+			o.Reference = evidence.Reference{IDKeys: [][]byte{make([]byte, 48)}}
+		}, 3, "measurement", evidence.Unknown},
 		{"sha384 initdata is cut", func(e *evidence.SNP, _ *evidence.Options) {
 			d := sha512.Sum384([]byte("initdata"))
 			e.Report, e.Bound = a.report(t, nonce, d[:32], nil), evidence.Bound{Alg: "sha384", Digest: d[:]}
@@ -183,6 +212,79 @@ func TestSNP(t *testing.T) {
 			tt.change(&e, &o)
 			expect(t, evidence.VerifySNP(t.Context(), e, o), tt.exit, tt.check, tt.verdict)
 		})
+	}
+}
+
+// TestSNPOfAnotherProcessorLine: what the library cannot read nobody knows to be wrong. The report and its chain are in the form of
+// AMD's Turin processors, whose certificates and TCB differ from those before.
+func TestSNPOfAnotherProcessorLine(t *testing.T) {
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	turin := func() evidence.SNP {
+		return evidence.SNP{Report: read("snp-turin-report.bin"), Certs: read("snp-turin-vcek.pem"), Nonce: make([]byte, 64), Bound: bound(text)}
+	}
+	roots := trust.AMDRootCertsProduct("Turin")
+	if err := roots.FromKDSCertBytes(read("snp-turin-roots.pem")); err != nil {
+		t.Fatal(err)
+	}
+	a := newAMD(t)
+	tests := []struct {
+		name   string
+		change func(*evidence.SNP)
+		exit   int
+	}{
+		{"Turin", func(*evidence.SNP) {}, 3},
+		{"Turin, by its certificate alone", func(e *evidence.SNP) { e.Report = version2(e.Report) }, 3},
+		{"a line that comes later", func(e *evidence.SNP) { e.Report[0x188] ^= 0x40 }, 3},
+		{"another policy is known to be wrong", func(e *evidence.SNP) { e.Bound = bound("other") }, 1},
+		{"a report of Milan with Turin's certificate", func(e *evidence.SNP) {
+			e.Report = a.report(t, nil, bound(text).Digest, nil)
+		}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e, o := turin(), a.opts
+			o.SNPRoots = map[string][]*trust.AMDRootCerts{"Turin": {roots}, "Milan": a.opts.SNPRoots["Milan"]}
+			o.Reference = evidence.Reference{Measurements: [][]byte{make([]byte, 48), launched}}
+			tt.change(&e)
+			r := evidence.VerifySNP(t.Context(), e, o)
+			if r.ExitCode() != tt.exit {
+				t.Errorf("exit code %d, want %d: %+v", r.ExitCode(), tt.exit, r)
+			}
+			if c := find(r, "signature"); tt.exit == 3 && (c.Verdict != evidence.Unknown || c.Reason != evidence.Unreadable) {
+				t.Errorf("signature: %+v", c)
+			}
+		})
+	}
+}
+
+// version2 makes the report one that does not say which processor made it.
+func version2(raw []byte) []byte {
+	raw = bytes.Clone(raw)
+	raw[0] = 2
+	clear(raw[0x188:0x18B])
+	return raw
+}
+
+// TestNotChecked: what was not looked at has a name in the result.
+func TestNotChecked(t *testing.T) {
+	a := newAMD(t)
+	e := evidence.SNP{Report: a.report(t, []byte("n"), bound(text).Digest, nil), Certs: a.vcekPEM(), Nonce: []byte("n"), Bound: bound(text)}
+	r := evidence.VerifySNP(t.Context(), e, a.opts)
+	if want := []string{"revocation", "tcb-status"}; !slices.Equal(r.NotChecked, want) {
+		t.Errorf("not checked: %q, want %q", r.NotChecked, want)
+	}
+	o := a.opts
+	o.Reference = evidence.Reference{Ignored: []string{"tdvf"}}
+	e.Nonce = nil
+	r = evidence.VerifySNP(t.Context(), e, o)
+	if want := []string{"nonce", "measurement", "revocation", "tcb-status", "reference"}; !slices.Equal(r.NotChecked, want) {
+		t.Errorf("not checked: %q, want %q", r.NotChecked, want)
 	}
 }
 

@@ -22,6 +22,12 @@ var (
 
 const mrConfigIDAt = 0xE8
 
+// mrtd and rtmrs are of that quote: the TD report's body begins at 0x30, MRTD lies at 136 in it and the registers at 328.
+var (
+	mrtd  = [][]byte{testdata.RawQuote[0x30+136:][:48]}
+	rtmrs = map[int][][]byte{1: {testdata.RawQuote[0x30+328+48:][:48]}, 2: {testdata.RawQuote[0x30+328+96:][:48]}}
+)
+
 func TestTDX(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -49,6 +55,20 @@ func TestTDX(t *testing.T) {
 		{"version 5", func(e *evidence.TDX, _ *evidence.Options) { e.Quote[0] = 5 }, 3, "format", evidence.Unknown},
 		// The library's collateral is of another platform generation: it is read, and does not know this one's TCB level.
 		{"collateral that does not fit", func(_ *evidence.TDX, o *evidence.Options) { o.Fetch, o.TDXGetter = true, tdxtest.TestGetter }, 1, "collateral", evidence.Fail},
+		{"launch not compared", func(*evidence.TDX, *evidence.Options) {}, 1, "measurement", evidence.Unknown},
+		{"kernel not compared", func(_ *evidence.TDX, o *evidence.Options) { o.Reference = evidence.Reference{Measurements: mrtd} }, 1, "rtmr1", evidence.Unknown},
+		{"command line not compared", func(_ *evidence.TDX, o *evidence.Options) { o.Reference = evidence.Reference{Measurements: mrtd} }, 1, "rtmr2", evidence.Unknown},
+		{"firmware compared", func(_ *evidence.TDX, o *evidence.Options) { o.Reference = evidence.Reference{Measurements: mrtd} }, 1, "measurement", evidence.Pass},
+		{"another firmware", func(_ *evidence.TDX, o *evidence.Options) {
+			o.Reference = evidence.Reference{Measurements: [][]byte{make([]byte, 48)}}
+		}, 1, "measurement", evidence.Fail},
+		{"kernel compared", func(_ *evidence.TDX, o *evidence.Options) { o.Reference = evidence.Reference{RTMRs: rtmrs} }, 1, "rtmr1", evidence.Pass},
+		{"another kernel", func(_ *evidence.TDX, o *evidence.Options) {
+			o.Reference = evidence.Reference{RTMRs: map[int][][]byte{1: rtmrs[2], 2: rtmrs[2]}}
+		}, 1, "rtmr1", evidence.Fail},
+		{"a register more", func(_ *evidence.TDX, o *evidence.Options) {
+			o.Reference = evidence.Reference{RTMRs: map[int][][]byte{3: rtmrs[2]}}
+		}, 1, "rtmr3", evidence.Fail},
 		{"collateral out of reach", func(_ *evidence.TDX, o *evidence.Options) { o.Fetch, o.TDXGetter = true, noNetwork{} }, 1, "collateral", evidence.Unknown},
 	}
 	for _, tt := range tests {

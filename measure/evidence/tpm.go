@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"portcullis/measure/eventlog"
 )
@@ -18,19 +19,23 @@ type TPM struct {
 	AK        []byte // the attestation key: PEM, TPM2B_PUBLIC or TPMT_PUBLIC
 	PCRs      []byte // the quoted values (tpm2_quote -o); needed only when the quote covers other PCRs too
 	Log       []byte // the event log; nil when one measurement from zero is expected
-	Nonce     []byte // the qualifying data that the verifier sent
-	PCR       uint32 // the register; its sha256 bank must be in the quote
-	Bound     Bound  // Alg must be "sha256"
-	Key       Provenance
+	// Earlier are the digests that the log may hold before the last event, sha256. Nil when the verifier does not say: then another
+	// policy that ruled before makes the result unknown.
+	Earlier [][]byte
+	Nonce   []byte // the qualifying data that the verifier sent
+	PCR     uint32 // the register; its sha256 bank must be in the quote
+	Bound   Bound  // Alg must be "sha256"
+	Key     Provenance
 }
 
-// VerifyTPM makes the checks "format", "signature", "ak", "nonce", "pcrs", "event-log" (with a log) and "policy".
+// VerifyTPM makes the checks "format", "signature", "ak", "nonce", "pcrs", "event-log" and "history" (with a log), "policy",
+// and "pcrN" of the registers that the reference names.
 func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
 	r := Result{Kind: "tpm", Verdict: Unknown}
 	q, err := parseQuote(e.Quote)
 	r.result("format", err)
 	if err != nil {
-		return r
+		return r.finish()
 	}
 	ak, err := parseAK(e.AK)
 	var h crypto.Hash
@@ -42,7 +47,7 @@ func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
 	}
 	r.result("signature", err)
 	if err != nil {
-		return r // nothing below the signature can be believed, nor its hash be known
+		return r.finish() // nothing below the signature can be believed, nor its hash be known
 	}
 	r.provenance(ctx, ak, e.Key, o)
 	if len(e.Nonce) == 0 || len(e.Nonce) > len(q.extraData) {
@@ -51,10 +56,12 @@ func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
 		r.compare("nonce", q.extraData, e.Nonce)
 	}
 	if !r.quotedPCRs(q, e, h) {
-		return r
+		return r.finish()
 	}
 	r.register(q, e, h)
-	return r
+	r.booted(q, o.Reference)
+	r.ignored(o.Reference)
+	return r.finish()
 }
 
 // quotedPCRs checks that the quote covers the register, and the values that came with it. It says whether to go on.
@@ -90,10 +97,34 @@ func (r *Result) register(q *quoted, e TPM, h crypto.Hash) {
 		return
 	}
 	r.holds("event-log", q, e.PCR, replayed, h)
+	r.history(records, e)
 	c := Check{Name: "policy", Verdict: Pass, Want: hex.EncodeToString(e.Bound.Digest), Detail: fmt.Sprintf("event %d of the log", len(records))}
 	if latest := records[len(records)-1].Content.Digest(); !bytes.Equal(latest, e.Bound.Digest) {
 		c.Verdict, c.Detail = Fail, "the log's latest event measured another"
 		c.Got = hex.EncodeToString(latest)
+	}
+	r.add(c)
+}
+
+// history judges every event before the last: what ruled before may have started containers that still run.
+func (r *Result) history(records []eventlog.Record, e TPM) {
+	c := Check{Name: "history", Verdict: Pass, Detail: "no other policy ruled before"}
+	if len(e.Earlier) > 0 {
+		c.Detail = "what ruled before is among what may have"
+	}
+	known := append([][]byte{e.Bound.Digest}, e.Earlier...)
+	for i, record := range records[:len(records)-1] {
+		digest := record.Content.Digest()
+		if slices.ContainsFunc(known, func(k []byte) bool { return bytes.Equal(k, digest) }) {
+			continue
+		}
+		c.Got = hex.EncodeToString(digest)
+		c.Verdict, c.Detail = Fail, fmt.Sprintf("event %d measured a policy that may not have ruled", i+1)
+		if e.Earlier == nil {
+			c.Verdict, c.Reason = Unknown, EarlierUnknown
+			c.Detail = fmt.Sprintf("another policy ruled before, by event %d, and may have left containers; if it was yours give --earlier or --earlier-digest", i+1)
+		}
+		break
 	}
 	r.add(c)
 }
@@ -119,6 +150,11 @@ func replay(log []byte, pcr uint32) ([]eventlog.Record, []byte, error) {
 	records, err := eventlog.Decode(log)
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, record := range records {
+		if record.PCR == nil { // it would be judged, and no register vouches for it
+			return nil, nil, fmt.Errorf("event %d is of a launch field, not of a register", record.Content.Seq)
+		}
 	}
 	values, err := eventlog.Replay(records, pcr)
 	if err != nil {

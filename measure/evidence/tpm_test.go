@@ -18,6 +18,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,11 +191,100 @@ func TestTPMKeys(t *testing.T) {
 func TestTPMUpdatesAreInTheLog(t *testing.T) {
 	a := newAttester(t, "ecc", "ecdsa", "first", text)
 	e, o := a.quote("sha256:8"), evidence.Options{TrustAK: true}
+	e.Earlier = [][]byte{bound("first").Digest}
 	expect(t, evidence.VerifyTPM(t.Context(), e, o), 0, "policy", evidence.Pass)
 	e.Bound = bound("first") // no longer the policy in force
 	expect(t, evidence.VerifyTPM(t.Context(), e, o), 1, "policy", evidence.Fail)
 	e.Log, e.Bound = nil, bound(text)
 	expect(t, evidence.VerifyTPM(t.Context(), e, o), 1, "policy", evidence.Fail)
+}
+
+// TestHistory: a policy that ruled before the right one may have let containers run that still do.
+func TestHistory(t *testing.T) {
+	last := func(texts ...string) evidence.TPM { return newAttester(t, "ecc", "ecdsa", texts...).quote("sha256:8") }
+	digests := func(texts ...string) (list [][]byte) {
+		for _, text := range texts {
+			list = append(list, bound(text).Digest)
+		}
+		return list
+	}
+	rogue, twice, longer := last("rogue", text), last(text, "rogue", text), last("first", "rogue", "second", text)
+	tests := []struct {
+		name    string
+		e       evidence.TPM
+		earlier [][]byte
+		exit    int
+		verdict evidence.Verdict
+	}{
+		{"no other", last(text), nil, 0, evidence.Pass},
+		{"one that the verifier says nothing of", rogue, nil, 3, evidence.Unknown},
+		{"one that may have ruled", rogue, digests("rogue"), 0, evidence.Pass},
+		{"a foreign one", rogue, digests("first"), 1, evidence.Fail},
+		{"a foreign one between", twice, digests("first"), 1, evidence.Fail},
+		{"one between that the verifier says nothing of", twice, nil, 3, evidence.Unknown},
+		{"a foreign one among others", longer, digests("first", "second"), 1, evidence.Fail},
+		{"all of them known", longer, digests("second", "rogue", "first"), 0, evidence.Pass},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.e.Earlier = tt.earlier
+			expect(t, evidence.VerifyTPM(t.Context(), tt.e, evidence.Options{TrustAK: true}), tt.exit, "history", tt.verdict)
+		})
+	}
+}
+
+// TestLogWithAnEventOfNoRegister: the register vouches for no such event, so a host could write the right policy's digest there,
+// behind the event of the policy that it measured.
+func TestLogWithAnEventOfNoRegister(t *testing.T) {
+	e := newAttester(t, "ecc", "ecdsa", "rogue").quote("sha256:8")
+	yes, records := true, must(eventlog.Decode(e.Log))
+	records = append(records, eventlog.Record{Num: 1, ContentType: eventlog.ContentType,
+		Digests: []eventlog.Digest{{HashAlg: "sha256", Digest: bound(text).Digest}},
+		Content: eventlog.Content{EventType: eventlog.Policy, Binding: eventlog.Policy, Alg: "sha256", SHA256: bound(text).Digest, Seq: 2,
+			Field: "hostdata", Value: bound(text).Digest, Match: &yes}})
+	e.Log = nil
+	for _, r := range records {
+		e.Log = append(e.Log, must(eventlog.Encode(r))...)
+	}
+	e.Earlier = [][]byte{bound("rogue").Digest}
+	expect(t, evidence.VerifyTPM(t.Context(), e, evidence.Options{TrustAK: true}), 1, "event-log", evidence.Fail)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// TestBootRegisters: what was booted is compared where the verifier says what it must be.
+func TestBootRegisters(t *testing.T) {
+	a := newAttester(t, "ecc", "ecdsa", text)
+	wide, narrow := a.quote("sha256:0,8,9"), a.quote("sha256:8")
+	zero, other := [][]byte{make([]byte, 32)}, [][]byte{bytes.Repeat([]byte{1}, 32)}
+	noValues := wide
+	noValues.PCRs, noValues.Log = nil, nil
+	tests := []struct {
+		name    string
+		e       evidence.TPM
+		pcrs    map[uint32][][]byte
+		exit    int
+		verdict evidence.Verdict
+	}{
+		{"as they must be", wide, map[uint32][][]byte{9: zero}, 0, evidence.Pass},
+		{"another boot", wide, map[uint32][][]byte{0: zero, 9: other}, 1, evidence.Fail},
+		{"not quoted", narrow, map[uint32][][]byte{9: zero}, 3, evidence.Unknown},
+		{"values not given", noValues, map[uint32][][]byte{9: zero}, 3, evidence.Unknown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := evidence.Options{TrustAK: true, Reference: evidence.Reference{PCRs: tt.pcrs}}
+			expect(t, evidence.VerifyTPM(t.Context(), tt.e, o), tt.exit, "pcr9", tt.verdict)
+		})
+	}
+	if r := evidence.VerifyTPM(t.Context(), narrow, evidence.Options{TrustAK: true}); !slices.Equal(r.NotChecked, []string{"ak", "boot"}) {
+		t.Errorf("not checked: %q", r.NotChecked)
+	}
 }
 
 // TestUnrestrictedKey: such a key signs any bytes, a forged quote among them.
@@ -346,8 +436,9 @@ func issue(t *testing.T, pub any) (*x509.CertPool, []byte) {
 	return pool, der
 }
 
-// hclReport builds the report of an Azure confidential VM around a key.
-func hclReport(t *testing.T, a amd, key *rsa.PublicKey, change func(report, runtime []byte)) []byte {
+// hclReport builds the report of an Azure confidential VM around a key. made is applied to the SNP report before it is signed,
+// change to what came of it.
+func hclReport(t *testing.T, a amd, key *rsa.PublicKey, made func(report []byte), change func(report, runtime []byte)) []byte {
 	t.Helper()
 	b64 := base64.RawURLEncoding.EncodeToString
 	runtime, err := json.Marshal(map[string]any{"keys": []map[string]any{
@@ -358,7 +449,7 @@ func hclReport(t *testing.T, a amd, key *rsa.PublicKey, change func(report, runt
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(runtime)
-	report := a.report(t, sum[:], nil, nil)
+	report := a.report(t, sum[:], nil, made)
 	if change != nil {
 		change(report, runtime)
 	}
@@ -383,29 +474,44 @@ func TestHCLReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := hclReport(t, vendor, key, nil)
+	good := hclReport(t, vendor, key, nil, nil)
+	known, signer := vendor.opts.Reference, bytes.Repeat([]byte{0x1d}, 48)
+	at := func(vmpl byte) []byte {
+		return hclReport(t, vendor, key, func(r []byte) { r[0x30] = vmpl }, nil)
+	}
+	signed := hclReport(t, vendor, key, func(r []byte) { copy(r[0xE0:0x110], signer); r[0x90] ^= 1 }, nil)
 	tdx := bytes.Clone(good)
 	tdx[32+1184+8] = 4
 	tests := []struct {
 		name    string
 		hcl     []byte
 		certs   []byte
+		ref     evidence.Reference
 		exit    int
 		verdict evidence.Verdict
 	}{
-		{"binds the key", good, vendor.vcekPEM(), 0, evidence.Pass},
-		{"without the VCEK", good, nil, 3, evidence.Unknown},
-		{"of another key", hclReport(t, vendor, &other.PublicKey, nil), vendor.vcekPEM(), 1, evidence.Fail},
-		{"runtime data changed", hclReport(t, vendor, key, func(_, runtime []byte) { runtime[len(runtime)-5] ^= 1 }), vendor.vcekPEM(), 1, evidence.Fail},
-		{"SNP report changed", hclReport(t, vendor, key, func(report, _ []byte) { report[0x90] ^= 1 }), vendor.vcekPEM(), 1, evidence.Fail},
-		{"of a TDX machine", tdx, nil, 3, evidence.Unknown},
-		{"cut", good[:1300], vendor.vcekPEM(), 3, evidence.Unknown},
-		{"garbage", []byte("HCLA"), vendor.vcekPEM(), 3, evidence.Unknown},
+		{"binds the key", good, vendor.vcekPEM(), known, 0, evidence.Pass},
+		{"without the VCEK", good, nil, known, 3, evidence.Unknown},
+		{"of another key", hclReport(t, vendor, &other.PublicKey, nil, nil), vendor.vcekPEM(), known, 1, evidence.Fail},
+		{"runtime data changed", hclReport(t, vendor, key, nil, func(_, runtime []byte) { runtime[len(runtime)-5] ^= 1 }), vendor.vcekPEM(), known, 1, evidence.Fail},
+		{"SNP report changed", hclReport(t, vendor, key, nil, func(report, _ []byte) { report[0x2A0] ^= 1 }), vendor.vcekPEM(), known, 1, evidence.Fail},
+		{"of a TDX machine", tdx, nil, known, 3, evidence.Unknown},
+		{"cut", good[:1300], vendor.vcekPEM(), known, 3, evidence.Unknown},
+		{"garbage", []byte("HCLA"), vendor.vcekPEM(), known, 3, evidence.Unknown},
+		{"of some SNP guest, nobody says which", good, vendor.vcekPEM(), evidence.Reference{}, 3, evidence.Unknown},
+		{"of a guest's user, nobody says which", at(3), vendor.vcekPEM(), evidence.Reference{}, 3, evidence.Unknown},
+		{"of the paravisor's guest, VMPL 1", at(1), vendor.vcekPEM(), known, 3, evidence.Unknown},
+		{"of a guest's user, VMPL 3", at(3), vendor.vcekPEM(), known, 3, evidence.Unknown},
+		{"of another paravisor", signed, vendor.vcekPEM(), known, 1, evidence.Fail},
+		{"of a paravisor by its signer", signed, vendor.vcekPEM(), evidence.Reference{IDKeys: [][]byte{signer}}, 0, evidence.Pass},
+		{"of a paravisor that nobody signed", good, vendor.vcekPEM(), evidence.Reference{IDKeys: [][]byte{signer}}, 1, evidence.Fail},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e.Key = evidence.Provenance{HCL: tt.hcl, HCLCerts: tt.certs}
-			expect(t, evidence.VerifyTPM(t.Context(), e, vendor.opts), tt.exit, "ak", tt.verdict)
+			o := vendor.opts
+			o.Reference = tt.ref
+			expect(t, evidence.VerifyTPM(t.Context(), e, o), tt.exit, "ak", tt.verdict)
 		})
 	}
 }
