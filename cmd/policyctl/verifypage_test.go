@@ -22,9 +22,9 @@ import (
 
 	"github.com/google/go-tdx-guest/testing/testdata"
 
+	"portcullis/internal/measuretest"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
-	"portcullis/measure/measuretest"
 )
 
 const verifyPage = "../../docs/verify.md"
