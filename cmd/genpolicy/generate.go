@@ -8,12 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/hostdata/initdata"
 	"portcullis/images"
-	"portcullis/rules"
 	"portcullis/rules/generate"
-	"portcullis/rules/generate/kata"
-	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
 )
 
@@ -22,9 +18,7 @@ type job struct {
 	flags     flags
 	io        stdio
 	settings  *settings.Settings
-	initdata  *initdata.Document // nil without --initdata-path
-	rules     string
-	foreign   bool // the rules read policy_data in upstream's shape
+	output    generate.Output
 	images    *images.Opener
 	generator *generate.Generator
 	sources   []*source
@@ -78,7 +72,7 @@ func (j *job) read() (err error) {
 	if j.flags.annotation != "" {
 		j.settings.Annotation = settings.Annotation(j.flags.annotation)
 	}
-	if j.initdata, err = loadInitdata(j.flags.initdata); err != nil {
+	if j.output.Initdata, err = loadInitdata(j.flags.initdata); err != nil {
 		return err
 	}
 	if err := j.readRules(); err != nil {
@@ -91,9 +85,9 @@ func (j *job) read() (err error) {
 	return err
 }
 
-// readRules reads the file of -p. Rules that are not ours read upstream's shape.
+// readRules reads the file of -p.
 func (j *job) readRules() error {
-	j.rules = rules.Text()
+	j.output.Compact = j.flags.compact
 	if j.flags.rules == "" {
 		return nil
 	}
@@ -101,9 +95,8 @@ func (j *job) readRules() error {
 	if err != nil {
 		return fmt.Errorf("read rules: %w", err)
 	}
-	j.foreign = policydata.Digest(string(text)) != policydata.Digest(j.rules)
-	j.rules = string(text)
-	if j.foreign && j.flags.compact {
+	j.output.Rules = string(text)
+	if err := j.output.Check(); err != nil {
 		return usagef("--compact is for the built-in rules, which guests hold")
 	}
 	return nil
@@ -175,60 +168,19 @@ func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, pr
 	if err != nil {
 		return err
 	}
-	text, err := j.text(made)
-	if errors.Is(err, kata.ErrUnsaid) {
-		return &generate.Finding{File: m.File(), Text: fmt.Sprintf("%s: %v", p.Name(), err)}
-	}
-	if err != nil {
-		return err
-	}
-	key, value, err := j.annotation(p, text)
+	out, warnings, err := j.generator.Render(p, made, j.output)
+	j.warn(warnings)
 	if err != nil {
 		return err
 	}
 	switch {
 	case j.flags.raw:
-		_, err = printed.Write(text)
+		_, err = printed.Write(out.Text)
 	case j.flags.base64:
-		_, err = io.WriteString(printed, value)
+		_, err = io.WriteString(printed, out.Value)
 	}
 	if err != nil {
 		return err
 	}
-	return m.Annotate(p, key, value)
-}
-
-// text renders a policy in the form asked for.
-func (j *job) text(p *policydata.Policy) ([]byte, error) {
-	switch {
-	case j.foreign:
-		return kata.Text(j.rules, p, j.settings)
-	case j.flags.compact:
-		return p.Compact(j.rules)
-	}
-	return p.Full(j.rules)
-}
-
-// annotation returns key and value of the annotation that carries a policy.
-func (j *job) annotation(p *generate.Pod, policy []byte) (key, value string, err error) {
-	other := initdata.Annotation
-	if j.settings.Annotation == settings.Policy {
-		if p.Annotation(other) != "" {
-			j.warnOther(p, other)
-		}
-		return initdata.PolicyAnnotation, initdata.EncodePolicy(policy), nil
-	}
-	if other = initdata.PolicyAnnotation; p.Annotation(other) != "" {
-		j.warnOther(p, other)
-	}
-	doc, err := j.document(p, policy)
-	if err != nil {
-		return "", "", err
-	}
-	value, err = annotationValue(doc)
-	return initdata.Annotation, value, err
-}
-
-func (j *job) warnOther(p *generate.Pod, key string) {
-	fmt.Fprintf(j.io.err, "genpolicy: warning: %s also has the annotation %s, which may carry another policy; remove it\n", p.Name(), key)
+	return m.Annotate(p, out.Annotation, out.Value)
 }
