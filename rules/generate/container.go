@@ -157,7 +157,7 @@ func (b *builder) passthrough(c placed, out *policydata.Container) error {
 	total := 0
 	for _, list := range []corev1.ResourceList{c.Resources.Limits, c.Resources.Requests} {
 		for _, name := range slices.Sorted(maps.Keys(list)) {
-			if extended(name) && !slices.Contains(vfio.Resources, string(name)) {
+			if amount := list[name]; extended(name) && !amount.IsZero() && !slices.Contains(vfio.Resources, string(name)) {
 				return b.pod.fault(c.field+".resources",
 					fmt.Sprintf("asks for %s, whose devices are not known; name it in the settings' generate.vfio.resources", name))
 			}

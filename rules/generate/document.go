@@ -104,8 +104,11 @@ func (d *document) parse() (bool, error) {
 	if depth(root, 0) > maxDepth {
 		return false, d.fault("", fmt.Sprintf("is nested more than %d deep", maxDepth))
 	}
+	if key := duplicate(root); key != nil {
+		return false, d.twice(key)
+	}
 	var err error
-	if d.json, err = sigsyaml.YAMLToJSONStrict(d.text); err != nil {
+	if d.json, err = sigsyaml.YAMLToJSON(d.text); err != nil {
 		return false, d.syntax(err)
 	}
 	return true, nil

@@ -21,10 +21,14 @@ type fields struct {
 // Reasons that several fields share.
 const (
 	noHostNamespaces = "is for namespaces of the host, which a guest does not have"
-	useCSI           = "was removed from Kubernetes; use a CSI driver"
 	notYet           = "is not supported"
 	windowsOnly      = "is for Windows"
 )
+
+// removedIn is the reason for a driver that is in the types of Kubernetes and no longer in its code.
+func removedIn(release string) string {
+	return "was removed from Kubernetes in " + release + "; use a CSI driver"
+}
 
 // table has every type that is reached from a pod's specification by used fields.
 var table = map[reflect.Type]fields{
@@ -94,12 +98,12 @@ var table = map[reflect.Type]fields{
 		refused: map[string]string{"bindMountOptions": notYet},
 	},
 	reflect.TypeFor[corev1.Volume](): {
-		used: "awsElasticBlockStore azureDisk azureFile cinder configMap csi downwardAPI emptyDir ephemeral fc gcePersistentDisk " +
-			"hostPath iscsi name nfs persistentVolumeClaim projected secret",
+		used: "awsElasticBlockStore azureDisk azureFile cinder configMap csi downwardAPI emptyDir ephemeral fc flexVolume gcePersistentDisk " +
+			"hostPath iscsi name nfs persistentVolumeClaim portworxVolume projected secret vsphereVolume",
 		refused: map[string]string{
-			"cephfs": useCSI, "flexVolume": useCSI, "flocker": useCSI, "glusterfs": useCSI, "photonPersistentDisk": useCSI,
-			"portworxVolume": useCSI, "quobyte": useCSI, "rbd": useCSI, "scaleIO": useCSI, "storageos": useCSI, "vsphereVolume": useCSI,
-			"gitRepo": "runs git on the node; clone in an init container",
+			"cephfs": removedIn("1.31"), "flocker": removedIn("1.25"), "glusterfs": removedIn("1.26"), "photonPersistentDisk": removedIn("1.23"),
+			"quobyte": removedIn("1.25"), "rbd": removedIn("1.31"), "scaleIO": removedIn("1.22"), "storageos": removedIn("1.25"),
+			"gitRepo": "runs git on the node, which Kubernetes itself no longer does; clone in an init container",
 			"image":   "mounts an image on the host, which the guest cannot check",
 		},
 	},
@@ -128,6 +132,9 @@ var table = map[reflect.Type]fields{
 	reflect.TypeFor[corev1.GCEPersistentDiskVolumeSource]():     {used: "readOnly", harmless: "fsType partition pdName"},
 	reflect.TypeFor[corev1.CinderVolumeSource]():                {used: "readOnly", harmless: "fsType secretRef volumeID"},
 	reflect.TypeFor[corev1.FCVolumeSource]():                    {used: "readOnly", harmless: "fsType lun targetWWNs wwids"},
+	reflect.TypeFor[corev1.FlexVolumeSource]():                  {used: "readOnly", harmless: "driver fsType options secretRef"},
+	reflect.TypeFor[corev1.PortworxVolumeSource]():              {used: "readOnly", harmless: "fsType volumeID"},
+	reflect.TypeFor[corev1.VsphereVirtualDiskVolumeSource]():    {harmless: "fsType storagePolicyID storagePolicyName volumePath"},
 	reflect.TypeFor[corev1.ISCSIVolumeSource](): {
 		used:     "readOnly",
 		harmless: "chapAuthDiscovery chapAuthSession fsType initiatorName iqn iscsiInterface lun portals secretRef targetPortal",
@@ -144,7 +151,31 @@ func (b *builder) checkFields() error {
 	if spec.OS != nil && spec.OS.Name == corev1.Windows {
 		faults = append(faults, b.pod.fault("spec.os.name", windowsOnly))
 	}
+	b.withoutEffect()
 	return errors.Join(faults...)
+}
+
+// withoutEffect warns of what the manifest asks of the node, and Kata does not pass on.
+func (b *builder) withoutEffect() {
+	spec := b.pod.owner.spec
+	if spec.HostNetwork {
+		b.warn("spec.hostNetwork", "is true, but Kata does not offer the network of the host: the pod gets a network of its own")
+	}
+	const selinux = "has no effect in the guest"
+	if pod := spec.SecurityContext; pod != nil && pod.SELinuxOptions != nil && *pod.SELinuxOptions != (corev1.SELinuxOptions{}) {
+		b.warn("spec.securityContext.seLinuxOptions", selinux)
+	}
+	for _, c := range b.pod.containers() {
+		for i, port := range c.Ports {
+			if port.HostPort != 0 && !spec.HostNetwork {
+				b.warn(fmt.Sprintf("%s.ports[%d].hostPort", c.field, i),
+					"is a port of the node: its network plugin has to forward it, the policy does not bind it, and Kata opens none")
+			}
+		}
+		if own := c.SecurityContext; own != nil && own.SELinuxOptions != nil && *own.SELinuxOptions != (corev1.SELinuxOptions{}) {
+			b.warn(c.field+".securityContext.seLinuxOptions", selinux)
+		}
+	}
 }
 
 // refusals walks over what is set and reports every refused field.
@@ -166,7 +197,7 @@ func refusals(v reflect.Value, path string, fault func(field, why string) error)
 		}
 		eachField(v.Type(), func(name string, index []int) {
 			field, err := v.FieldByIndexErr(index)
-			if err != nil || field.IsZero() {
+			if err != nil || nothing(field) {
 				return
 			}
 			if why, ok := classes.refused[name]; ok {
@@ -177,6 +208,18 @@ func refusals(v reflect.Value, path string, fault func(field, why string) error)
 		})
 	}
 	return all
+}
+
+// nothing reports whether a field that is there says as little as one that is not: an empty list, map or object of options.
+// Kinds of volumes say what they are by being there.
+func nothing(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Map:
+		return v.Len() == 0
+	case reflect.Pointer:
+		return v.IsNil() || v.Type() == reflect.TypeFor[*corev1.WindowsSecurityContextOptions]() && v.Elem().IsZero()
+	}
+	return v.IsZero()
 }
 
 // eachField calls yield for each field of a struct as JSON has them: embedded

@@ -67,14 +67,21 @@ func (p *Pod) fault(field, text string) *Finding { return p.doc.fault(join(p.fie
 // Objects of kinds that have no pods and no configuration are left alone. Every
 // error is a [Finding] or several, see [Findings].
 func Parse(file string, text []byte, o ReadOptions) (*Manifest, error) {
+	text, note, err := decodeText(file, text)
+	if err != nil {
+		return nil, err
+	}
 	docs, err := split(file, text)
 	if err != nil {
 		return nil, err
 	}
 	m := &Manifest{file: file, text: text, docs: docs}
+	if note != nil {
+		m.warnings = append(m.warnings, note)
+	}
 	for _, doc := range docs {
 		d := &decoder{doc: doc, ignoreUnknown: o.IgnoreUnknown}
-		if err := m.object(d, doc.json, "", 0); err != nil {
+		if err := m.object(d, doc.json, "", metav1.TypeMeta{}, 0); err != nil {
 			return nil, err
 		}
 		m.warnings = append(m.warnings, d.warnings...)
@@ -91,24 +98,34 @@ func (m *Manifest) Pods() []*Pod { return m.pods }
 // Warnings returns what reading found, in order.
 func (m *Manifest) Warnings() []*Finding { return m.warnings }
 
-// object reads one object, the JSON at prefix of the document.
-func (m *Manifest) object(d *decoder, text []byte, prefix string, level int) error {
+// object reads one object, the JSON at prefix of the document. What it does not say of its kind is what the typed list
+// says that it is in.
+func (m *Manifest) object(d *decoder, text []byte, prefix string, within metav1.TypeMeta, level int) error {
 	var head metav1.TypeMeta
-	if err := json.Unmarshal(text, &head); err != nil || head.Kind == "" || head.APIVersion == "" {
+	if err := json.Unmarshal(text, &head); err != nil {
+		return d.doc.fault(prefix, "has no apiVersion and kind, so it is no Kubernetes object")
+	}
+	if head.Kind == "" {
+		head.Kind = within.Kind
+	}
+	if head.APIVersion == "" {
+		head.APIVersion = within.APIVersion
+	}
+	if head.Kind == "" || head.APIVersion == "" {
 		return d.doc.fault(prefix, "has no apiVersion and kind, so it is no Kubernetes object")
 	}
 	key := head.APIVersion + "/" + head.Kind
-	switch key {
-	case "v1/List":
-		return m.list(d, text, prefix, level)
-	case "v1/ConfigMap":
+	switch {
+	case isList(text, head):
+		return m.list(d, text, prefix, head, level)
+	case key == "v1/ConfigMap":
 		var found corev1.ConfigMap
 		if err := d.decode(text, prefix, &found); err != nil {
 			return err
 		}
 		m.configMaps = append(m.configMaps, &found)
 		return nil
-	case "v1/Secret":
+	case key == "v1/Secret":
 		var found corev1.Secret
 		if err := d.decode(text, prefix, &found); err != nil {
 			return err
@@ -123,7 +140,20 @@ func (m *Manifest) object(d *decoder, text []byte, prefix string, level int) err
 	return m.workload(d, text, prefix, head.Kind, kind)
 }
 
-func (m *Manifest) list(d *decoder, text []byte, prefix string, level int) error {
+// isList reports whether an object is a list, as kubectl sees it: a v1 List, or a kind so named that has a list of
+// objects as its items.
+func isList(text []byte, head metav1.TypeMeta) bool {
+	if head.APIVersion == "v1" && head.Kind == "List" {
+		return true
+	}
+	if !strings.HasSuffix(head.Kind, "List") {
+		return false
+	}
+	var list struct{ Items []map[string]json.RawMessage }
+	return json.Unmarshal(text, &list) == nil && list.Items != nil
+}
+
+func (m *Manifest) list(d *decoder, text []byte, prefix string, head metav1.TypeMeta, level int) error {
 	if level > maxDepth {
 		return d.doc.fault(prefix, "has Lists nested too deep")
 	}
@@ -135,8 +165,12 @@ func (m *Manifest) list(d *decoder, text []byte, prefix string, level int) error
 	if err := d.decode(text, prefix, &list); err != nil {
 		return err
 	}
+	within := metav1.TypeMeta{Kind: strings.TrimSuffix(head.Kind, "List"), APIVersion: head.APIVersion}
+	if within.Kind == "" {
+		within = metav1.TypeMeta{} // of a List, whose items say it themselves
+	}
 	for i, item := range list.Items {
-		if err := m.object(d, item, join(prefix, "items["+strconv.Itoa(i)+"]"), level+1); err != nil {
+		if err := m.object(d, item, join(prefix, "items["+strconv.Itoa(i)+"]"), within, level+1); err != nil {
 			return err
 		}
 	}

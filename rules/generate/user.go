@@ -28,6 +28,7 @@ type who struct {
 	groups []uint32
 	merge  bool // groups of the image are added
 	field  string
+	source string // field of the manifest that says the user, "" for the image
 }
 
 // user returns who the process of a container runs as.
@@ -36,12 +37,22 @@ func (b *builder) user(ctx context.Context, c placed, image *images.Image) (poli
 	if err != nil {
 		return policydata.User{}, err
 	}
+	nonRoot := b.nonRoot(c)
+	if nonRoot != "" && w.name != "" {
+		return policydata.User{}, b.pod.fault(nonRoot, fmt.Sprintf("is true, and the image of container %s runs as %q, a name of which "+
+			"the kubelet cannot know that it is not root; set securityContext.runAsUser to its number%s", c.Name, w.name, numberOf(ctx, image, w.name)))
+	}
 	id, err := b.identity(ctx, w, image)
 	if err != nil {
 		return policydata.User{}, err
 	}
-	if b.nonRoot(c) && (id.UID == 0 || w.name != "") {
-		return policydata.User{}, b.pod.fault(w.field, "must run as a user who is not root, given by number; set securityContext.runAsUser")
+	if nonRoot != "" && id.UID == 0 {
+		from := fmt.Sprintf("as its image says (User is %q)", image.Config.User)
+		if w.source != "" {
+			from = "as " + w.source + " says"
+		}
+		return policydata.User{}, b.pod.fault(nonRoot, fmt.Sprintf("is true, and container %s runs as user 0, root, %s; "+
+			"set securityContext.runAsUser to another number", c.Name, from))
 	}
 	return userOf(id, w), nil
 }
@@ -105,6 +116,10 @@ func (b *builder) asked(c placed, imageUser string) (who, error) {
 	uid, gid := first(own.RunAsUser, pod.RunAsUser), first(own.RunAsGroup, pod.RunAsGroup)
 	var err error
 	if uid != nil {
+		w.source = "spec.securityContext.runAsUser"
+		if own.RunAsUser != nil {
+			w.source = c.field + ".securityContext.runAsUser"
+		}
 		w.uid, err = b.id(*uid, c.field)
 	} else {
 		w.name, w.uid = imageUID(imageUser)
@@ -160,13 +175,28 @@ func imageUID(user string) (name string, uid uint32) {
 	return user, 0
 }
 
-// nonRoot reports whether the kubelet will insist on a user who is not root.
-func (b *builder) nonRoot(c placed) bool {
-	if own := c.SecurityContext; own != nil && own.RunAsNonRoot != nil {
-		return *own.RunAsNonRoot
+// nonRoot returns the field by which the kubelet will insist on a user who is not root, "" if it will not.
+func (b *builder) nonRoot(c placed) string {
+	field, asked := c.field+".securityContext.runAsNonRoot", (*bool)(nil)
+	if own := c.SecurityContext; own != nil {
+		asked = own.RunAsNonRoot
 	}
-	pod := b.pod.owner.spec.SecurityContext
-	return pod != nil && isTrue(pod.RunAsNonRoot)
+	if pod := b.pod.owner.spec.SecurityContext; asked == nil && pod != nil {
+		field, asked = "spec.securityContext.runAsNonRoot", pod.RunAsNonRoot
+	}
+	if !isTrue(asked) {
+		return ""
+	}
+	return field
+}
+
+// numberOf says which number a name of the image's accounts has, "" when they cannot be read.
+func numberOf(ctx context.Context, image *images.Image, name string) string {
+	id, err := image.Identity(ctx, name, images.Always)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(", which is %d", id.UID)
 }
 
 // sandboxUser returns who the pause process runs as. It gets the pod's groups

@@ -28,9 +28,7 @@ func (b *builder) mounts(c placed, config images.Config, vars variables, out *po
 	b.terminationLog(c, out)
 	b.accountToken(out)
 	for _, volume := range config.Volumes {
-		if err := b.place(out, path.Clean("/"+volume), b.shape(volumeShared, "", volume).Mount, c.field+".image"); err != nil {
-			return err
-		}
+		b.place(out, path.Clean("/"+volume), b.shape(volumeShared, "", volume).Mount)
 	}
 	seen := map[string]bool{}
 	for i, vm := range c.VolumeMounts {
@@ -99,17 +97,19 @@ func (b *builder) accountToken(out *policydata.Container) {
 	}
 }
 
-// place puts a mount at a destination, in place of what the platform or the image
-// mounts there. It must not be one that containerd always mounts itself.
-func (b *builder) place(out *policydata.Container, destination string, m policydata.Mount, field string) error {
-	for _, base := range b.policy.Common.Mounts[out.BaseMounts] {
-		if path.Clean(destination) == base.Destination {
-			return b.pod.fault(field, fmt.Sprintf("mounts over %s, which the runtime needs itself", base.Destination))
-		}
+// place puts a mount at a destination, in place of what the runtime, the platform or the image mounts there. Over /dev it
+// also takes the place of what the runtime itself mounts below.
+func (b *builder) place(out *policydata.Container, destination string, m policydata.Mount) {
+	clean := path.Clean(destination)
+	covered := func(at string) bool { return at == clean || clean == "/dev" && strings.HasPrefix(at, "/dev/") }
+	base := b.policy.Common.Mounts[out.BaseMounts]
+	left := slices.DeleteFunc(slices.Clone(base), func(m policydata.ExactMount) bool { return covered(path.Clean(m.Destination)) })
+	if len(left) < len(base) {
+		out.BaseMounts += "-" + strings.ReplaceAll(strings.Trim(clean, "/"), "/", "-")
+		b.policy.Common.Mounts[out.BaseMounts] = left
 	}
-	maps.DeleteFunc(out.Mounts, func(other string, _ policydata.Mount) bool { return path.Clean(other) == path.Clean(destination) })
+	maps.DeleteFunc(out.Mounts, func(other string, _ policydata.Mount) bool { return path.Clean(other) == clean })
 	put(&out.Mounts, destination, m)
-	return nil
 }
 
 // shape returns how a kind of volume appears, filled in.
@@ -153,13 +153,36 @@ func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars vari
 	if i := slices.Index(options, "rw"); i >= 0 && (vm.ReadOnly || readOnly) {
 		options[i] = "ro"
 	}
+	propagate(vm.MountPropagation, &s.Mount)
 	if s.Storage != nil {
 		b.group(s.Storage)
 		out.Storages = append(out.Storages, *s.Storage)
 	}
 	b.contents(volume, vm, field)
-	return b.place(out, vm.MountPath, s.Mount, field+".mountPath")
+	b.place(out, vm.MountPath, s.Mount)
+	return nil
 }
+
+// propagate lets mounts spread between a volume and the container as far as the manifest asks for, or not at all: of some
+// kinds of volumes not every runtime passes it on.
+func propagate(mode *corev1.MountPropagationMode, m *policydata.Mount) {
+	i := slices.Index(m.Options, private)
+	if mode == nil || i < 0 {
+		return
+	}
+	switch *mode {
+	case corev1.MountPropagationBidirectional:
+		m.ExtraOptions = []string{private, "rshared"}
+	case corev1.MountPropagationHostToContainer:
+		m.ExtraOptions = []string{private, "rslave"}
+	default:
+		return
+	}
+	m.Options = slices.Delete(m.Options, i, i+1)
+}
+
+// private is the option of a mount that does not spread.
+const private = "rprivate"
 
 // subPath checks what Kubernetes checks of a path in a volume.
 func (b *builder) subPath(vm corev1.VolumeMount, field string, vars variables) error {
@@ -216,17 +239,11 @@ func (b *builder) hostPath(source string, vm corev1.VolumeMount, field string) s
 	clean := path.Clean(source)
 	if vm.SubPath == "" && vm.SubPathExpr == "" && (strings.HasPrefix(clean+"/", "/dev/") || strings.HasPrefix(clean+"/", "/sys/")) {
 		s.Mount.From, s.Mount.Source = policydata.MountExact, source
+		if clean == "/dev" {
+			b.warn(field+".name", "mounts /dev of the guest, in which are the devices of its TPM or TEE: a gate that guards these denies it")
+		}
 	} else {
 		b.warn(field+".name", fmt.Sprintf("mounts %s of the host, whose content is not bound by the policy", source))
-	}
-	if vm.MountPropagation == nil {
-		return s
-	}
-	propagation := map[corev1.MountPropagationMode]string{
-		corev1.MountPropagationBidirectional: "rshared", corev1.MountPropagationHostToContainer: "rslave",
-	}[*vm.MountPropagation]
-	if i := slices.Index(s.Mount.Options, "rprivate"); i >= 0 && propagation != "" {
-		s.Mount.Options[i] = propagation
 	}
 	return s
 }
@@ -254,6 +271,10 @@ func sourceReadOnly(s corev1.VolumeSource) bool {
 		return s.GCEPersistentDisk.ReadOnly
 	case s.Cinder != nil:
 		return s.Cinder.ReadOnly
+	case s.FlexVolume != nil:
+		return s.FlexVolume.ReadOnly
+	case s.PortworxVolume != nil:
+		return s.PortworxVolume.ReadOnly
 	}
 	return false
 }

@@ -195,9 +195,23 @@ func (c *converter) mounts(from *policydata.Container) []mount {
 		case policydata.MountStorage:
 			source = ""
 		}
-		out = append(out, mount{destination, source, m.Type, m.Options})
+		out = append(out, mount{destination, source, m.Type, propagated(m)})
 	}
 	return out
+}
+
+// propagated returns a mount's options with how it spreads. Upstream takes a path of the host as far as the manifest asks
+// for, and every other volume for private.
+func propagated(m policydata.Mount) []string {
+	i := slices.Index(m.ExtraOptions, "rprivate")
+	if i < 0 {
+		return m.Options
+	}
+	word := m.ExtraOptions[i]
+	if m.From != policydata.MountStorage {
+		word = m.ExtraOptions[len(m.ExtraOptions)-1]
+	}
+	return slices.Insert(slices.Clone(m.Options), 1, word)
 }
 
 // storage converts a storage. Those of containers have patterns as mount points.
