@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"portcullis/engine/binding"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/wait"
 )
 
 // readInitdata reads what the guest was started with, once: from the configured file, else from its disk, else, after a
@@ -44,10 +46,44 @@ func (b *binder) readInitdata(ctx context.Context) error {
 		return refused(binding.CodeInitdataChanged, "initdata is not what was bound in this boot")
 	}
 	if doc != nil {
+		if _, err := os.Lstat(b.nonePath()); !errors.Is(err, fs.ErrNotExist) {
+			return refused(binding.CodeInitdataChanged, "there is initdata now, and there was none when this boot began")
+		}
 		b.useInitdata(doc, disk)
+	} else if err := b.keepNone(); err != nil {
+		return err
 	}
 	return b.wantInitdata(doc)
 }
+
+// nonePath is a file that says that this boot began without initdata.
+func (b *binder) nonePath() string { return filepath.Join(b.runDir, "initdata-"+b.bootID+".none") }
+
+// keepNone remembers that there is no initdata, for this process and those after it in this boot: a host may attach its disk once
+// policyd has looked, and the agent, which starts later, reads what it finds.
+func (b *binder) keepNone() error {
+	f, err := os.OpenFile(b.nonePath(), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return refused(binding.CodeLogFailed, "remember that there is no initdata: %w", err)
+	}
+	g := b.guest
+	b.out.NoInitdata = func(first bool) error {
+		if err := initdata.CheckNone(g.initdata, g.copies...); err != nil {
+			return copyError(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), laterLook)
+		defer cancel()
+		_, err := wait.Result(ctx, func() (struct{}, error) { return struct{}{}, g.disks.CheckNone(first) })
+		return copyError(err)
+	}
+	return nil
+}
+
+// laterLook bounds a look at the disks that requests wait for.
+const laterLook = 10 * time.Second
 
 // wantInitdata holds what was found against what the configuration binds.
 func (b *binder) wantInitdata(doc *initdata.Document) error {
@@ -86,9 +122,10 @@ func (b *binder) useInitdata(doc *initdata.Document, disk string) {
 	b.out.Initdata = i
 }
 
-// copyError gives a copy that differs a code of its own: something else in the guest consumes other initdata.
+// copyError gives a copy that differs, or that should not be there, a code of its own: something else in the guest consumes other
+// initdata.
 func copyError(err error) error {
-	if errors.Is(err, initdata.ErrCopy) {
+	if errors.Is(err, initdata.ErrCopy) || errors.Is(err, initdata.ErrAppeared) {
 		return &binding.Error{Code: binding.CodeInitdataChanged, Err: err}
 	}
 	return err

@@ -64,7 +64,7 @@ type Initdata struct {
 	// binding, before the policy is active, and again after a restart.
 	Provide func() error
 	// Unchanged compares the copies that consumers read with what was bound. It is called before the first request is let
-	// through.
+	// through, and before each that puts something into the guest.
 	Unchanged func() error
 }
 
@@ -83,6 +83,9 @@ type Config struct {
 	Strict   bool     // refuse a policy with AllowRequestsFailingPolicy
 	Alg      string   // of the policy's digest
 	Initdata *Initdata
+	// NoInitdata says why a guest that was started without initdata has some now; nil: nobody looks. It is called before a request
+	// is let through that may start something: first for the first request of all.
+	NoInitdata func(first bool) error
 	// Denied is set when start-up found that nothing may run, whatever policy comes.
 	Denied *Error
 	Facts  Facts // for display
@@ -108,6 +111,8 @@ type Chain struct {
 var (
 	// uncounted requests may be allowed before a policy is set without the pod counting as running.
 	uncounted = map[string]bool{"SetPolicyRequest": true, "CheckRequest": true}
+	// starting requests put something of the pod's into the guest: before each, initdata is looked at again.
+	starting = map[string]bool{"CreateSandboxRequest": true, "CreateContainerRequest": true}
 	// ending requests end a pod: they pass even when nobody knows what runs.
 	ending = map[string]bool{"WaitProcessRequest": true, "DestroySandboxRequest": true}
 )
@@ -175,13 +180,16 @@ func (c *Chain) admit(entryPoint string, v *engine.Verdict) (bool, error) {
 	if c.changing != nil || c.denied != nil || v.Policy != c.cfg.Engine.Active() {
 		return false, nil
 	}
-	if c.ran || uncounted[entryPoint] {
+	if uncounted[entryPoint] {
 		return true, nil
 	}
-	if i := c.cfg.Initdata; i != nil && i.Unchanged != nil {
-		if err := i.Unchanged(); err != nil {
+	if !c.ran || starting[entryPoint] {
+		if err := c.initdataKept(); err != nil {
 			return false, c.deny(because(CodeInitdataChanged, err))
 		}
+	}
+	if c.ran {
+		return true, nil
 	}
 	err := c.cfg.Journal.Update(func(r *journal.Record) error {
 		r.Ran = true
@@ -192,6 +200,18 @@ func (c *Chain) admit(entryPoint string, v *engine.Verdict) (bool, error) {
 	}
 	c.ran = true
 	return true, nil
+}
+
+// initdataKept says why the guest's components do not find the initdata that was bound, or find some where there was none. The
+// caller holds mu.
+func (c *Chain) initdataKept() error {
+	switch i := c.cfg.Initdata; {
+	case i != nil && i.Unchanged != nil:
+		return i.Unchanged()
+	case i == nil && c.cfg.NoInitdata != nil:
+		return c.cfg.NoInitdata(!c.ran)
+	}
+	return nil
 }
 
 // Observe gives the active policy the agent's answer to a request that it allowed, as engine.Engine.Observe does, and counts the

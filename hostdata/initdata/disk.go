@@ -79,12 +79,15 @@ func (d Disks) find() (*Disk, error) {
 	return found, nil
 }
 
-func (d Disks) read(name string) (*Document, error) {
-	open := d.Open
-	if open == nil {
-		open = func(path string) (io.ReadCloser, error) { return openDisk(d.path(path)) }
+func (d Disks) open(name string) (io.ReadCloser, error) {
+	if d.Open != nil {
+		return d.Open("/dev/" + name)
 	}
-	r, err := open("/dev/" + name)
+	return openDisk(d.path("/dev/" + name))
+}
+
+func (d Disks) read(name string) (*Document, error) {
+	r, err := d.open(name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRead, err)
 	}

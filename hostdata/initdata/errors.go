@@ -25,6 +25,9 @@ var (
 	// ErrCopy is returned when a file that guest components read is not what the
 	// bound document says.
 	ErrCopy error = &condition{"initdata-locked", "a copy of initdata differs from what was bound"}
+	// ErrAppeared is returned for a copy or a disk of initdata in a guest that was
+	// started without.
+	ErrAppeared error = &condition{"initdata-changed", "initdata appeared in a guest that was started without"}
 	// ErrShortDigest is returned for a digest of fewer than MinDigest bytes.
 	ErrShortDigest error = &condition{"digest-mismatch", "digest is too short"}
 )
