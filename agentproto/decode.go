@@ -257,3 +257,17 @@ func ContainerID(m proto.Message) string {
 	}
 	return m.ProtoReflect().Get(p.containerID).String()
 }
+
+// idFields are the fields that name a container, a process or a sandbox.
+var idFields = []protoreflect.Name{"container_id", "exec_id", "sandbox_id"}
+
+// IDFields returns which fields of a message name a container, a process or a sandbox.
+func IDFields(desc protoreflect.MessageDescriptor) []protoreflect.Name {
+	var names []protoreflect.Name
+	for _, name := range idFields {
+		if f := desc.Fields().ByName(name); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -34,6 +34,7 @@ type gateConfig struct {
 	Agent      string   `toml:"agent"`
 	REST       string   `toml:"rest"`
 	VsockPeers []uint32 `toml:"vsock_peers"`
+	Allow      []string `toml:"allow"` // see gate.CheckAllow
 }
 
 type policyConfig struct {
@@ -126,7 +127,7 @@ func parseConfig(text []byte) (config, error) {
 
 // configKeys are the keys that exist, in their only spelling.
 var configKeys = []string{
-	"gate", "gate.listen", "gate.agent", "gate.rest", "gate.vsock_peers",
+	"gate", "gate.listen", "gate.agent", "gate.rest", "gate.vsock_peers", "gate.allow",
 	"policy", "policy.default", "policy.debug_log",
 	"binding", "binding.mode", "binding.binding", "binding.backend", "binding.alg", "binding.initdata",
 	"binding.allow_debug_guest", "binding.policy_update",
@@ -164,6 +165,9 @@ func (c *config) validate() error {
 	}
 	if !filepath.IsAbs(c.Log.Events) {
 		return fmt.Errorf("log.events = %q: want an absolute path", c.Log.Events)
+	}
+	if err := gate.CheckAllow(c.Gate.Allow); err != nil {
+		return fmt.Errorf("gate.allow: %w", err)
 	}
 	if r := c.Gate.REST; r != "" {
 		if _, err := rest.ParseAddress(r); err != nil {

@@ -194,14 +194,19 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 	}
 	d.gate = gate.New(gate.Config{
 		Policies: d.chain, Agent: agent.Dial, Journal: j, VsockPeers: c.Gate.VsockPeers,
-		Protected: d.ownPaths(), Log: logger, Trace: d.trace,
+		Protected: d.ownPaths(), Allow: c.Gate.Allow, Log: logger, Trace: d.trace,
 	})
 	return d, nil
 }
 
-// ownPaths are the files of this process that are not where they usually are.
+// ownPaths are the files and sockets of this process that are not where they usually are.
 func (d *policyDaemon) ownPaths() []string {
 	paths := []string{d.config.Policy.DebugLog, d.config.Log.Events}
+	for _, s := range append([]string{d.config.Gate.Agent}, d.config.Gate.Listen...) {
+		if a, err := gate.ParseAddress(s); err == nil {
+			paths = append(paths, a.Path)
+		}
+	}
 	if exe, err := os.Executable(); err == nil {
 		paths = append(paths, exe)
 	}

@@ -51,6 +51,7 @@ type Config struct {
 	Limits     Limits   // zero: DefaultLimits
 	VsockPeers []uint32 // context ids that may connect over vsock
 	Protected  []string // further paths no request may name, see Protected
+	Allow      []string // what is left to the policy though it is refused otherwise, see CheckAllow
 	Log        *slog.Logger
 	Trace      *trace.Log // nil: no decision log
 }
@@ -61,7 +62,7 @@ type Gate struct {
 	agent     Dialer
 	journal   *journal.Journal
 	peers     []uint32
-	protected protected
+	protected *protected
 	log       *slog.Logger
 	trace     *trace.Log
 
@@ -92,7 +93,7 @@ func New(c Config) *Gate {
 		agent:     c.Agent,
 		journal:   c.Journal,
 		peers:     c.VsockPeers,
-		protected: newProtected(c.Protected),
+		protected: newProtected(c.Protected, c.Allow),
 		log:       c.Log,
 		trace:     c.Trace,
 		quiet:     rate.NewLimiter(10, 100),

@@ -39,6 +39,7 @@ type rig struct {
 type rigOptions struct {
 	policy  string // default policy, which decides everything
 	limits  gate.Limits
+	allow   []string // gate.allow
 	noAgent bool
 	dir     string // of journal and sockets; empty: a new one
 	journal bool   // keep the journal on disk
@@ -104,7 +105,7 @@ func (r *rig) start(o rigOptions) {
 		Log: slog.New(slog.DiscardHandler),
 	})
 	_ = r.chain.Start(ctx, false)
-	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Journal: j, Limits: o.limits})
+	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Journal: j, Limits: o.limits, Allow: o.allow})
 	l, err := r.address.Listen(ctx)
 	if err != nil {
 		r.t.Fatal(err)
