@@ -62,9 +62,9 @@ func (b *binder) nonePath() string { return filepath.Join(b.runDir, "initdata-"+
 // keepNone remembers that there is no initdata, for this process and those after it in this boot: a host may attach its disk once
 // policyd has looked, and the agent, which starts later, reads what it finds.
 func (b *binder) keepNone() error {
-	f, err := os.OpenFile(b.nonePath(), os.O_WRONLY|os.O_CREATE, 0o600)
+	err := os.MkdirAll(b.runDir, 0o700)
 	if err == nil {
-		err = f.Close()
+		err = touch(b.nonePath())
 	}
 	if err != nil {
 		return refused(binding.CodeLogFailed, "remember that there is no initdata: %w", err)
@@ -80,6 +80,15 @@ func (b *binder) keepNone() error {
 		return copyError(err)
 	}
 	return nil
+}
+
+// touch makes an empty file where there is none.
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // laterLook bounds a look at the disks that requests wait for.
