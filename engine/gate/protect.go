@@ -178,9 +178,18 @@ const (
 	symlink      = 0o120000
 )
 
+// sharedDir is where the agent takes files.
+const sharedDir = "/run/kata-containers/shared/containers"
+
 func (c *inspection) file(r *agentpb.CopyFileRequest) error {
 	if err := agentproto.CheckFileMode(r.GetFileMode()); err != nil {
 		return err
+	}
+	if clean := path.Clean(r.GetPath()); holds(sharedDir, r.GetPath()) && !holds(sharedDir, clean) {
+		if err := c.place("path", clean); err != nil {
+			return err
+		}
+		return c.refusal("path", "", "leaves the shared directory")
 	}
 	if err := c.path("path", r.GetPath()); err != nil {
 		return err

@@ -151,6 +151,7 @@ func mountsAndStorages() map[string]form {
 		"root empty":              container("", func(r *agentpb.CreateContainerRequest) { r.OCI.Root.Path = "" }),
 		"root by /proc":           container("/proc/1/root", func(r *agentpb.CreateContainerRequest) { r.OCI.Root.Path = "/proc/1/root" }),
 		"file, relative":          {"CopyFile", &agentpb.CopyFileRequest{Path: "run/portcullis/journal.json", FileMode: 0o100644}, ""},
+		"file that leaves":        {"CopyFile", &agentpb.CopyFileRequest{Path: shared + "../../../../opt/x", FileMode: 0o100644}, ""},
 		"file by a link":          {"CopyFile", &agentpb.CopyFileRequest{Path: "/var/run/portcullis/journal.json", FileMode: 0o100644}, ""},
 		"file by /proc":           {"CopyFile", &agentpb.CopyFileRequest{Path: "/proc/self/root/tmp/x", FileMode: 0o100644}, "/proc/self/root/tmp/x"},
 		"link to /proc":           linkTo("/proc/self/root/run", "/proc/self/root/run"),
