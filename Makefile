@@ -22,7 +22,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz bench regorus interop clean
+.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz bench regorus interop lab check-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,7 @@ demo: ## play a pod's life through a real gate, decisions printed
 
 test: test-packages $(OPA) ## install what the tests need and run them all
 	PORTCULLIS_OPA=$(OPA) $(GO) test -timeout 20m ./...
+	$(GO) -C .ci/lab test ./...
 
 race: test-packages $(OPA) ## run the tests with the race detector; RACE_PACKAGES
 	PORTCULLIS_OPA=$(OPA) $(GO) test -race -timeout 30m $(RACE_PACKAGES)
@@ -108,6 +109,15 @@ regorus: ## hold the full form of policies to the Rego engine of kata-agent (nee
 
 interop: build ## play a pod through the gate in front of a real agent: make interop KATA_AGENT=path
 	@.ci/interop "$(KATA_AGENT)"
+
+GENUINE := $(CURDIR)/rules/testdata/genuine
+lab: ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 40 minutes, 5 GB)
+	@.ci/lab/run $(GENUINE)
+
+check-lab: ## record anew and show what is not as in rules/testdata/genuine
+	@rm -rf $(CURDIR)/build/lab/fresh
+	@.ci/lab/run $(CURDIR)/build/lab/fresh
+	@$(CURDIR)/build/lab/bin/lab diff $(GENUINE) $(CURDIR)/build/lab/fresh
 
 clean: ## remove what was built
 	rm -rf $(BIN)
