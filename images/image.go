@@ -63,6 +63,7 @@ type Config struct {
 	Entrypoint []string
 	Cmd        []string
 	WorkingDir string   // "" means "/"
+	StopSignal string   // "SIGQUIT", "3"; "" means SIGTERM
 	Volumes    []string // paths, sorted
 }
 

@@ -204,7 +204,7 @@ func (f *fetcher) read(d ocispec.Descriptor, what string, limit int64) ([]byte, 
 
 func configOf(c ocispec.ImageConfig) Config {
 	return Config{
-		User: c.User, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir,
+		User: c.User, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, StopSignal: c.StopSignal,
 		Volumes: slices.Sorted(maps.Keys(c.Volumes)),
 	}
 }

@@ -1,0 +1,172 @@
+// Package controller makes the pods of a manifest: what the API server fills in,
+// and what the controllers of the workloads name and label.
+package controller
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+// ErrNoPod is returned for a manifest without a workload that this package knows.
+var ErrNoPod = errors.New("no pod in the manifest")
+
+// Objects are what a pod refers to, by name.
+type Objects struct {
+	ConfigMaps map[string]*corev1.ConfigMap
+	Secrets    map[string]*corev1.Secret
+	Claims     map[string]*corev1.PersistentVolumeClaim
+}
+
+// Manifest is what a file of YAML documents holds.
+type Manifest struct {
+	Objects   Objects
+	workloads []workload
+}
+
+// workload is something that makes pods.
+type workload struct {
+	kind     string
+	meta     metav1.ObjectMeta
+	template corev1.PodTemplateSpec
+	claims   []corev1.PersistentVolumeClaim // volumeClaimTemplates
+	service  string                         // serviceName of a StatefulSet
+	indexed  bool                           // a Job with completionMode Indexed
+}
+
+// Decode reads a manifest. Objects of other kinds are passed over.
+func Decode(raw []byte) (*Manifest, error) {
+	m := &Manifest{Objects: Objects{
+		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{},
+		Claims: map[string]*corev1.PersistentVolumeClaim{},
+	}}
+	documents := yaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(raw)))
+	defer documents.Close()
+	buffer := make([]byte, len(raw)+1)
+	for {
+		n, err := documents.Read(buffer)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		document, err := yaml.ToJSON(buffer[:n])
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		if err := m.add(document); err != nil {
+			return nil, err
+		}
+	}
+	if len(m.workloads) == 0 {
+		return nil, ErrNoPod
+	}
+	return m, nil
+}
+
+// list is a typed or untyped list of objects.
+type list struct {
+	metav1.TypeMeta `json:",inline"`
+	Items           []rawObject `json:"items"`
+}
+
+type rawObject []byte
+
+func (r *rawObject) UnmarshalJSON(raw []byte) error { *r = bytes.Clone(raw); return nil }
+
+func (m *Manifest) add(document []byte) error {
+	var l list
+	if err := yaml.Unmarshal(document, &l); err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	if len(l.Items) > 0 {
+		for _, item := range l.Items {
+			if err := m.add(item); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := m.addKind(l.Kind, document); err != nil {
+		return fmt.Errorf("read %s: %w", l.Kind, err)
+	}
+	return nil
+}
+
+func (m *Manifest) addKind(kind string, raw []byte) error {
+	switch kind {
+	case "Pod":
+		var o corev1.Pod
+		err := yaml.Unmarshal(raw, &o)
+		m.workloads = append(m.workloads, workload{kind: kind, meta: o.ObjectMeta, template: corev1.PodTemplateSpec{ObjectMeta: o.ObjectMeta, Spec: o.Spec}})
+		return err
+	case "Deployment":
+		return addWorkload(m, kind, raw, func(o *appsv1.Deployment) workload { return workload{meta: o.ObjectMeta, template: o.Spec.Template} })
+	case "ReplicaSet":
+		return addWorkload(m, kind, raw, func(o *appsv1.ReplicaSet) workload { return workload{meta: o.ObjectMeta, template: o.Spec.Template} })
+	case "DaemonSet":
+		return addWorkload(m, kind, raw, func(o *appsv1.DaemonSet) workload { return workload{meta: o.ObjectMeta, template: o.Spec.Template} })
+	case "StatefulSet":
+		return addWorkload(m, kind, raw, func(o *appsv1.StatefulSet) workload {
+			return workload{meta: o.ObjectMeta, template: o.Spec.Template, claims: o.Spec.VolumeClaimTemplates, service: o.Spec.ServiceName}
+		})
+	case "ReplicationController":
+		return addWorkload(m, kind, raw, func(o *corev1.ReplicationController) workload {
+			w := workload{meta: o.ObjectMeta}
+			if o.Spec.Template != nil {
+				w.template = *o.Spec.Template
+			}
+			return w
+		})
+	case "Job":
+		return addWorkload(m, kind, raw, func(o *batchv1.Job) workload { return job(o.ObjectMeta, o.Spec) })
+	case "CronJob":
+		return addWorkload(m, kind, raw, func(o *batchv1.CronJob) workload { return job(o.ObjectMeta, o.Spec.JobTemplate.Spec) })
+	}
+	return m.addObject(kind, raw)
+}
+
+func job(meta metav1.ObjectMeta, spec batchv1.JobSpec) workload {
+	indexed := spec.CompletionMode != nil && *spec.CompletionMode == batchv1.IndexedCompletion
+	return workload{meta: meta, template: spec.Template, indexed: indexed}
+}
+
+func addWorkload[T any](m *Manifest, kind string, raw []byte, of func(*T) workload) error {
+	o := new(T)
+	if err := yaml.Unmarshal(raw, o); err != nil {
+		return err
+	}
+	w := of(o)
+	w.kind = kind
+	m.workloads = append(m.workloads, w)
+	return nil
+}
+
+func (m *Manifest) addObject(kind string, raw []byte) error {
+	switch kind {
+	case "ConfigMap":
+		o := new(corev1.ConfigMap)
+		err := yaml.Unmarshal(raw, o)
+		m.Objects.ConfigMaps[o.Name] = o
+		return err
+	case "Secret":
+		o := new(corev1.Secret)
+		err := yaml.Unmarshal(raw, o)
+		m.Objects.Secrets[o.Name] = o
+		return err
+	case "PersistentVolumeClaim":
+		o := new(corev1.PersistentVolumeClaim)
+		err := yaml.Unmarshal(raw, o)
+		m.Objects.Claims[o.Name] = o
+		return err
+	}
+	return nil
+}

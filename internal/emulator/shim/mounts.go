@@ -1,0 +1,175 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+
+	"portcullis/agentproto/agentpb"
+	"portcullis/internal/emulator/hostfs"
+)
+
+type message = proto.Message
+
+// pull adds the storage that makes the guest pull the container's image.
+func (c *container) pull() {
+	source := c.spec.Annotations[criKey+"image-name"]
+	if c.isSandbox() {
+		source = "pause"
+	}
+	metadata := map[string]any{}
+	if c.shim.Config.PullMetadata {
+		metadata["metadata"] = c.create.OCI.Annotations
+	}
+	raw, err := json.Marshal(metadata)
+	if err != nil {
+		panic(err) // strings encode
+	}
+	c.create.Storages = append(c.create.Storages, &agentpb.Storage{
+		Driver: "image_guest_pull", DriverOptions: []string{"image_guest_pull=" + string(raw)},
+		Source: source, Fstype: "overlay", MountPoint: c.root(),
+	})
+}
+
+// mounts finds for each mount of the host what the guest has in its place.
+func (c *container) mounts() {
+	var watched, ephemeral, local []*agentpb.Storage
+	inOrder := c.shim.Config.Kind == RuntimeRS
+	for _, m := range c.spec.Mounts {
+		out := &agentpb.Mount{Destination: m.Destination, Source: m.Source, Type: m.Type, Options: m.Options}
+		if m.Type == "bind" {
+			storage, keep := c.bind(m, out)
+			switch {
+			case !keep:
+				continue
+			case storage == nil:
+			case inOrder:
+				c.create.Storages = append(c.create.Storages, storage)
+			case storage.Driver == "local":
+				local = append(local, storage)
+			case storage.Driver == "watchable-bind":
+				watched = append(watched, storage)
+			default:
+				ephemeral = append(ephemeral, storage)
+			}
+		} else if m.Destination == "/dev/shm" {
+			shm(out)
+		}
+		c.create.OCI.Mounts = append(c.create.OCI.Mounts, out)
+	}
+	for _, list := range [][]*agentpb.Storage{watched, ephemeral, local} {
+		c.create.Storages = append(c.create.Storages, list...)
+	}
+}
+
+// shm gives the container the memory that the sandbox's containers share.
+func shm(out *agentpb.Mount) {
+	out.Source, out.Type, out.Options = shmDir, "bind", []string{"rbind"}
+}
+
+// bind changes a bind mount of a path of the host, and returns the storage that it
+// needs. It returns false for a mount that the guest cannot have.
+func (c *container) bind(m specs.Mount, out *agentpb.Mount) (*agentpb.Storage, bool) {
+	file, base := c.shim.Files[m.Source], path.Base(m.Source)
+	emptyDir := strings.Contains(m.Source, "/kubernetes.io~empty-dir/")
+	switch {
+	case m.Destination == "/dev/shm" && !emptyDir:
+		shm(out)
+		return nil, true
+	case systemPath(m.Source):
+		return nil, true
+	case emptyDir && file.FileSystem != "":
+		out.Source = ephemeralDir + base
+		return memory(file, out.Source), true
+	case emptyDir && !c.shim.Config.HostEmptyDirs:
+		out.Source, out.Type = c.localDir(base), "local"
+		return &agentpb.Storage{
+			Driver: "local", Source: "local", Fstype: "local", MountPoint: out.Source, Options: append([]string{"mode=0777"}, group(file)...),
+		}, true
+	case c.shim.Config.SharedFiles:
+		return c.share(m, out), true
+	case file.Type() == hostfs.Socket:
+		return nil, false
+	}
+	out.Source = sharedDir + c.shim.guestName(c.id, m.Source, path.Base(m.Destination))
+	c.copy(m.Source, out.Source)
+	return nil, true
+}
+
+// systemPath is true for what every guest has of its own.
+func systemPath(source string) bool {
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if source == dir || strings.HasPrefix(source, dir+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func group(dir hostfs.File) []string {
+	if dir.GID == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("fsgid=%d", dir.GID)}
+}
+
+func memory(dir hostfs.File, at string) *agentpb.Storage {
+	out := &agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: at, Options: group(dir)}
+	if dir.FileSystem == "hugetlbfs" {
+		out.Source, out.Fstype = "nodev", "hugetlbfs"
+		out.Options = []string{"pagesize=" + strings.TrimSuffix(string(dir.Data), "i")}
+	}
+	return out
+}
+
+func (c *container) localDir(name string) string {
+	dir := sharedDir
+	if c.shim.Config.Kind == RuntimeRS {
+		dir = passthrough
+	}
+	return dir + c.shim.sandboxID + "/rootfs/local/" + name
+}
+
+// share lets the guest see a path of the host over virtio-fs. Small volumes of
+// ConfigMaps and Secrets are copied in the guest whenever they change.
+func (c *container) share(m specs.Mount, out *agentpb.Mount) *agentpb.Storage {
+	dir := sharedDir
+	if c.shim.Config.Kind == RuntimeRS {
+		dir = passthrough
+	}
+	name := c.shim.guestName(c.id, m.Source, path.Base(m.Destination))
+	out.Source = dir + name
+	if !c.watchable(m.Source) {
+		return nil
+	}
+	out.Source = dir + "watchable/" + name
+	return &agentpb.Storage{Driver: "watchable-bind", Source: dir + name, Fstype: "bind", MountPoint: out.Source, Options: m.Options}
+}
+
+// mostWatched is how many files a watched volume may have.
+const mostWatched = 8
+
+func (c *container) watchable(source string) bool {
+	plugin := strings.Contains(source, "/kubernetes.io~configmap/") || strings.Contains(source, "/kubernetes.io~secret/")
+	return plugin && c.count(source) <= mostWatched
+}
+
+// count counts files and links below a directory. Only runtime-rs follows links to
+// directories.
+func (c *container) count(dir string) (n int) {
+	for _, name := range c.shim.Files.Entries(dir) {
+		at := path.Join(dir, name)
+		real, file, _ := c.shim.Files.Stat(at)
+		isLink := c.shim.Files[at].Type() == hostfs.Symlink
+		if file.Type() == hostfs.Directory && (!isLink || c.shim.Config.Kind == RuntimeRS) {
+			n += c.count(real)
+		} else {
+			n++
+		}
+	}
+	return n
+}
