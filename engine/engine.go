@@ -25,8 +25,11 @@ type Options struct {
 type Engine struct {
 	workers *workers
 	cache   *cache
-	holder  chan struct{} // holds one element while somebody may change the world
 	world   atomic.Pointer[world]
+	// holder holds one element while somebody may change the world. It is taken by whoever has a verdict with ops, from judgement to
+	// outcome, and by an activation. Callers may take locks of their own while they hold it, never the other way round.
+	holder chan struct{}
+	record func(State) error // makes a state durable before it is current
 }
 
 // world is a policy with the states that are possible under it: immutable, replaced as a whole by whoever is the holder.
@@ -63,6 +66,7 @@ func New(p *Policy, opts Options) *Engine {
 		workers: startWorkers(opts.Workers, opts.Timeout),
 		cache:   newCache(max(0, opts.Cache)),
 		holder:  make(chan struct{}, 1),
+		record:  func(State) error { return nil },
 	}
 	generation := uint64(0)
 	if p != nil {
@@ -71,6 +75,10 @@ func New(p *Policy, opts Options) *Engine {
 	e.install(p, generation, []document{freshState()})
 	return e
 }
+
+// RecordTo has every state made durable by record before it becomes current, so that what is recorded is never behind. It must be
+// called before the first judgement. States of an activation are recorded by its ready, not by record.
+func (e *Engine) RecordTo(record func(State) error) { e.record = record }
 
 // Close stops the workers. Judgements that are under way end; later ones are ErrClosed.
 func (e *Engine) Close() { e.workers.stop() }

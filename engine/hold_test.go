@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -58,11 +59,74 @@ func TestAHoldIsResolvedOnce(t *testing.T) {
 	}
 }
 
+// What is recorded is never behind what is current: each state is recorded before, both while a request is under way, and a state
+// that cannot be recorded does not become current unless "both" is recorded already.
+func TestTheRecordIsAheadOfTheState(t *testing.T) {
+	const before, after, both = `[{"pstate":{}}]`, `[{"pstate":{"a":1}}]`, `[{"pstate":{}},{"pstate":{"a":1}}]`
+	commit := func(v *engine.Verdict) error { return v.Commit() }
+	discard := func(v *engine.Verdict) error { v.Discard(); return nil }
+	doubt := func(v *engine.Verdict) error { v.Doubt(); return nil }
+	for _, tt := range []struct {
+		name    string
+		begin   bool
+		resolve func(*engine.Verdict) error
+		fails   int    // the first record that fails, counted from 1; 0 for none
+		records string // in order
+		current string // in the end
+		err     error
+	}{
+		{"sent, and it succeeded", true, commit, 0, both + after, after, nil},
+		{"sent, and it failed", true, discard, 0, both + before, before, nil},
+		{"sent, and nobody knows", true, doubt, 0, both, both, nil},
+		{"done at once", false, commit, 0, after, after, nil},
+		{"not sent", false, discard, 0, "", before, nil},
+		{"no room at the beginning", true, discard, 1, both, before, engine.ErrRecord},
+		{"no room when it succeeded", true, commit, 2, both + after, after, nil},
+		{"no room when it failed", true, discard, 2, both + before, before, nil},
+		{"no room, done at once", false, commit, 1, after, before, engine.ErrRecord},
+		{"no room, and nobody knows", false, doubt, 1, both, before, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := startText(t, patchRules)
+			records, n := "", 0
+			e.RecordTo(func(s engine.State) error {
+				if got := state(t, e); got != before {
+					t.Errorf("the state is %s before its record", got)
+				}
+				text, err := json.Marshal(s.Possible)
+				if err != nil {
+					t.Fatal(err)
+				}
+				records += string(text)
+				if n++; tt.fails != 0 && n >= tt.fails {
+					return errors.New("no room")
+				}
+				return nil
+			})
+			v := judge(t, e, "Patch", `{"ops":[{"op":"add","path":"/pstate/a","value":1}]}`)
+			var err error
+			if tt.begin {
+				err = v.Begin()
+			}
+			if resolved := tt.resolve(v); err == nil {
+				err = resolved
+			}
+			if !errors.Is(err, tt.err) || err != nil && tt.err == nil {
+				t.Errorf("got %v, want %v", err, tt.err)
+			}
+			if got := state(t, e); records != tt.records || got != tt.current {
+				t.Errorf("recorded %s, want %s; state %s, want %s", records, tt.records, got, tt.current)
+			}
+			judge(t, e, "Fixed", `{}`) // the state is free again
+		})
+	}
+}
+
 func TestAVerdictWithoutHoldNeedsNoResolution(t *testing.T) {
 	v := judge(t, startText(t, patchRules), "Fixed", `{}`)
 	v.Discard()
 	v.Doubt()
-	if err := v.Commit(); err != nil || v.Holds() || v.Next().Possible != nil || v.InDoubt().Possible != nil {
+	if err := v.Commit(); err != nil || v.Begin() != nil || v.Holds() {
 		t.Errorf("%v, %+v", err, v)
 	}
 }

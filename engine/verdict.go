@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 )
 
@@ -22,8 +23,11 @@ type Verdict struct {
 	hold *hold
 }
 
-// ErrResolved is returned by Commit when the verdict was discarded or put in doubt before.
-var ErrResolved = errors.New("policy state was released without a commit")
+// Why a state does not become current.
+var (
+	ErrResolved = errors.New("policy state was released without a commit")
+	ErrRecord   = errors.New("policy state cannot be recorded")
+)
 
 // hold is the right to change the state, which one verdict at a time has.
 type hold struct {
@@ -32,8 +36,10 @@ type hold struct {
 	after  []document // possible states if the request took effect
 	either []document // possible states if nobody knows
 
-	once    sync.Once
-	outcome outcome
+	mu      sync.Mutex
+	begun   bool    // what is recorded allows for either outcome
+	outcome outcome // 0 while nobody knows
+	err     error   // of the outcome
 }
 
 // outcome is how a hold was resolved.
@@ -45,31 +51,67 @@ const (
 	doubted
 )
 
-// resolve releases the hold, the first time.
-func (h *hold) resolve(o outcome) {
-	h.once.Do(func() {
-		h.outcome = o
-		switch o {
-		case committed:
-			h.engine.install(h.now.policy, h.now.generation, h.after)
-		case doubted:
-			h.engine.install(h.now.policy, h.now.generation, h.either)
+// begin records that both outcomes are possible.
+func (h *hold) begin() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.outcome != 0 || h.begun {
+		return nil
+	}
+	if err := h.engine.record(stateOf(h.either)); err != nil {
+		return fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	h.begun = true
+	return nil
+}
+
+// resolve makes the outcome's state current and releases the hold, the first time. The state is recorded before. Where that fails
+// and the request was begun, the record says "both", which is safe; else the state stays as it was.
+func (h *hold) resolve(o outcome) (outcome, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.outcome != 0 {
+		return h.outcome, h.err
+	}
+	defer h.engine.release()
+	states := map[outcome][]document{committed: h.after, discarded: h.now.states, doubted: h.either}[o]
+	if changes := o == committed || o == discarded && h.begun || o == doubted && !h.begun; changes {
+		if err := h.engine.record(stateOf(states)); err != nil && !h.begun {
+			h.outcome, h.err = discarded, fmt.Errorf("%w: %w", ErrRecord, err)
+			return h.outcome, h.err
 		}
-		h.engine.release()
-	})
+	}
+	h.outcome = o
+	if o != discarded {
+		h.engine.install(h.now.policy, h.now.generation, states)
+	}
+	return o, nil
 }
 
 // Holds says whether the verdict holds the state: exactly one of Commit, Discard and Doubt must then be called. Until it is,
 // further requests with ops wait. It stays true after that.
 func (v *Verdict) Holds() bool { return v.hold != nil }
 
-// Commit makes the request's ops part of the state: the agent succeeded. Without a hold, and after a Commit, it does nothing.
-func (v *Verdict) Commit() error {
-	h := v.hold
-	if h == nil {
+// Begin must be called before the request is sent to whom it may change: from then on the recorded state allows for both
+// outcomes, until one of Commit, Discard and Doubt tells which it was. After an error, which wraps ErrRecord, the request must not
+// be sent. Without a hold it does nothing.
+func (v *Verdict) Begin() error {
+	if v.hold == nil {
 		return nil
 	}
-	if h.resolve(committed); h.outcome != committed {
+	return v.hold.begin()
+}
+
+// Commit makes the request's ops part of the state: the agent succeeded. Without a hold, and after a Commit, it does nothing. The
+// error is ErrResolved, or wraps ErrRecord where the request was not begun; the state is then as it was.
+func (v *Verdict) Commit() error {
+	if v.hold == nil {
+		return nil
+	}
+	switch o, err := v.hold.resolve(committed); {
+	case err != nil:
+		return err
+	case o != committed:
 		return ErrResolved
 	}
 	return nil
@@ -77,31 +119,14 @@ func (v *Verdict) Commit() error {
 
 // Discard leaves the state as it was: the agent refused, and nothing happened. Once resolved, the verdict stays as it is.
 func (v *Verdict) Discard() {
-	if h := v.hold; h != nil {
-		h.resolve(discarded)
+	if v.hold != nil {
+		_, _ = v.hold.resolve(discarded) // a record that stays behind says "both"
 	}
 }
 
 // Doubt makes both states possible, with the request's ops and without: nobody knows whether the agent has carried it out.
 func (v *Verdict) Doubt() {
-	if h := v.hold; h != nil {
-		h.resolve(doubted)
+	if v.hold != nil {
+		_, _ = v.hold.resolve(doubted) // it was begun, or else nothing was sent that could be in doubt
 	}
-}
-
-// Next is the state that Commit would make current. Without a hold it is empty.
-func (v *Verdict) Next() State {
-	if v.hold == nil {
-		return State{}
-	}
-	return stateOf(v.hold.after)
-}
-
-// InDoubt is the state that Doubt would make current: what a journal must hold while the agent is at work. Without a hold it is
-// empty.
-func (v *Verdict) InDoubt() State {
-	if v.hold == nil {
-		return State{}
-	}
-	return stateOf(v.hold.either)
 }

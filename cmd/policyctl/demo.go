@@ -88,7 +88,7 @@ func serveDemo(ctx context.Context, listen, agent gate.Address) (stop func(), er
 	}
 	e := engine.New(first, engine.Options{})
 	chain := binding.New(binding.Config{Engine: e, Compiler: compiler, Default: first, Journal: j, Alg: "sha256"})
-	g := gate.New(gate.Config{Policies: chain, Agent: agent.Dial, Journal: j})
+	g := gate.New(gate.Config{Policies: chain, Agent: agent.Dial})
 	l, err := listen.Listen(ctx)
 	if err != nil {
 		return nil, err

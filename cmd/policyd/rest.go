@@ -12,7 +12,7 @@ import (
 func (d *policyDaemon) serveREST(ctx context.Context, failed chan<- error) (*rest.Server, error) {
 	s := rest.New(rest.Config{
 		Policies: d.chain, Engine: d.engine, Default: d.first, ID: policyID(d.config.Policy.Default),
-		Journal: d.journal, Log: d.log, Trace: d.trace,
+		Log: d.log, Trace: d.trace,
 	})
 	if d.config.Gate.REST == "" {
 		return s, nil

@@ -142,7 +142,6 @@ type policyDaemon struct {
 	compiler *engine.Compiler
 	engine   *engine.Engine
 	first    *engine.Policy // decides until another is set
-	journal  *journal.Journal
 	chain    *binding.Chain
 	gate     *gate.Gate
 	trace    *trace.Log
@@ -185,7 +184,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 		return nil, err
 	}
 	d.compiler = compiler
-	d.engine, d.first, d.journal = engine.New(first, engine.Options{}), first, j
+	d.engine, d.first = engine.New(first, engine.Options{}), first
 	anchors := bind(ctx, c, g, bootID, logger)
 	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
 	d.chain = binding.New(anchors)
@@ -193,7 +192,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 		logger.Error("requests are denied", "error", err)
 	}
 	d.gate = gate.New(gate.Config{
-		Policies: d.chain, Agent: agent.Dial, Journal: j, VsockPeers: c.Gate.VsockPeers,
+		Policies: d.chain, Agent: agent.Dial, VsockPeers: c.Gate.VsockPeers,
 		Protected: d.ownPaths(), Allow: c.Gate.Allow, Log: logger, Trace: d.trace,
 	})
 	return d, nil

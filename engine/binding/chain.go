@@ -11,6 +11,7 @@ package binding
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -123,6 +124,7 @@ func New(c Config) *Chain {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	chain := &Chain{cfg: c, log: c.Log, setting: make(chan struct{}, 1), denied: c.Denied, fatal: c.Denied}
+	c.Engine.RecordTo(c.Journal.SetState)
 	if chain.denied == nil && !c.Open {
 		chain.denied = refuse(CodeNotSet, errors.New("no policy has been set; send SetPolicy first"))
 	}
@@ -235,8 +237,30 @@ func (c *Chain) Started() bool {
 	return c.isSet || c.ran
 }
 
-// State is the active policy's state.
-func (c *Chain) State() engine.State { return c.cfg.Engine.State() }
+// errUnwritten is what a client is told; the log says why.
+var errUnwritten = errors.New("the restart journal cannot be written")
+
+// TakeID makes a container id count as used for the rest of the boot. After an error, which says why in words for the host, the
+// container must not be created.
+func (c *Chain) TakeID(id string) error {
+	err := c.cfg.Journal.Take(id)
+	if err == nil || errors.Is(err, journal.ErrTaken) {
+		return err
+	}
+	c.log.Error("container id cannot be taken", "error", err)
+	if errors.Is(err, journal.ErrTooManyIDs) {
+		return err
+	}
+	return errUnwritten
+}
+
+// Suspend leaves a state in the journal that no policy can be restored in: a process that starts after this one denies everything.
+func (c *Chain) Suspend() error {
+	return c.cfg.Journal.SetState(engine.State{Possible: []json.RawMessage{[]byte("null")}})
+}
+
+// Resume undoes Suspend: the journal holds the active policy's state again.
+func (c *Chain) Resume() error { return c.cfg.Journal.SetState(c.cfg.Engine.State()) }
 
 // Denial returns why all requests are denied, an *Error, or nil if a policy decides them.
 func (c *Chain) Denial() error {

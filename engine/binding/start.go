@@ -97,9 +97,6 @@ func (i *Initdata) event() Event {
 
 // resumeDefault goes on with the default policy in the journal's state.
 func (c *Chain) resumeDefault(ctx context.Context, record journal.Record) error {
-	if err := c.burnPending(record.Pending); err != nil {
-		return c.lost(err)
-	}
 	if len(record.State.Possible) > 0 { // else no request has changed the state
 		if err := c.cfg.Engine.Restore(ctx, c.cfg.Default, record.State); err != nil {
 			return c.lost(err)
@@ -116,9 +113,6 @@ var errReplaced = errors.New("a later policy was measured and is not active; sen
 
 // resume makes the journal's policy active again in its state. The hardware and the register have to vouch for it again.
 func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) error {
-	if err := c.burnPending(record.Pending); err != nil {
-		return c.lost(err)
-	}
 	p, err := c.rebind(ctx, text)
 	if err != nil && !errors.Is(err, errReplaced) {
 		return c.lost(err)
@@ -142,17 +136,6 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 	}
 	c.log.Info("policy and state restored", "sha256", record.Policy, "ran", record.Ran)
 	return nil
-}
-
-// burnPending keeps a container id out of use whose creation an earlier process did not see the end of.
-func (c *Chain) burnPending(id string) error {
-	if id == "" {
-		return nil
-	}
-	return c.cfg.Journal.Update(func(r *journal.Record) error {
-		r.Pending = ""
-		return r.Burn(id)
-	})
 }
 
 // rebind checks that a restored policy is the one that was bound, and compiles it. With errReplaced the policy is still the

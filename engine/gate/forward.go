@@ -10,7 +10,6 @@ import (
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine"
-	"portcullis/engine/journal"
 )
 
 // forward sends a request allowed by v to the agent over the client's own agent connection and returns the agent's answer.
@@ -40,7 +39,7 @@ func (c *call) redacted(ctx context.Context) (proto.Message, error) {
 
 // forwardHeld sends a request that changes the policy's state. Once sent it runs to its end whatever the client does, so
 // that the state follows what the agent did: success commits the change, a refusal discards it, no answer leaves both
-// possible. The journal is ahead of memory at each step, and says "both" while the agent is at work.
+// possible.
 func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Message, error) {
 	defer v.Discard() // without effect once the outcome is known
 	if c.isFile() {
@@ -49,25 +48,38 @@ func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Messag
 		}
 		defer c.gate.copying.end()
 	}
-	before, id := c.gate.policies.State(), c.createdContainer()
-	if err := c.journal(v.InDoubt(), id, ""); err != nil {
+	if err := v.Begin(); err != nil {
+		c.gate.log.Error("journal cannot be written", "request", c.method.EntryPoint(), "error", err)
 		return nil, denial(c.method, "the restart journal cannot be written")
 	}
 	resp := &opaque{}
 	err := c.gate.stateful.call(context.WithoutCancel(ctx), c.method, c.request, resp)
 	switch {
 	case err == nil:
-		_ = c.journal(v.Next(), "", "") // a record that stays behind says "both", which is safe
 		return resp, v.Commit()
-	case errors.Is(err, ErrAgentAbsent):
-		_ = c.journal(before, "", "")
-	case isAnswer(err):
-		_ = c.journal(before, "", id) // the agent may have kept a part of the container
+	case errors.Is(err, ErrAgentAbsent), isAnswer(err):
+		v.Discard()
 	default:
-		_ = c.journal(v.InDoubt(), "", id)
 		v.Doubt()
 	}
 	return nil, answer(ctx, err)
+}
+
+// takeID makes the id of a container to be created count as used: an id names one container in a boot, also when its creation fails
+// half-way, so that what was judged for one container never reaches another. It is not taken when there is no agent to create it.
+func (c *call) takeID(ctx context.Context) error {
+	create, ok := c.request.(*agentpb.CreateContainerRequest)
+	if !ok || create.GetContainerId() == "" { // which names none, and no agent creates
+		return nil
+	}
+	if _, err := c.gate.stateful.connect(ctx); err != nil {
+		return answer(ctx, err)
+	}
+	if err := c.gate.policies.TakeID(create.GetContainerId()); err != nil {
+		_, err = c.denied(err.Error())
+		return err
+	}
+	return nil
 }
 
 // isFile reports whether the request writes a file into the guest.
@@ -108,29 +120,6 @@ func (t turn) take(ctx context.Context) error {
 
 func (t turn) end() { <-t }
 
-// journal records the policy's state, the container that is being created, and the container id that is burnt.
-func (c *call) journal(state engine.State, pending, burnt string) error {
-	err := c.gate.journal.Update(func(r *journal.Record) error {
-		r.State, r.Pending = state, pending
-		if burnt == "" {
-			return nil
-		}
-		return r.Burn(burnt)
-	})
-	if err != nil {
-		c.gate.log.Error("journal cannot be written", "request", c.method.EntryPoint(), "error", err)
-	}
-	return err
-}
-
-// createdContainer returns the container id of a CreateContainer, else nothing.
-func (c *call) createdContainer() string {
-	if create, ok := c.request.(*agentpb.CreateContainerRequest); ok {
-		return create.GetContainerId()
-	}
-	return ""
-}
-
 // observed reports whether policies may want to see the answer to this request.
 func (c *call) observed() bool {
 	_, ok := c.request.(*agentpb.WaitProcessRequest)
@@ -153,8 +142,8 @@ func (c *call) observe(ctx context.Context, of *engine.Verdict, resp proto.Messa
 	if v.Reason != "" {
 		c.unobserved(v.Reason)
 	}
-	if v.Holds() && c.journal(v.Next(), "", "") == nil {
-		_ = v.Commit() // it was neither discarded nor doubted
+	if err := v.Commit(); err != nil {
+		c.unobserved(err.Error())
 	}
 }
 

@@ -25,7 +25,6 @@ import (
 
 	"portcullis/agentproto"
 	"portcullis/engine"
-	"portcullis/engine/journal"
 	"portcullis/engine/trace"
 )
 
@@ -37,17 +36,16 @@ type Policies interface {
 	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Started reports whether anything may run in the guest: before that nothing but health reaches the agent.
 	Started() bool
-	// State is the active policy's state.
-	State() engine.State
+	// TakeID makes a container id count as used for the rest of the boot. After an error the container must not be created.
+	TakeID(id string) error
 	// SetPolicy makes text the active policy. An error with a gRPC status is passed on as it is.
 	SetPolicy(ctx context.Context, text []byte) error
 }
 
-// Config is what a gate is made of. Policies, Agent and Journal are required.
+// Config is what a gate is made of. Policies and Agent are required.
 type Config struct {
 	Policies   Policies
 	Agent      Dialer
-	Journal    *journal.Journal
 	Limits     Limits   // zero: DefaultLimits
 	VsockPeers []uint32 // context ids that may connect over vsock
 	Protected  []string // further paths no request may name, see Protected
@@ -60,7 +58,6 @@ type Config struct {
 type Gate struct {
 	policies  Policies
 	agent     Dialer
-	journal   *journal.Journal
 	peers     []uint32
 	protected *protected
 	log       *slog.Logger
@@ -91,7 +88,6 @@ func New(c Config) *Gate {
 	return &Gate{
 		policies:  c.Policies,
 		agent:     c.Agent,
-		journal:   c.Journal,
 		peers:     c.VsockPeers,
 		protected: newProtected(c.Protected, c.Allow),
 		log:       c.Log,

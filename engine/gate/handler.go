@@ -118,9 +118,6 @@ func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
 	if err := c.gate.protected.check(c.request); err != nil {
 		return c.denied(err.Error())
 	}
-	if create, ok := c.request.(*agentpb.CreateContainerRequest); ok && c.burnt(create.GetContainerId()) {
-		return c.denied("container id was used before in this boot and may not be used again")
-	}
 	key, err := c.key()
 	if err != nil {
 		return nil, err
@@ -133,6 +130,10 @@ func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
 		return c.denied(err.Error())
 	case !v.Allowed:
 		return c.denied(v.Reason)
+	}
+	if err := c.takeID(ctx); err != nil {
+		v.Discard()
+		return nil, err
 	}
 	if v.Waived {
 		c.gate.log.Warn("denied request let pass by AllowRequestsFailingPolicy", "request", c.method.EntryPoint(), "reason", v.Reason)
@@ -199,11 +200,6 @@ func contents(input ast.Value, data []byte, named func(string) bool) ast.Value {
 	}
 	merged, _ := input.(ast.Object).Merge(ast.NewObject(items...))
 	return merged
-}
-
-func (c *call) burnt(id string) bool {
-	r := c.gate.journal.Record()
-	return r.IsBurnt(id)
 }
 
 // record writes the decision to the decision log, if there is one, with all the request's bytes.

@@ -105,7 +105,7 @@ func (r *rig) start(o rigOptions) {
 		Log: slog.New(slog.DiscardHandler),
 	})
 	_ = r.chain.Start(ctx, false)
-	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Journal: j, Limits: o.limits, Allow: o.allow})
+	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow})
 	l, err := r.address.Listen(ctx)
 	if err != nil {
 		r.t.Fatal(err)

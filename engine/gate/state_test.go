@@ -3,8 +3,10 @@ package gate_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,13 +39,17 @@ func await(t testing.TB, r *rig, method string, n int) {
 	}
 }
 
+// probes counts the containers of running: an id is taken once.
+var probes atomic.Int64
+
 // running asks the policy whether a container runs. A request with ops waits until the one before it is settled.
 func running(t *testing.T, c *client) bool {
 	t.Helper()
-	_, err := c.do(context.Background(), "CreateContainer", createContainer("probe", "pause"))
+	id := fmt.Sprint("probe", probes.Add(1))
+	_, err := c.do(context.Background(), "CreateContainer", createContainer(id, "pause"))
 	switch status.Code(err) {
 	case codes.OK:
-		c.must("RemoveContainer", &agentpb.RemoveContainerRequest{ContainerId: "probe"})
+		c.must("RemoveContainer", &agentpb.RemoveContainerRequest{ContainerId: id})
 		return false
 	case codes.PermissionDenied:
 		return true
@@ -153,15 +159,68 @@ func TestAgentLostInTheMiddleOfCreateContainer(t *testing.T) {
 	removeSocket(t, r.socket.Path)
 	r.startAgent()
 	c.must("CreateSandbox", sandbox())
-	// The container may exist: there is no room for a second one, and its own id is burnt.
+	// The container may exist: there is no room for a second one, nor for it again.
 	c.fails(codes.PermissionDenied, "CreateContainer", createContainer("second", "pause"))
-	if msg := c.fails(codes.PermissionDenied, "CreateContainer", createContainer("first", "pause")); !strings.Contains(msg, "used before") {
-		t.Errorf("message %q", msg)
-	}
+	c.fails(codes.PermissionDenied, "CreateContainer", createContainer("first", "pause"))
 	// It may not exist: nothing may be done with it, and removing it frees nothing.
 	c.fails(codes.PermissionDenied, "ExecProcess", &agentpb.ExecProcessRequest{ContainerId: "first"})
 	c.fails(codes.PermissionDenied, "RemoveContainer", &agentpb.RemoveContainerRequest{ContainerId: "first"})
 	c.fails(codes.PermissionDenied, "CreateContainer", createContainer("third", "pause"))
+}
+
+// An id is taken once in a boot, whatever becomes of its container, whoever waits for the state meanwhile, whether or not the policy
+// has a state: what was judged for one container never reaches another.
+func TestAContainerIDIsTakenOnce(t *testing.T) {
+	t.Run("two at once, and the agent fails", func(t *testing.T) {
+		r, c := stateRig(t)
+		r.agent.Fail("CreateContainer", status.New(codes.Internal, "half of it was made"))
+		release := r.agent.Block("CreateContainer")
+		errs := make(chan error, 2)
+		create := func() {
+			_, err := c.do(context.Background(), "CreateContainer", createContainer("first", "pause"))
+			errs <- err
+		}
+		go create()
+		await(t, r, "CreateContainer", 1)
+		go create() // waits for the state, in which there is still room
+		time.Sleep(50 * time.Millisecond)
+		release()
+		got := map[codes.Code]int{status.Code(<-errs): 1}
+		got[status.Code(<-errs)]++
+		if got[codes.Internal] != 1 || got[codes.PermissionDenied] != 1 || r.agent.Calls("CreateContainer") != 1 {
+			t.Errorf("answers %v, %d calls of the agent", got, r.agent.Calls("CreateContainer"))
+		}
+	})
+	t.Run("by a policy without state", func(t *testing.T) {
+		r := newRig(t, rigOptions{policy: allowAll})
+		c := r.client()
+		c.must("CreateSandbox", sandbox())
+		r.agent.Fail("CreateContainer", status.New(codes.Internal, "half of it was made"))
+		c.fails(codes.Internal, "CreateContainer", createContainer("first", "pause"))
+		c.fails(codes.PermissionDenied, "CreateContainer", createContainer("first", "pause"))
+		c.must("CreateContainer", createContainer("second", "pause"))
+	})
+	t.Run("after it was removed", func(t *testing.T) {
+		_, c := stateRig(t)
+		c.must("CreateContainer", createContainer("first", "pause"))
+		c.must("RemoveContainer", &agentpb.RemoveContainerRequest{ContainerId: "first"})
+		c.fails(codes.PermissionDenied, "CreateContainer", createContainer("first", "pause"))
+		c.must("CreateContainer", createContainer("second", "pause"))
+	})
+	t.Run("without room on disk", func(t *testing.T) {
+		r, c := stateRig(t)
+		r.agent.Fail("CreateContainer", status.New(codes.Internal, "half of it was made"))
+		c.fails(codes.Internal, "CreateContainer", createContainer("first", "pause"))
+		if err := os.RemoveAll(r.dir + "/run"); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"first", "second"} {
+			c.fails(codes.PermissionDenied, "CreateContainer", createContainer(id, "pause"))
+		}
+		if n := r.agent.Calls("CreateContainer"); n != 1 {
+			t.Errorf("the agent was called %d times", n)
+		}
+	})
 }
 
 func TestAgentThatIsNotThereBurnsNothing(t *testing.T) {

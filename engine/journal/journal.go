@@ -1,8 +1,8 @@
 // Package journal keeps what policyd needs to go on after it was killed beside a running agent: the active policy, its
-// state, the request that was on its way, and the container ids that may not be used again in this boot.
+// state, and the container ids that were used in this boot.
 //
-// It lives in a directory of the guest's /run that only root can reach, so it ends with the boot. Each change replaces a
-// whole file by rename: what is read back was written whole.
+// It lives in a directory of the guest's /run that only root can reach, so it ends with the boot. Each change of the record
+// replaces a whole file by rename: what is read back was written whole. An id is appended to a file of its own.
 package journal
 
 import (
@@ -16,7 +16,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +28,6 @@ const (
 	maxRecord = 4 << 20
 	maxPolicy = engine.MaxText
 )
-
-// maxBurnt bounds the list of burnt container ids. A pod that fails this often to create a container is refused more.
-const maxBurnt = 4096
 
 var (
 	// ErrNone: there is no journal of this boot.
@@ -52,28 +48,6 @@ type Record struct {
 	Ran bool `json:"ran"`
 	// State is the policy's state; while a request that changes it is with the agent, both outcomes are possible.
 	State engine.State `json:"state"`
-	// Pending is the id of a container whose creation is with the agent: after a restart it counts as burnt.
-	Pending string   `json:"pending,omitempty"`
-	Burnt   []string `json:"burnt,omitempty"` // container ids, sorted
-}
-
-// Burn adds a container id to those that may not be created again.
-func (r *Record) Burn(id string) error {
-	at, found := slices.BinarySearch(r.Burnt, id)
-	if found {
-		return nil
-	}
-	if len(r.Burnt) >= maxBurnt {
-		return fmt.Errorf("burn container id: %w", ErrFull)
-	}
-	r.Burnt = slices.Insert(slices.Clone(r.Burnt), at, id)
-	return nil
-}
-
-// IsBurnt reports whether a container id may not be created again.
-func (r *Record) IsBurnt(id string) bool {
-	_, found := slices.BinarySearch(r.Burnt, id)
-	return found
 }
 
 // Journal is a journal directory in use by one process. Its methods may be called concurrently.
@@ -82,10 +56,11 @@ type Journal struct {
 
 	mu     sync.Mutex
 	record Record
+	ids    ids
 }
 
 const (
-	version    = 1
+	version    = 2
 	recordFile = "journal.json"
 )
 
@@ -102,7 +77,7 @@ func Open(dir, bootID string) (*Journal, error) {
 			return nil, fmt.Errorf("open journal: %w", err)
 		}
 	}
-	return &Journal{dir: dir, record: Record{Version: version, BootID: bootID}}, nil
+	return &Journal{dir: dir, record: Record{Version: version, BootID: bootID}, ids: ids{path: idsPath(dir, bootID)}}, nil
 }
 
 // Load reads the record and the policy text of an earlier process of this boot and makes them current. It returns ErrNone
@@ -131,6 +106,9 @@ func (j *Journal) Load() (Record, []byte, error) {
 	if err != nil {
 		return Record{}, nil, fmt.Errorf("load journal: %w: %w", ErrCorrupt, err)
 	}
+	if err := j.ids.load(); err != nil {
+		return Record{}, nil, fmt.Errorf("load journal: %w: %w", ErrCorrupt, err)
+	}
 	j.record = r
 	return r, text, nil
 }
@@ -144,9 +122,6 @@ func decode(raw []byte) (Record, error) {
 	}
 	if r.Version != version {
 		return r, fmt.Errorf("record has version %d, want %d", r.Version, version)
-	}
-	if !slices.IsSorted(r.Burnt) {
-		return r, errors.New("burnt ids are not sorted")
 	}
 	return r, nil
 }
@@ -170,6 +145,14 @@ func (j *Journal) Record() Record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.record
+}
+
+// SetState records the policy's state.
+func (j *Journal) SetState(s engine.State) error {
+	return j.Update(func(r *Record) error {
+		r.State = s
+		return nil
+	})
 }
 
 // Update changes the record. The change counts, on disk and in memory, only if Update returns nil.
@@ -205,7 +188,7 @@ func (j *Journal) SetPolicy(text []byte, state engine.State) error {
 	}
 	old := j.record.Policy
 	err := j.update(func(r *Record) error {
-		r.Policy, r.Ran, r.State, r.Pending = digest, false, state, ""
+		r.Policy, r.Ran, r.State = digest, false, state
 		return nil
 	})
 	if err != nil || j.dir == "" || old == "" || old == digest {

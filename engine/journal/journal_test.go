@@ -35,11 +35,8 @@ func TestWhatWasWrittenIsReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := j.Update(func(r *journal.Record) error {
-		r.Ran, r.Pending, r.State = true, "app", state(`{"pstate":{"a":1}}`)
-		if err := r.Burn("two"); err != nil {
-			return err
-		}
-		return r.Burn("one")
+		r.Ran, r.State = true, state(`{"pstate":{"a":1}}`)
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -51,8 +48,8 @@ func TestWhatWasWrittenIsReadBack(t *testing.T) {
 	if diff := cmp.Diff(j.Record(), got); diff != "" {
 		t.Errorf("record changed (-written +read):\n%s", diff)
 	}
-	if string(text) != "package agent_policy\n" || !got.IsBurnt("one") || !got.IsBurnt("two") || got.IsBurnt("three") {
-		t.Errorf("text %q, burnt %q", text, got.Burnt)
+	if string(text) != "package agent_policy\n" {
+		t.Errorf("text %q", text)
 	}
 }
 
@@ -102,10 +99,9 @@ func TestDamagedJournalIsAnError(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"cut off":        func(dir string) error { return os.Truncate(filepath.Join(dir, "journal.json"), 20) },
 		"empty":          func(dir string) error { return os.Truncate(filepath.Join(dir, "journal.json"), 0) },
-		"other version":  rewrite(`{"version":2,"boot_id":"boot-1"}`),
-		"unknown field":  rewrite(`{"version":1,"boot_id":"boot-1","more":1}`),
-		"unsorted":       rewrite(`{"version":1,"boot_id":"boot-1","burnt":["b","a"]}`),
-		"policy missing": rewrite(`{"version":1,"boot_id":"boot-1","policy":"00"}`),
+		"other version":  rewrite(`{"version":1,"boot_id":"boot-1"}`),
+		"unknown field":  rewrite(`{"version":2,"boot_id":"boot-1","more":1}`),
+		"policy missing": rewrite(`{"version":2,"boot_id":"boot-1","policy":"00"}`),
 		"policy changed": func(dir string) error {
 			files, err := filepath.Glob(filepath.Join(dir, "policy-*"))
 			if err != nil {
@@ -166,18 +162,83 @@ func TestChangeThatCannotBeWrittenDoesNotCount(t *testing.T) {
 	}
 }
 
-func TestBurntIDsAreBounded(t *testing.T) {
-	var r journal.Record
-	for i := range 4096 {
-		if err := r.Burn(fmt.Sprint(i)); err != nil {
+// An id is used once, whatever becomes of its container, and by whichever process of the boot.
+func TestAnIDIsTakenOnceInABoot(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir)
+	if err := j.SetPolicy([]byte("x"), state(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"one", "two"} {
+		if err := j.Take(id); err != nil {
 			t.Fatal(err)
 		}
+		if err := j.Take(id); !errors.Is(err, journal.ErrTaken) {
+			t.Errorf("%s again: %v", id, err)
+		}
 	}
-	if err := r.Burn("1"); err != nil {
-		t.Errorf("one that is there already: %v", err)
+	again := open(t, dir)
+	if _, _, err := again.Load(); err != nil {
+		t.Fatal(err)
 	}
-	if err := r.Burn("one more"); !errors.Is(err, journal.ErrFull) {
-		t.Errorf("got %v, want ErrFull", err)
+	if one, three := again.Take("one"), again.Take("three"); !errors.Is(one, journal.ErrTaken) || three != nil {
+		t.Errorf("after a restart: one %v, three %v", one, three)
+	}
+	other, err := journal.Open(dir, "boot-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Take("one"); err != nil {
+		t.Errorf("in another boot: %v", err)
+	}
+}
+
+// A disk without room neither lets an id through nor makes those before it forgotten.
+func TestIDsOutliveADiskThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	j := open(t, dir)
+	if err := errors.Join(j.SetPolicy([]byte("x"), state(`{}`)), j.Take("before")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Take("without"); err == nil || errors.Is(err, journal.ErrTaken) {
+		t.Errorf("an id that is not on disk was taken: %v", err)
+	}
+	if err := j.Take("before"); !errors.Is(err, journal.ErrTaken) {
+		t.Errorf("an earlier one: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(j.Take("without"), j.SetPolicy([]byte("x"), state(`{}`))); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, dir)
+	if _, _, err := again.Load(); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"before", "without"} {
+		if err := again.Take(id); !errors.Is(err, journal.ErrTaken) {
+			t.Errorf("%s after a restart: %v", id, err)
+		}
+	}
+}
+
+// A container that restarts ten thousand times does not end its pod; a host that creates without end does get an end.
+func TestIDsAreBounded(t *testing.T) {
+	j := open(t, "")
+	for i := range 1 << 16 {
+		if err := j.Take(fmt.Sprint(i)); err != nil {
+			t.Fatalf("id %d: %v", i, err)
+		}
+	}
+	if err := j.Take("one more"); !errors.Is(err, journal.ErrTooManyIDs) {
+		t.Errorf("got %v, want ErrTooManyIDs", err)
+	}
+	if err := j.Take("7"); !errors.Is(err, journal.ErrTaken) {
+		t.Errorf("one of them: %v", err)
 	}
 }
 

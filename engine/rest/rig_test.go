@@ -52,7 +52,7 @@ func startRig(t testing.TB, text string, tune func(*binding.Config)) *rig {
 	if err := chain.Start(ctx, false); err != nil {
 		t.Log("start:", err)
 	}
-	s := rest.New(rest.Config{Policies: chain, Engine: c.Engine, Default: first, ID: "default.rego", Journal: c.Journal})
+	s := rest.New(rest.Config{Policies: chain, Engine: c.Engine, Default: first, ID: "default.rego"})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

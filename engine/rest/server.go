@@ -11,7 +11,6 @@ import (
 
 	"portcullis/engine"
 	"portcullis/engine/binding"
-	"portcullis/engine/journal"
 	"portcullis/engine/trace"
 )
 
@@ -34,21 +33,21 @@ type Policies interface {
 	Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// SetPolicy makes text the active policy, or returns an error, a *binding.Error where the policy is to blame.
 	SetPolicy(ctx context.Context, text []byte) error
-	// State is the active policy's state.
-	State() engine.State
+	// Suspend leaves a journal that no process can go on from; Resume makes it the active policy's again.
+	Suspend() error
+	Resume() error
 	// Denial is why all requests are denied, a *binding.Error, or nil.
 	Denial() error
 	// Deny makes all requests denied from now on, whatever policy comes.
 	Deny(code binding.Code, cause error)
 }
 
-// Config is what a server is made of. Policies, Engine, Default and Journal are required.
+// Config is what a server is made of. Policies, Engine and Default are required.
 type Config struct {
 	Policies Policies
 	Engine   *engine.Engine // the one that Policies judges with
 	Default  *engine.Policy // decides until another is put
 	ID       string         // under which Default is listed before a PUT names it; empty: default
-	Journal  *journal.Journal
 	Log      *slog.Logger
 	Trace    *trace.Log // nil: no decision log
 }

@@ -15,7 +15,6 @@ import (
 
 	"portcullis/engine"
 	"portcullis/engine/binding"
-	"portcullis/engine/journal"
 	"portcullis/engine/trace"
 )
 
@@ -149,7 +148,7 @@ func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, er
 	defer v.Discard()
 	allowed := v.Allowed && !v.Waived // the agent itself waives, by AllowRequestsFailingPolicy
 	if allowed {
-		if err := s.commit(v); err != nil {
+		if err := s.recorded(v.Commit()); err != nil {
 			return nil, err
 		}
 	}
@@ -200,26 +199,13 @@ func isDecision(v ast.Value) bool {
 	return false
 }
 
-// commit carries out a verdict's ops. The journal is ahead of memory.
-func (s *slot) commit(v *engine.Verdict) error {
-	if !v.Holds() {
+// recorded turns an error of the journal into an answer.
+func (s *slot) recorded(err error) error {
+	if err == nil {
 		return nil
 	}
-	if err := s.journalState(v.Next()); err != nil {
-		return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
-	}
-	return v.Commit()
-}
-
-func (s *slot) journalState(state engine.State) error {
-	err := s.Journal.Update(func(r *journal.Record) error {
-		r.State = state
-		return nil
-	})
-	if err != nil {
-		s.Log.Error("journal cannot be written", "error", err)
-	}
-	return err
+	s.Log.Error("journal cannot be written", "error", err)
+	return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
 }
 
 func (s *slot) record(name string, in input, v *engine.Verdict) {
@@ -260,8 +246,8 @@ func (s *slot) put(ctx context.Context, id string, text []byte) error {
 // is bound. Its state goes on.
 func (s *slot) putBack(id string) error {
 	if s.phase == vacant {
-		if err := s.journalState(s.Policies.State()); err != nil {
-			return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
+		if err := s.recorded(s.Policies.Resume()); err != nil {
+			return err
 		}
 	}
 	s.id, s.named, s.phase = id, true, filled
@@ -277,12 +263,7 @@ func (s *slot) seal(err error) {
 		code, err = e.Code, e.Err
 	}
 	s.Policies.Deny(code, fmt.Errorf("a policy was put and refused: %w", err))
-	_ = s.closeJournal() // it is in the log, and this process denies all the same
-}
-
-// closeJournal leaves a state that no policy can be restored in: a process that starts after this one denies everything too.
-func (s *slot) closeJournal() error {
-	return s.journalState(engine.State{Possible: []json.RawMessage{[]byte("null")}})
+	_ = s.recorded(s.Policies.Suspend()) // it is in the log, and this process denies all the same
 }
 
 // delete takes the policy away, if it allows that.
@@ -305,8 +286,8 @@ func (s *slot) delete(ctx context.Context, id string) error {
 	if !v.Allowed || v.Waived {
 		return policyRefusal(id, &binding.Error{Code: binding.CodeForbidden, Err: fmt.Errorf("the policy does not allow it: %s", v.Reason)})
 	}
-	if err := s.closeJournal(); err != nil {
-		return failure(http.StatusInternalServerError, codeInternal, "the restart journal cannot be written")
+	if err := s.recorded(s.Policies.Suspend()); err != nil {
+		return err
 	}
 	s.phase = vacant
 	s.Log.Info("policy deleted, nothing is allowed until one is put")
