@@ -182,5 +182,5 @@ func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, pr
 	if err != nil {
 		return err
 	}
-	return m.Annotate(p, out.Annotation, out.Value)
+	return m.Write(p, out)
 }

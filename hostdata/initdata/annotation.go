@@ -14,6 +14,8 @@ const (
 	// Annotation is base64(gzip(document)); the shim binds its digest and makes
 	// the disk of it.
 	Annotation = "io.katacontainers.config.hypervisor.cc_init_data"
+	// OlderAnnotation is the name that Kata up to 3.18 reads in its place.
+	OlderAnnotation = "io.katacontainers.config.runtime.cc_init_data"
 	// PolicyAnnotation is base64(policy); the shim sends it as SetPolicy.
 	PolicyAnnotation = "io.katacontainers.config.agent.policy"
 )
@@ -44,6 +46,22 @@ func ParseAnnotation(value string) (*Document, error) {
 		return nil, fmt.Errorf("decode initdata annotation: %w", err)
 	}
 	return doc, nil
+}
+
+// ParseOlder reads the value of the annotation OlderAnnotation, which is that of Annotation or base64(document): plain says which.
+func ParseOlder(value string) (doc *Document, plain bool, err error) {
+	raw, err := decodeBase64(value, MaxDocument)
+	if err != nil {
+		return nil, false, fmt.Errorf("decode initdata annotation: %w", err)
+	}
+	if bytes.HasPrefix(raw, []byte{0x1f, 0x8b}) {
+		doc, err = ParseAnnotation(value)
+		return doc, false, err
+	}
+	if doc, err = Parse(raw); err != nil {
+		return nil, true, fmt.Errorf("decode initdata annotation: %w", err)
+	}
+	return doc, true, nil
 }
 
 // EncodePolicy returns policy as the value of the annotation PolicyAnnotation.

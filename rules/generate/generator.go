@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"portcullis/hostdata/initdata"
 	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
 )
@@ -224,8 +225,9 @@ func (b *builder) annotations(out *policydata.Container) {
 // notPassed are annotations that never reach the guest: those that carry policies
 // and kubectl's copy of the manifest.
 var notPassed = []string{
-	"io.katacontainers.config.hypervisor.cc_init_data",
-	"io.katacontainers.config.agent.policy",
+	initdata.Annotation,
+	initdata.OlderAnnotation,
+	initdata.PolicyAnnotation,
 	"kubectl.kubernetes.io/last-applied-configuration",
 }
 

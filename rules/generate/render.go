@@ -47,6 +47,15 @@ type Rendered struct {
 	Text       []byte // the policy itself
 	Annotation string // of the pod, see package initdata
 	Value      string // of that annotation
+	Older      string // value of [initdata.OlderAnnotation], which the pod has too and is kept in step; "" when it has not
+}
+
+// Write puts a policy into the manifest, as [Manifest.Annotate] does.
+func (m *Manifest) Write(p *Pod, r *Rendered) error {
+	if err := m.Annotate(p, r.Annotation, r.Value); err != nil || r.Older == "" {
+		return err
+	}
+	return m.Annotate(p, initdata.OlderAnnotation, r.Older)
 }
 
 // Render writes the policy of a pod, as text and as the annotation that the settings name. The findings are warnings. The error is
@@ -60,18 +69,69 @@ func (g *Generator) Render(p *Pod, policy *policydata.Policy, o Output) (*Render
 		return nil, nil, err
 	}
 	made := &Rendered{Text: text, Annotation: initdata.PolicyAnnotation, Value: initdata.EncodePolicy(text)}
-	other := initdata.Annotation
 	if g.settings.Annotation != settings.Policy {
-		made.Annotation, other = initdata.Annotation, initdata.PolicyAnnotation
-		if made.Value, err = initdataValue(p, text, o.Initdata); err != nil {
+		if err := p.putInitdata(made, o.Initdata); err != nil {
 			return nil, nil, err
 		}
 	}
-	if p.Annotation(other) == "" {
-		return made, nil, nil
+	warnings := p.otherAnnotations(made)
+	tooLarge, err := p.checkSize(made)
+	if tooLarge != nil {
+		warnings = append(warnings, tooLarge)
 	}
-	about := fmt.Sprintf("%s also has the annotation %s, which may carry another policy; remove it", p.Name(), other)
-	return made, []*Finding{{File: p.doc.file, Text: about}}, nil
+	return made, warnings, err
+}
+
+// otherAnnotations warns of annotations that may carry another policy, or a policy to other releases of Kata.
+func (p *Pod) otherAnnotations(made *Rendered) []*Finding {
+	say := func(about string) []*Finding {
+		return []*Finding{p.fault("metadata.annotations", fmt.Sprintf("of %s %s", p.Name(), about))}
+	}
+	other := initdata.PolicyAnnotation
+	if made.Annotation == other {
+		other = initdata.Annotation
+	}
+	var all []*Finding
+	if p.Annotation(other) != "" {
+		all = say(fmt.Sprintf("also have %s, which may carry another policy; remove it", other))
+	}
+	switch {
+	case made.Older != "":
+		all = append(all, say(fmt.Sprintf("have %s, which Kata up to 3.18 reads, beside %s of later releases; both now carry the policy, remove the one that is not wanted",
+			initdata.OlderAnnotation, initdata.Annotation))...)
+	case p.Annotation(initdata.OlderAnnotation) != "":
+		all = append(all, say(fmt.Sprintf("also have %s, which may carry another policy to Kata up to 3.18; remove it", initdata.OlderAnnotation))...)
+	}
+	return all
+}
+
+// Bounds on all annotations of an object together, in bytes.
+const (
+	maxAnnotations   = 256 << 10 // that Kubernetes takes
+	largeAnnotations = maxAnnotations / 2
+)
+
+// checkSize refuses a policy with which Kubernetes takes no pod, and warns of one that kubectl apply, which keeps a copy of the
+// manifest in another annotation, makes too large.
+func (p *Pod) checkSize(made *Rendered) (warning *Finding, err error) {
+	total := len(made.Annotation) + len(made.Value) + len(made.Older)
+	for key, value := range p.owner.template.Annotations {
+		if key != made.Annotation {
+			total += len(key)
+		}
+		if key != made.Annotation && (key != initdata.OlderAnnotation || made.Older == "") {
+			total += len(value)
+		}
+	}
+	about := fmt.Sprintf("of %s come to %d bytes with the policy", p.Name(), total)
+	switch {
+	case total >= maxAnnotations:
+		return nil, p.fault("metadata.annotations", fmt.Sprintf("%s, and Kubernetes takes %d at most; use --compact, or bring what is long in volumes", about, maxAnnotations-1))
+	case total >= largeAnnotations:
+		return p.fault("metadata.annotations", fmt.Sprintf("%s: kubectl apply keeps a second copy, and both pass Kubernetes' bound of %d; "+
+			"use kubectl create, replace or apply --server-side", about, maxAnnotations)), nil
+	}
+	return nil, nil
 }
 
 func (g *Generator) text(p *policydata.Policy, o Output) ([]byte, error) {
@@ -90,12 +150,17 @@ func (g *Generator) text(p *policydata.Policy, o Output) ([]byte, error) {
 	return p.Full(text)
 }
 
-// initdataValue puts a policy into base, or into what the pod has already, keeps the other keys, and encodes it for the annotation.
-func initdataValue(p *Pod, policy []byte, base *initdata.Document) (string, error) {
-	if old := p.Annotation(initdata.Annotation); base == nil && old != "" {
-		var err error
-		if base, err = initdata.ParseAnnotation(old); err != nil {
-			return "", fmt.Errorf("%s: annotation %s: %w; remove it, or give --initdata-path", p.Name(), initdata.Annotation, err)
+// putInitdata puts a policy into base, or into what the pod has already, keeps the other keys, and encodes it for the annotation.
+func (p *Pod) putInitdata(made *Rendered, base *initdata.Document) error {
+	made.Annotation = initdata.Annotation
+	older, plain, err1 := p.initdataOf(initdata.OlderAnnotation)
+	current, _, err2 := p.initdataOf(initdata.Annotation)
+	if err := errors.Join(err1, err2); err != nil && base == nil {
+		return err
+	}
+	for _, found := range []*initdata.Document{current, older} {
+		if base == nil {
+			base = found
 		}
 	}
 	algorithm, data := initdata.SHA256, map[string]string{}
@@ -105,12 +170,36 @@ func initdataValue(p *Pod, policy []byte, base *initdata.Document) (string, erro
 			data[key], _ = base.Value(key)
 		}
 	}
-	data[initdata.PolicyKey] = string(policy)
+	data[initdata.PolicyKey] = string(made.Text)
 	doc, err := initdata.New(algorithm, data)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return annotationValue(doc)
+	if made.Value, err = annotationValue(doc); err != nil || p.Annotation(initdata.OlderAnnotation) == "" {
+		return err
+	}
+	made.Older = made.Value
+	if plain {
+		made.Older = base64.StdEncoding.EncodeToString(doc.Bytes())
+	}
+	return nil
+}
+
+// initdataOf reads an annotation with initdata, nil when the pod has none; plain says that it is not compressed.
+func (p *Pod) initdataOf(key string) (doc *initdata.Document, plain bool, err error) {
+	value := p.Annotation(key)
+	switch {
+	case value == "":
+		return nil, false, nil
+	case key == initdata.OlderAnnotation:
+		doc, plain, err = initdata.ParseOlder(value)
+	default:
+		doc, err = initdata.ParseAnnotation(value)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: annotation %s: %w; remove it, or give --initdata-path", p.Name(), key, err)
+	}
+	return doc, plain, nil
 }
 
 // annotationValue encodes a document as [initdata.Document.Annotation] does, in

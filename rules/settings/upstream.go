@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -19,8 +20,9 @@ type Ignored struct{ Key, Reason string }
 // an RFC 6902 patch, in order. What they set goes over the settings of the
 // platform that they describe: guest-pull, or host-pull where guest_pull is
 // false. Strictness stays this project's; compat-kata relaxes it. Keys that mean
-// nothing here are returned, sorted, each with the reason; a key that is neither
-// known nor on that list is an error.
+// nothing here are returned, sorted, each with the reason, also those that no
+// release is known to have: settings of every release from 3.3 on are taken, and
+// of Microsoft's branches.
 func FromUpstream(base DropIn, patches ...DropIn) (*Settings, []Ignored, error) {
 	text := base.Text
 	for _, p := range patches {
@@ -40,11 +42,7 @@ func FromUpstream(base DropIn, patches ...DropIn) (*Settings, []Ignored, error) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("read settings %s: %w", base.Name, err)
 	}
-	platform := DefaultPlatform
-	if !up.Cluster.GuestPull {
-		platform = "host-pull"
-	}
-	s, err := Load(platform)
+	s, err := Load(up.platform())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,6 +65,7 @@ type upstream struct {
 		Label       string   `json:"dns_label"`
 		Default     []string `json:"default_caps"`
 		Privileged  []string `json:"privileged_caps"`
+		Layers      string   `json:"image_layer_verification"`
 	} `json:"common"`
 	Kata struct {
 		OCIVersion string `json:"oci_version"`
@@ -75,6 +74,7 @@ type upstream struct {
 		PauseImage   string   `json:"pause_container_image"`
 		GuestPull    bool     `json:"guest_pull"`
 		EmptyDir     string   `json:"emptydir_type"`
+		Encrypted    *bool    `json:"encrypted_emptydir"` // before emptydir_type
 		CgroupExtras []string `json:"cgroup_mount_extras_allowed"`
 	} `json:"cluster_config"`
 	Sandbox struct {
@@ -85,22 +85,23 @@ type upstream struct {
 
 type upstreamRequests struct {
 	Create struct {
-		Env []string `json:"allow_env_regex"`
+		Env   []string          `json:"allow_env_regex"`
+		Names map[string]string `json:"allow_env_regex_map"` // name -> pattern of the value
 	} `json:"CreateContainerRequest"`
 	Exec struct {
 		Commands [][]string `json:"allowed_commands"`
 		Regex    []string   `json:"regex"`
 	} `json:"ExecProcessRequest"`
-	Routes struct {
+	Routes *struct {
 		Devices []string `json:"forbidden_device_names"`
 		Sources []string `json:"forbidden_source_regex"`
 	} `json:"UpdateRoutesRequest"`
-	Interface struct {
+	Interface *struct {
 		Flags     uint32   `json:"allow_raw_flags"`
 		Names     []string `json:"forbidden_names"`
 		Addresses []string `json:"forbidden_hw_addrs"`
 	} `json:"UpdateInterfaceRequest"`
-	ARP struct {
+	ARP *struct {
 		Devices   []string `json:"forbidden_device_names"`
 		Addresses []string `json:"forbidden_cidrs_regex"`
 		States    []uint32 `json:"allowed_states"`
@@ -110,6 +111,17 @@ type upstreamRequests struct {
 	WriteStream  bool `json:"WriteStreamRequest"`
 	Diagnostic   bool `json:"GetDiagnosticDataRequest"`
 	UpdateMounts bool `json:"UpdateEphemeralMountsRequest"`
+}
+
+// platform is the one that upstream's settings describe.
+func (up *upstream) platform() string {
+	switch {
+	case up.Common.Layers == "host-tarfs-dm-verity":
+		return "tardev"
+	case up.Cluster.GuestPull || up.Common.Layers == "guest-pull":
+		return DefaultPlatform
+	}
+	return "host-pull"
 }
 
 // apply writes what upstream's settings set over s.
@@ -133,7 +145,7 @@ func (up *upstream) apply(s *Settings) {
 		s.Sandbox.Storages = up.Sandbox.Storages
 	}
 	set(&s.Generate.PauseImage, up.Cluster.PauseImage)
-	set(&s.Generate.EmptyDir, strings.TrimSuffix(up.Cluster.EmptyDir, "-fs"))
+	set(&s.Generate.EmptyDir, up.emptyDir())
 	if m, ok := s.Generate.Container.Mounts["/sys/fs/cgroup"]; ok && up.Cluster.CgroupExtras != nil {
 		m.ExtraOptions = up.Cluster.CgroupExtras
 		s.Generate.Container.Mounts["/sys/fs/cgroup"] = m
@@ -141,21 +153,46 @@ func (up *upstream) apply(s *Settings) {
 	up.applyRequests(s)
 }
 
+// emptyDir is the kind of volume that an emptyDir is.
+func (up *upstream) emptyDir() string {
+	encrypted := up.Cluster.Encrypted
+	switch {
+	case up.Cluster.EmptyDir != "":
+		return strings.TrimSuffix(up.Cluster.EmptyDir, "-fs")
+	case encrypted != nil && *encrypted:
+		return "block-encrypted"
+	}
+	return "shared" // what releases do that have neither key
+}
+
 func (up *upstream) applyRequests(s *Settings) {
 	in, out := &up.Requests, &s.Requests
 	for _, pattern := range in.Create.Env {
 		s.Common.Env.Whole = append(s.Common.Env.Whole, anchored(up.expand(pattern)))
+	}
+	for name, pattern := range in.Create.Names {
+		s.Common.Env.Names[name] = anchored(up.expand(pattern))
 	}
 	out.CloseStdin, out.ReadStream, out.WriteStream = in.CloseStdin, in.ReadStream, in.WriteStream
 	out.GetDiagnosticData, out.UpdateEphemeralMounts = in.Diagnostic, in.UpdateMounts
 	out.Exec.Commands, out.Exec.Stdin = in.Exec.Commands, in.WriteStream
 	out.Exec.Terminal = len(in.Exec.Commands)+len(in.Exec.Regex) > 0
 	out.Exec.Joined = anchoredAll(in.Exec.Regex)
-	out.Interface = policydata.Interface{RawFlags: in.Interface.Flags, ForbiddenNames: in.Interface.Names, ForbiddenHWAddrs: in.Interface.Addresses}
-	out.Routes.ForbiddenDevices = in.Routes.Devices
-	out.Routes.ForbiddenSources = append(out.Routes.ForbiddenSources, containing(in.Routes.Sources)...)
-	out.AddARPNeighbors.ForbiddenDevices, out.AddARPNeighbors.States = in.ARP.Devices, in.ARP.States
-	out.AddARPNeighbors.ForbiddenAddresses = append(out.AddARPNeighbors.ForbiddenAddresses, containing(in.ARP.Addresses)...)
+	// What a release does not know yet stays as the platform has it.
+	if i := in.Interface; i != nil {
+		out.Interface = policydata.Interface{RawFlags: i.Flags, ForbiddenNames: i.Names, ForbiddenHWAddrs: i.Addresses}
+	}
+	if r := in.Routes; r != nil {
+		out.Routes.ForbiddenDevices = r.Devices
+		out.Routes.ForbiddenSources = append(out.Routes.ForbiddenSources, containing(r.Sources)...)
+	}
+	if a := in.ARP; a != nil {
+		out.AddARPNeighbors.ForbiddenDevices = a.Devices
+		if len(a.States) > 0 {
+			out.AddARPNeighbors.States = a.States
+		}
+		out.AddARPNeighbors.ForbiddenAddresses = append(out.AddARPNeighbors.ForbiddenAddresses, containing(a.Addresses)...)
+	}
 }
 
 // expand replaces the variables of upstream's patterns of variables.
@@ -211,14 +248,29 @@ const (
 	byRules    = "the rules say it themselves"
 	byPlatform = "stated by the platform's own settings"
 	byName     = "variables and mounts are known by name"
+	byClaim    = "a claim's volume is the host's, whatever its class"
+	byNobody   = "no release is known to have it; check that nothing depends on it"
 )
 
 // meaningless are the keys that are accepted and not read, with the reason. A key
 // stands for all below it.
 var meaningless = map[string]string{
-	"common.image_layer_verification": "no longer read by upstream either",
-	"common.sfprefix":                 byRules,
-	"devices":                         byPlatform,
+	"cluster_config.default_namespace":             "a pod without a namespace may be applied to any",
+	"cluster_config.pause_container_id_policy":     byRules,
+	"common.bundle_path_prefix":                    byPlatform,
+	"common.coco_ephemeral_storage_classes":        byClaim,
+	"common.dns_subdomain":                         byRules,
+	"common.mount_source_cpath":                    byRules,
+	"common.pod_uid":                               byRules,
+	"common.s_source1":                             byRules,
+	"common.s_source2":                             byRules,
+	"common.sfprefix":                              byRules,
+	"common.smb_storage_classes":                   byClaim,
+	"common.svc_name":                              "service links of every name are known",
+	"common.virtio_blk_storage_classes":            byClaim,
+	"device_annotations":                           byPlatform,
+	"devices":                                      byPlatform,
+	"kata_config.confidential_guest":               byPlatform,
 	"kata_config.enable_configmap_secret_storages": byPlatform,
 	"mount_destinations":                           byName,
 	"other_container":                              byPlatform,
@@ -228,45 +280,45 @@ var meaningless = map[string]string{
 	"volumes": byPlatform,
 }
 
-// ignoredKeys lists the keys of the text that meaningless names, and refuses
-// those that nothing names.
+// ignoredKeys lists the keys of the text that are not read.
 func ignoredKeys(text []byte) ([]Ignored, error) {
 	var given map[string]any
 	if err := json.Unmarshal(text, &given); err != nil {
 		return nil, err
 	}
-	raw, err := json.Marshal(upstream{})
-	if err != nil {
-		return nil, err
-	}
-	var known map[string]any
-	if err := json.Unmarshal(raw, &known); err != nil {
-		return nil, err
-	}
 	var out []Ignored
-	if err := compareKeys("", given, known, &out); err != nil {
-		return nil, err
-	}
+	compareKeys("", given, reflect.TypeFor[upstream](), &out)
 	return out, nil
 }
 
-func compareKeys(at string, given, known map[string]any, out *[]Ignored) error {
+// compareKeys adds the keys of given that the type does not have.
+func compareKeys(at string, given map[string]any, known reflect.Type, out *[]Ignored) {
 	for _, key := range slices.Sorted(maps.Keys(given)) {
 		path := strings.TrimPrefix(at+"."+key, ".")
 		if reason, ok := meaningless[path]; ok {
 			*out = append(*out, Ignored{path, reason})
 			continue
 		}
-		want, ok := known[key]
+		field, ok := fieldOf(known, key)
 		if !ok {
-			return fmt.Errorf("unknown key %s", path)
+			*out = append(*out, Ignored{path, byNobody})
+			continue
 		}
-		below, isTable := given[key].(map[string]any)
-		if table, ok := want.(map[string]any); ok && isTable {
-			if err := compareKeys(path, below, table, out); err != nil {
-				return err
-			}
+		if below, isTable := given[key].(map[string]any); isTable && field.Kind() == reflect.Struct {
+			compareKeys(path, below, field, out)
 		}
 	}
-	return nil
+}
+
+// fieldOf returns the type of the field that JSON calls key, without pointers.
+func fieldOf(in reflect.Type, key string) (reflect.Type, bool) {
+	for i := range in.NumField() {
+		if f := in.Field(i); f.Tag.Get("json") == key {
+			if f.Type.Kind() == reflect.Pointer {
+				return f.Type.Elem(), true
+			}
+			return f.Type, true
+		}
+	}
+	return nil, false
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
 )
 
@@ -50,7 +51,7 @@ func TestUpstreamsSettingsAreRead(t *testing.T) {
 	for _, i := range ignored {
 		keys = append(keys, i.Key)
 	}
-	want := "common.image_layer_verification common.sfprefix devices kata_config.enable_configmap_secret_storages mount_destinations other_container pause_container request_defaults.CopyFileRequest volumes"
+	want := "common.sfprefix devices kata_config.enable_configmap_secret_storages mount_destinations other_container pause_container request_defaults.CopyFileRequest volumes"
 	if got := strings.Join(keys, " "); got != want {
 		t.Errorf("ignored %s, want %s", got, want)
 	}
@@ -67,7 +68,6 @@ func TestUpstreamsSettingsAreRefused(t *testing.T) {
 		patch []settings.DropIn
 		want  string
 	}{
-		{"an unknown key", change(`"guest_pull": true`, `"guest_pull": true, "gust_pull": 1`), nil, "cluster_config.gust_pull"},
 		{"text that is no JSON", change("{", "["), nil, "test"},
 		{"a kind of volume that does not exist", change("block-plain", "nfs"), nil, "empty_dir"},
 		{"a patch of nothing", change("", ""), []settings.DropIn{patch(`[{"op": "remove", "path": "/nothing"}]`)}, "patch"},
@@ -79,5 +79,51 @@ func TestUpstreamsSettingsAreRefused(t *testing.T) {
 				t.Errorf("error is %v, want one that says %q", err, test.want)
 			}
 		})
+	}
+}
+
+// Keys of other releases are taken or warned of; what a release does not say stays strict.
+func TestSettingsOfEveryReleaseAreTaken(t *testing.T) {
+	read := func(text string) (*settings.Settings, string) {
+		t.Helper()
+		s, ignored, err := settings.FromUpstream(settings.DropIn{Name: "genpolicy-settings.json", Text: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, i := range ignored {
+			keys = append(keys, i.Key)
+		}
+		return s, strings.Join(keys, " ")
+	}
+	const common = `"common": {"cpath": "/run/kata-containers/shared/containers", "ipv4_a": "[0-9.]+"`
+	for _, test := range []struct {
+		name, text        string
+		image             policydata.ImageFrom
+		emptyDir, ignored string
+	}{
+		{"3.3", `{` + common + `, "mount_source_cpath": "/x"}, "cluster_config": {"default_namespace": "default"}, "request_defaults": {}}`,
+			policydata.Host, "shared", "cluster_config.default_namespace common.mount_source_cpath"},
+		{"3.28", `{` + common + `}, "cluster_config": {"guest_pull": true, "encrypted_emptydir": true, "pause_container_id_policy": "v1"}}`,
+			policydata.GuestPull, "block-encrypted", "cluster_config.pause_container_id_policy"},
+		{"4.0", `{` + common + `}, "cluster_config": {"guest_pull": true, "emptydir_type": "block-plain"}}`, policydata.GuestPull, "block-plain", ""},
+		{"Microsoft's layers", `{` + common + `, "image_layer_verification": "host-tarfs-dm-verity"}, "kata_config": {"confidential_guest": true}}`,
+			policydata.Layers, "shared", "kata_config.confidential_guest"},
+		{"a key of tomorrow", `{` + common + `}, "cluster_config": {"guest_pull": true, "new": {"a": 1}}, "more": []}`,
+			policydata.GuestPull, "shared", "cluster_config.new more"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, ignored := read(test.text)
+			if s.Generate.ImageFrom != test.image || s.Generate.EmptyDir != test.emptyDir || ignored != test.ignored {
+				t.Errorf("images %s, emptyDir %s, ignored %q", s.Generate.ImageFrom, s.Generate.EmptyDir, ignored)
+			}
+			if !slices.Contains(s.Requests.Interface.ForbiddenNames, "lo") || len(s.Requests.AddARPNeighbors.States) == 0 {
+				t.Errorf("what the release does not say is open: %+v", s.Requests)
+			}
+		})
+	}
+	s, _ := read(`{` + common + `}, "request_defaults": {"CreateContainerRequest": {"allow_env_regex": [], "allow_env_regex_map": {"POD_IP": "^$(ipv4_a)$"}}}}`)
+	if got := s.Common.Env.Names["POD_IP"]; got != "^[0-9.]+$" {
+		t.Errorf("pattern by name is %q", got)
 	}
 }
