@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/internal/wait"
 )
 
 // DefaultTimeout bounds one judgement where no other bound is given.
@@ -123,23 +125,19 @@ func (c *Compiler) Compile(ctx context.Context, text []byte) (*Policy, error) {
 		policy *Policy
 		err    error
 	}
-	done := make(chan result, 1)
 	text = bytes.Clone(text)
-	go func() {
-		var r result
-		defer func() { done <- r }()
+	answer, err := wait.Result(ctx, func() (r result, _ error) {
 		defer recoverTo(&r.err, ErrCompilePanic)
 		r.policy, r.err = c.load(ctx, text)
-	}()
-	select {
-	case r := <-done:
-		if r.err != nil {
-			return nil, r.err
-		}
-		return r.policy, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("compile policy: %w", context.Cause(ctx))
+		return r, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("compile policy: %w", err)
 	}
+	if answer.err != nil {
+		return nil, answer.err
+	}
+	return answer.policy, nil
 }
 
 // recoverTo makes a panic of the deferring function into an error that wraps as.

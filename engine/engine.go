@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"portcullis/internal/wait"
 )
 
 // DefaultCache is how many decisions are remembered where no other number is given.
@@ -133,14 +135,7 @@ func (e *Engine) Restore(ctx context.Context, p *Policy, s State) error {
 }
 
 // hold waits until nobody else may change the world.
-func (e *Engine) hold(ctx context.Context) error {
-	select {
-	case e.holder <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (e *Engine) hold(ctx context.Context) error { return wait.Acquire(ctx, e.holder) }
 
 func (e *Engine) release() { <-e.holder }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/print"
+
+	"portcullis/internal/wait"
 )
 
 // reasonsRule is the rule by which a policy explains its denials.
@@ -88,12 +90,10 @@ func (p *program) withPrints(ctx context.Context, en *entry) *query {
 			p.printing.compiler, err = p.compileModule(true)
 		}()
 	})
-	select {
-	case <-p.printing.ready:
-		return en.printing()
-	case <-ctx.Done():
+	if wait.For(ctx, p.printing.ready) != nil {
 		return nil
 	}
+	return en.printing()
 }
 
 // explain prepares the reasons rule, whole or below the given keys. It is nil when the policy has none.

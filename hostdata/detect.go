@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"portcullis/internal/bounded"
 	"portcullis/internal/wait"
 )
 
@@ -188,17 +189,5 @@ func (s System) open(path string) (Device, error) {
 // readFile returns the contents of a small kernel file, at most max bytes; more
 // is an error.
 func (s System) readFile(name string, max int64) ([]byte, error) {
-	f, err := os.Open(s.path(name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > max {
-		return nil, fmt.Errorf("%s is longer than %d bytes", name, max)
-	}
-	return data, nil
+	return bounded.ReadFile(s.path(name), max)
 }

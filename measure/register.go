@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"portcullis/internal/wait"
 	"portcullis/measure/eventlog"
 )
 
@@ -128,10 +129,8 @@ func (r *Register) State(ctx context.Context) (Status, error) {
 // run calls op while it holds the register. An operation that outlives ctx goes on, and holds the register until it ends:
 // only so are the TPM and the log not left apart by a client that hangs up.
 func run[T any](ctx context.Context, r *Register, op func() (T, error)) (result T, err error) {
-	select {
-	case r.held <- struct{}{}:
-	case <-ctx.Done():
-		return result, fmt.Errorf("%w: waiting for the register: %w", ErrBusy, context.Cause(ctx))
+	if err := wait.Acquire(ctx, r.held); err != nil {
+		return result, fmt.Errorf("%w: waiting for the register: %w", ErrBusy, err)
 	}
 	if ctx.Err() != nil {
 		<-r.held

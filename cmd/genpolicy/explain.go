@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/bounded"
 	"portcullis/rules/generate"
 	"portcullis/rules/generate/words"
 	"portcullis/rules/policydata"
@@ -41,7 +42,7 @@ func explain(path string, io stdio) error {
 	var text []byte
 	var err error
 	if path == "-" {
-		text, err = readAll(io.in, "stdin")
+		text, err = bounded.ReadAll(io.in, maxInput)
 	} else {
 		text, err = readFile(path)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/bounded"
 	"portcullis/rules/generate"
 )
 
@@ -26,9 +27,9 @@ type source struct {
 // manifests reads what -y names: a file, every manifest of a folder, or stdin.
 func manifests(f flags, in io.Reader) ([]*source, error) {
 	if f.yamlFile == "" || f.yamlFile == "-" {
-		text, err := readAll(in, "stdin")
+		text, err := bounded.ReadAll(in, maxInput)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read stdin: %w", err)
 		}
 		m, err := generate.Parse("stdin", text, generate.ReadOptions{IgnoreUnknown: f.ignoreUnknown})
 		return []*source{{"", m}}, err
@@ -91,25 +92,7 @@ func parseFile(path string, ignoreUnknown bool) (*generate.Manifest, error) {
 	return generate.Parse(path, text, generate.ReadOptions{IgnoreUnknown: ignoreUnknown})
 }
 
-func readFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return readAll(file, path)
-}
-
-func readAll(r io.Reader, name string) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxInput+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if len(text) > maxInput {
-		return nil, fmt.Errorf("read %s: it is larger than %d MiB", name, maxInput>>20)
-	}
-	return text, nil
-}
+func readFile(path string) ([]byte, error) { return bounded.ReadFile(path, maxInput) }
 
 // loadInitdata reads the document that --initdata-path names, nil without one.
 func loadInitdata(path string) (*initdata.Document, error) {

@@ -1,11 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"portcullis/internal/atomicfile"
 )
 
 // write puts the results where they belong: printed policies and changed
@@ -44,7 +45,7 @@ func (j *job) write(printed string) error {
 }
 
 // writeFile replaces a file in one step, following links and keeping its mode.
-func writeFile(path string, text []byte) (err error) {
+func writeFile(path string, text []byte) error {
 	mode := os.FileMode(0o644)
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -56,18 +57,8 @@ func writeFile(path string, text []byte) (err error) {
 			return os.WriteFile(path, text, mode)
 		}
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".genpolicy-")
-	if err != nil {
+	if err := atomicfile.Write(path, text, mode); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
-		}
-	}()
-	_, err = temp.Write(text)
-	if err = errors.Join(err, temp.Chmod(mode), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), path)
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"portcullis/engine"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/bounded"
 	"portcullis/measure/evidence"
 )
 
@@ -20,7 +21,7 @@ type boundText struct {
 
 // readBoundPolicy digests the exact bytes of a policy file. What a guest would refuse is refused.
 func readBoundPolicy(path, alg string) (boundText, error) {
-	text, err := readBounded(path, engine.MaxText)
+	text, err := bounded.ReadFile(path, engine.MaxText)
 	if err != nil {
 		return boundText{}, err
 	}

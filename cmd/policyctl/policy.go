@@ -9,6 +9,7 @@ import (
 	"regexp"
 
 	"portcullis/engine"
+	"portcullis/internal/bounded"
 	"portcullis/rules"
 )
 
@@ -25,7 +26,7 @@ func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
 	if path == "" {
 		return nil, usageError(errors.New("--policy is required"))
 	}
-	text, err := readBounded(path, engine.MaxText)
+	text, err := bounded.ReadFile(path, engine.MaxText)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
@@ -53,23 +54,6 @@ func heldRules() []engine.HeldRules {
 		{Text: []byte(rules.Text()), Reasons: reasons},
 		{Text: []byte(rules.UpstreamText()), Reasons: reasons, OnDemand: true},
 	}
-}
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(content)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
-	}
-	return content, nil
 }
 
 // openInput opens the FILE argument of a verb, or stdin when there is none or it is "-".

@@ -9,14 +9,16 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/renameio/v2"
+
 	"portcullis/engine/trace"
+	"portcullis/internal/atomicfile"
 )
 
 // outputs are the files that replay makes of a dump, if any.
 type outputs struct {
-	tests *os.File // a temporary file until all of it is written
+	tests *renameio.PendingFile // a temporary file until all of it is written
 	out   *bufio.Writer
-	name  string // of the tests in the end
 	dir   string
 	count int
 }
@@ -33,11 +35,11 @@ func (o *outputs) open(opts replayOptions) error {
 	if opts.save == "" {
 		return nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(opts.save), ".tests-")
+	f, err := atomicfile.New(opts.save, 0o600)
 	if err != nil {
 		return fmt.Errorf("save tests: %w", err)
 	}
-	o.tests, o.out, o.name = f, bufio.NewWriter(f), opts.save
+	o.tests, o.out = f, bufio.NewWriter(f)
 	return nil
 }
 
@@ -108,12 +110,11 @@ func (o *outputs) close(whole bool) error {
 	if o.tests == nil {
 		return nil
 	}
-	err := errors.Join(o.out.Flush(), o.tests.Close())
+	err := o.out.Flush()
 	if err == nil && whole {
-		err = os.Rename(o.tests.Name(), o.name)
-	}
-	if err != nil || !whole {
-		err = errors.Join(err, os.Remove(o.tests.Name()))
+		err = atomicfile.Close(o.tests)
+	} else {
+		err = errors.Join(err, o.tests.Cleanup())
 	}
 	if err != nil {
 		return fmt.Errorf("save tests: %w", err)

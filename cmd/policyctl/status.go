@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"portcullis/engine/binding"
+	"portcullis/internal/bounded"
 )
 
 const (
@@ -69,12 +69,9 @@ func readStatus(ctx context.Context, socket string) (binding.Status, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return s, err
 	}
-	text, err := io.ReadAll(io.LimitReader(conn, maxStatus+1))
+	text, err := bounded.ReadAll(conn, maxStatus)
 	if err != nil {
 		return s, err
-	}
-	if len(text) > maxStatus {
-		return s, errors.New("it is too long")
 	}
 	return s, json.Unmarshal(text, &s)
 }

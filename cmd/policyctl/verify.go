@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-sev-guest/verify/trust"
 	"github.com/spf13/cobra"
 
+	"portcullis/internal/bounded"
 	"portcullis/measure/evidence"
 )
 
@@ -116,7 +117,7 @@ func newVerifySNP() *cobra.Command {
 			if e.Bound, e.Nonce, o, err = f.claim(); err != nil {
 				return err
 			}
-			if e.Report, err = readBounded(report, maxEvidence); err != nil {
+			if e.Report, err = bounded.ReadFile(report, maxEvidence); err != nil {
 				return err
 			}
 			if err := optional(certs, &e.Certs); err != nil {
@@ -157,7 +158,7 @@ func newVerifyTDX() *cobra.Command {
 			if e.Bound, e.Nonce, o, err = f.claim(); err != nil {
 				return err
 			}
-			if e.Quote, err = readBounded(quote, maxEvidence); err != nil {
+			if e.Quote, err = bounded.ReadFile(quote, maxEvidence); err != nil {
 				return err
 			}
 			if o.TDXRoots, err = pool(roots); err != nil {
@@ -180,7 +181,7 @@ func optional(path string, into *[]byte) error {
 	if path == "" {
 		return nil
 	}
-	content, err := readBounded(path, maxEvidence)
+	content, err := bounded.ReadFile(path, maxEvidence)
 	if err != nil {
 		return err
 	}
@@ -193,7 +194,7 @@ func pool(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
-	text, err := readBounded(path, maxEvidence)
+	text, err := bounded.ReadFile(path, maxEvidence)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"portcullis/internal/bounded"
 	"portcullis/measure/evidence"
 )
 
@@ -44,7 +45,7 @@ func (f *referenceFlags) launch() bool { return len(f.measurements)+len(f.idKeys
 func (f *referenceFlags) read() (evidence.Reference, error) {
 	var r evidence.Reference
 	if f.file != "" {
-		text, err := readBounded(f.file, maxEvidence)
+		text, err := bounded.ReadFile(f.file, maxEvidence)
 		if err != nil {
 			return r, err
 		}

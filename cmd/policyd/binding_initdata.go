@@ -12,6 +12,7 @@ import (
 
 	"portcullis/engine/binding"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/atomicfile"
 	"portcullis/internal/wait"
 )
 
@@ -157,19 +158,7 @@ func (b *binder) keepInitdata(doc *initdata.Document) error {
 	if kept, err := b.keptInitdata(); err == nil && kept != nil && bytes.Equal(kept.Bytes(), doc.Bytes()) {
 		return nil
 	}
-	temporary := b.keptPath() + ".new"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep initdata: %w", err)
-	}
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("keep initdata: %w", err)
-	}
-	_, err = f.Write(doc.Bytes())
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("keep initdata: %w", err)
-	}
-	if err := os.Rename(temporary, b.keptPath()); err != nil {
+	if err := atomicfile.Write(b.keptPath(), doc.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("keep initdata: %w", err)
 	}
 	return nil

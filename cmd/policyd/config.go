@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 	"portcullis/engine/gate"
 	"portcullis/engine/rest"
+	"portcullis/internal/bounded"
 	"portcullis/measure"
 )
 
@@ -86,17 +85,9 @@ func defaultConfig() config {
 
 // readConfig reads the file at path over the defaults.
 func readConfig(path string) (config, error) {
-	f, err := os.Open(path)
+	text, err := bounded.ReadFile(path, maxConfig)
 	if err != nil {
 		return config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	if len(text) > maxConfig {
-		return config{}, fmt.Errorf("read configuration: %s is longer than %d bytes", path, maxConfig)
 	}
 	c, err := parseConfig(text)
 	if err != nil {

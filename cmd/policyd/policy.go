@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 
 	"portcullis/engine"
+	"portcullis/internal/bounded"
 	"portcullis/rules"
 )
 
@@ -21,7 +20,7 @@ func defaultPolicy(ctx context.Context, compiler *engine.Compiler, path string) 
 	text := []byte(denyAllButSetPolicy)
 	if path != "" {
 		var err error
-		if text, err = readPolicy(path); err != nil {
+		if text, err = bounded.ReadFile(path, engine.MaxText); err != nil {
 			return nil, fmt.Errorf("read default policy: %w", err)
 		}
 	}
@@ -30,19 +29,6 @@ func defaultPolicy(ctx context.Context, compiler *engine.Compiler, path string) 
 		return nil, fmt.Errorf("default policy %s: %w", path, err)
 	}
 	return p, nil
-}
-
-func readPolicy(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, engine.MaxText+1))
-	if err != nil {
-		return nil, err
-	}
-	return text, engine.CheckText(text)
 }
 
 // heldRules are the rules texts that a compact policy may name by digest.

@@ -19,6 +19,7 @@ import (
 
 	"portcullis/engine"
 	"portcullis/engine/journal"
+	"portcullis/internal/wait"
 )
 
 // Field is the value that the launcher bound into this guest: SNP HOST_DATA or TDX MRCONFIGID, read once at start.
@@ -167,12 +168,7 @@ func (c *Chain) settled(ctx context.Context) error {
 	if changing == nil {
 		return nil
 	}
-	select {
-	case <-changing:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return wait.For(ctx, changing)
 }
 
 // admit makes an allowed request count as run by its policy, unless that policy does not decide any more.

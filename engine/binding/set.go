@@ -10,6 +10,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/engine"
+	"portcullis/internal/wait"
 )
 
 // measureTimeout bounds one measurement: a TPM that does not answer must not hold requests back for good.
@@ -19,12 +20,10 @@ const measureTimeout = 20 * time.Second
 // exception: when it is not sure any more that the register does not hold it, no request is let through until a SetPolicy
 // succeeds.
 func (c *Chain) SetPolicy(ctx context.Context, text []byte) error {
-	select {
-	case c.setting <- struct{}{}:
-		defer func() { <-c.setting }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := wait.Acquire(ctx, c.setting); err != nil {
+		return err
 	}
+	defer func() { <-c.setting }()
 	if c.isActive(text) {
 		return nil
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"portcullis/internal/bounded"
 )
 
 // maxIDs bounds the container ids of a boot: half a MiB. A container that restarts every ten seconds needs a week for so many.
@@ -94,7 +96,7 @@ func (i *ids) write(taken []uint64) (err error) {
 
 // load reads what an earlier process of this boot has taken. Bytes after the last whole id are of one that was not used.
 func (i *ids) load() error {
-	raw, err := readFile(i.path, maxIDs*idSize)
+	raw, err := bounded.ReadRegular(i.path, maxIDs*idSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

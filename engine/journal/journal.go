@@ -12,15 +12,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"portcullis/engine"
+	"portcullis/internal/atomicfile"
+	"portcullis/internal/bounded"
 )
 
 // Bounds of the two files, in bytes.
@@ -76,6 +75,9 @@ func Open(dir, bootID string) (*Journal, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open journal: %w", err)
 		}
+		if err := atomicfile.RemoveLeftovers(filepath.Join(dir, recordFile)); err != nil {
+			return nil, fmt.Errorf("open journal: %w", err)
+		}
 	}
 	return &Journal{dir: dir, record: Record{Version: version, BootID: bootID}, ids: ids{path: idsPath(dir, bootID)}}, nil
 }
@@ -88,7 +90,7 @@ func (j *Journal) Load() (Record, []byte, error) {
 	if j.dir == "" {
 		return Record{}, nil, ErrNone
 	}
-	raw, err := readFile(filepath.Join(j.dir, recordFile), maxRecord)
+	raw, err := bounded.ReadRegular(filepath.Join(j.dir, recordFile), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{}, nil, ErrNone
 	}
@@ -130,7 +132,7 @@ func (j *Journal) loadPolicy(digest string) ([]byte, error) {
 	if digest == "" {
 		return nil, nil
 	}
-	text, err := readFile(j.policyPath(digest), maxPolicy)
+	text, err := bounded.ReadRegular(j.policyPath(digest), maxPolicy)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +184,7 @@ func (j *Journal) SetPolicy(text []byte, state engine.State) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.dir != "" {
-		if err := replaceFile(j.policyPath(digest), text); err != nil {
+		if err := atomicfile.Write(j.policyPath(digest), text, 0o600); err != nil {
 			return fmt.Errorf("write journal: %w", err)
 		}
 	}
@@ -211,50 +213,5 @@ func (j *Journal) write(r Record) error {
 	if len(raw) > maxRecord {
 		return ErrFull
 	}
-	return replaceFile(filepath.Join(j.dir, recordFile), raw)
-}
-
-// replaceFile writes a new file beside path and renames it over path. It does not sync: /run is memory, and what a killed
-// process has written stays.
-func replaceFile(path string, content []byte) error {
-	temporary := path + ".new"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	return os.Rename(temporary, path)
-}
-
-// readFile reads a regular file of at most limit bytes without following a link.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	content, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(content)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes", path, limit)
-	}
-	return content, nil
+	return atomicfile.Write(filepath.Join(j.dir, recordFile), raw, 0o600)
 }

@@ -3,12 +3,12 @@ package rest
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
+
+	"portcullis/internal/bounded"
 )
 
 // cgroups are the cgroups of a process by hierarchy: "" is that of cgroup v2, the others are the controllers of v1.
@@ -19,12 +19,7 @@ const maxCgroups = 64 << 10
 
 // cgroupsOf reads the cgroups of a process: its id, or self.
 func cgroupsOf(pid string) (cgroups, error) {
-	f, err := os.Open(path.Join("/proc", pid, "cgroup"))
-	if err != nil {
-		return nil, fmt.Errorf("read cgroups of process %s: %w", pid, err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxCgroups))
+	text, err := bounded.ReadFile(path.Join("/proc", pid, "cgroup"), maxCgroups)
 	if err != nil {
 		return nil, fmt.Errorf("read cgroups of process %s: %w", pid, err)
 	}

@@ -5,8 +5,9 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"strings"
+
+	"portcullis/internal/bounded"
 )
 
 // Annotations of a pod that the Kata runtime's shim hands to the guest.
@@ -124,12 +125,9 @@ func decompress(compressed []byte) (*Document, error) {
 		return nil, fmt.Errorf("%w: gzip: %w", ErrInvalid, err)
 	}
 	zr.Multistream(false)
-	text, err := io.ReadAll(io.LimitReader(zr, MaxDocument+1))
+	text, err := bounded.ReadAll(zr, MaxDocument)
 	if err != nil {
 		return nil, fmt.Errorf("%w: gzip: %w", ErrInvalid, err)
-	}
-	if len(text) > MaxDocument {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrInvalid, MaxDocument)
 	}
 	if in.Len() > 0 {
 		return nil, fmt.Errorf("%w: %d bytes behind the gzip data", ErrInvalid, in.Len())

@@ -5,10 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"portcullis/internal/bounded"
 )
 
 // Directory is where the guest components look for their configuration.
@@ -106,7 +107,7 @@ func readCopy(root *os.Root, name string) ([]byte, error) {
 	if !os.SameFile(before, after) {
 		return nil, fmt.Errorf("%w: %s was replaced", ErrCopy, path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxDocument+1))
+	data, err := bounded.ReadAll(f, MaxDocument)
 	if err != nil {
 		return nil, missingOrUnread(err)
 	}

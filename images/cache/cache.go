@@ -20,6 +20,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+
+	"portcullis/internal/wait"
 )
 
 // Dir is an open cache directory.
@@ -170,11 +172,9 @@ func (d *Dir) claim(ctx context.Context, sum digest.Digest) (release func(), err
 			delete(d.busy, sum)
 		}
 	}
-	select {
-	case c.token <- struct{}{}:
-		return func() { <-c.token; leave() }, nil
-	case <-ctx.Done():
+	if err := wait.Acquire(ctx, c.token); err != nil {
 		leave()
-		return nil, ctx.Err()
+		return nil, err
 	}
+	return func() { <-c.token; leave() }, nil
 }

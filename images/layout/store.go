@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"portcullis/images"
+	"portcullis/internal/bounded"
 )
 
 // containerdName is an annotation that holds a whole image name where ref.name holds only the tag.
@@ -88,7 +89,7 @@ func readJSON(f files, name string, into any) error {
 	if size > maxIndex {
 		return fmt.Errorf("%s: %w", name, &images.LimitError{What: "index", Limit: maxIndex})
 	}
-	raw, err := io.ReadAll(io.LimitReader(rc, maxIndex))
+	raw, err := bounded.ReadAll(rc, maxIndex)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
