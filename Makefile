@@ -119,6 +119,9 @@ check-lab: ## record anew and show what is not as in rules/testdata/genuine
 	@.ci/lab/run $(CURDIR)/build/lab/fresh
 	@$(CURDIR)/build/lab/bin/lab diff $(GENUINE) $(CURDIR)/build/lab/fresh
 
+rename: ## give the module a path that can be imported: make rename MODULE=example.org/you/portcullis
+	@.ci/rename "$(MODULE)"
+
 clean: ## remove what was built
 	rm -rf $(BIN)
 
