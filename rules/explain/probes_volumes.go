@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"maps"
@@ -188,10 +189,12 @@ func (o *ours) probeEnv(path string, env any) []Finding {
 		wanted, isFixed := fixed[name]
 		pattern, isPattern := o.envPattern(name)
 		template, isTemplate := o.container.Env.Templates[name]
+		hash, isHash := o.container.Env.Hashes[name]
 		switch seen[name]++; {
 		case seen[name] == 2:
 			out = append(out, Finding{Path: f.Path, Wanted: once, Got: twice})
-		case seen[name] > 2, isFixed && value == wanted, isTemplate && value == o.fill(template), isPattern && matches(pattern, value), o.isLink(entry):
+		case seen[name] > 2, isFixed && value == wanted, isTemplate && value == o.fill(template), isPattern && matches(pattern, value),
+			isHash && fmt.Sprintf("%x", sha256.Sum256([]byte(value))) == hash, !isHash && o.isLink(entry):
 		case isFixed:
 			f.Wanted = wanted
 			out = append(out, f)
@@ -200,6 +203,8 @@ func (o *ours) probeEnv(path string, env any) []Finding {
 			out = append(out, f)
 		case isPattern:
 			out = append(out, Finding{Path: f.Path, Wanted: Phrase("what matches " + pattern), Got: value, Secret: true})
+		case isHash:
+			out = append(out, Finding{Path: f.Path, Wanted: Phrase("a value with the SHA-256 " + hash), Got: value, Secret: true})
 		default:
 			f.Wanted = Phrase("no such variable")
 			out = append(out, f)
@@ -223,6 +228,9 @@ func (o *ours) missingEnv(path string, fixed map[string]string, seen map[string]
 	}
 	for name, template := range o.container.Env.Templates {
 		needed[name] = Finding{Wanted: o.fill(template)}
+	}
+	for name, hash := range o.container.Env.Hashes {
+		needed[name] = Finding{Wanted: Phrase("a value with the SHA-256 " + hash)}
 	}
 	for name, value := range fixed {
 		needed[name] = Finding{Wanted: value, Secret: true}

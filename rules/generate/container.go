@@ -110,6 +110,12 @@ func (b *builder) args(c placed, config images.Config, vars variables, out *poli
 		return b.pod.fault(c.field+".command", "is empty, and the image has neither entrypoint nor command")
 	}
 	for i, v := range all {
+		if v.hides() {
+			return b.pod.fault(c.field, fmt.Sprintf("puts a Secret's value into argument %d, which cannot be bound by its hash; let the process read the variable", i))
+		}
+		if v.unbound() {
+			b.warn(c.field, fmt.Sprintf("puts a Secret's value that is not bound into argument %d, of which the host may choose that part", i))
+		}
 		literal, ok := v.literal()
 		if !ok {
 			put(&out.ArgMatches, strconv.Itoa(i), v.match(b.known()))

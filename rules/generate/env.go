@@ -62,6 +62,9 @@ func (b *builder) checkText(vars variables, field string) error {
 				return b.pod.fault(field, fmt.Sprintf("gives %s a value that is not text", name))
 			}
 		}
+		if _, whole := vars[name].hash(); vars[name].hides() && !whole {
+			return b.pod.fault(field, fmt.Sprintf("puts a Secret's value into a longer one of %s, which cannot be bound by its hash", name))
+		}
 	}
 	return nil
 }
@@ -88,7 +91,7 @@ func (b *builder) envFrom(vars variables, from corev1.EnvFromSource, field strin
 	for _, key := range slices.Sorted(maps.Keys(found.text)) {
 		// The kubelet leaves out keys that make no name.
 		if name := from.Prefix + key; validName(name) {
-			vars[name] = text(string(found.text[key]))
+			vars[name] = b.bound(r, found.text[key])
 		}
 	}
 	return nil
@@ -166,6 +169,9 @@ func (b *builder) valueFrom(c placed, from *corev1.EnvVarSource, field string) (
 }
 
 func (b *builder) keyRef(r reference, key string) (value, bool, error) {
+	if late, ok, err := b.lateSecret(r, key); ok || err != nil {
+		return late, ok, err
+	}
 	found, ok, err := b.resolve(r)
 	if err != nil || !ok {
 		return nil, false, err
@@ -174,7 +180,7 @@ func (b *builder) keyRef(r reference, key string) (value, bool, error) {
 	if !ok && !r.optional {
 		return nil, false, b.pod.fault(r.field, fmt.Sprintf("asks for key %s, which %s %s does not have", key, r.kind, r.name))
 	}
-	return text(string(content)), ok, nil
+	return b.bound(r, content), ok, nil
 }
 
 // env returns the environment of a container: what the runtime sets, then the
@@ -230,11 +236,19 @@ func (b *builder) environment(all variables) policydata.Env {
 			env.Fixed = append(env.Fixed, name+"="+content)
 			continue
 		}
+		if hash, ok := all[name].hash(); ok {
+			put(&env.Hashes, name, hash)
+			continue
+		}
 		if template, ok := all[name].template(); ok {
 			put(&env.Templates, name, template)
 			continue
 		}
-		put(&env.Patterns, name, all[name].anchored(b.known()))
+		to := &env.Patterns
+		if all[name].maybe() {
+			to = &env.Optional
+		}
+		put(to, name, all[name].anchored(b.known()))
 	}
 	slices.Sort(env.Fixed)
 	return env

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"portcullis/rules/policydata"
@@ -27,11 +28,13 @@ const (
 	uidPattern      = `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`
 )
 
-// part is a piece of a value: exactly one field is set.
+// part is a piece of a value: exactly one of the first four is set.
 type part struct {
 	text        string
 	placeholder string // sandboxName, sandboxNamespace or sandboxUID
 	pattern     string // without anchors
+	secret      string // SHA-256 in lower-case hex of a value that is not shown
+	mayMiss     bool   // of a pattern: the variable may not be there
 }
 
 // value is a string of which some parts may be known only at run time. The zero
@@ -43,6 +46,30 @@ func text(s string) value { return value{{text: s}} }
 func matching(pattern string) value { return value{{pattern: pattern}} }
 
 func placeholder(name string) value { return value{{placeholder: name}} }
+
+// hidden is a value that is bound without being shown.
+func hidden(hash string) value { return value{{secret: hash}} }
+
+// maybe reports whether a variable of this value may not be there.
+func (v value) maybe() bool { return len(v) == 1 && v[0].mayMiss }
+
+// unbound reports whether any part of the value may be anything.
+func (v value) unbound() bool {
+	return slices.ContainsFunc(v, func(p part) bool { return p.pattern == anything })
+}
+
+// hash returns the hash of a hidden value, and true when it is nothing else.
+func (v value) hash() (string, bool) {
+	if len(v) != 1 || v[0].secret == "" {
+		return "", false
+	}
+	return v[0].secret, true
+}
+
+// hides reports whether any part of the value is hidden.
+func (v value) hides() bool {
+	return slices.ContainsFunc(v, func(p part) bool { return p.secret != "" })
+}
 
 // templateValue reads a template with placeholders.
 func templateValue(template string) value {
@@ -69,7 +96,7 @@ func templateValue(template string) value {
 func (v value) literal() (string, bool) {
 	var b strings.Builder
 	for _, p := range v {
-		if p.placeholder != "" || p.pattern != "" {
+		if p.placeholder != "" || p.pattern != "" || p.secret != "" {
 			return "", false
 		}
 		b.WriteString(p.text)
@@ -82,7 +109,7 @@ func (v value) literal() (string, bool) {
 func (v value) template() (string, bool) {
 	var b strings.Builder
 	for _, p := range v {
-		if p.pattern != "" || strings.Contains(p.text, "$(sandbox-") {
+		if p.pattern != "" || p.secret != "" || strings.Contains(p.text, "$(sandbox-") {
 			return "", false
 		}
 		b.WriteString(p.text + p.placeholder)

@@ -69,7 +69,10 @@ type Annotations struct {
 
 // Env is the environment by name: a name occurs in one of these only, once.
 type Env struct {
-	Fixed     []string          `json:"fixed"`     // "NAME=value", must be there, sorted
+	Fixed []string `json:"fixed"` // "NAME=value", must be there, sorted
+	// Hashes bind a value without showing it: name -> SHA-256 of the value in lower-case hex, must be there. kata-agent's own
+	// engine cannot compare them, and denies.
+	Hashes    map[string]string `json:"hashes,omitempty"`
 	Optional  map[string]string `json:"optional"`  // name -> pattern, may be there
 	Patterns  map[string]string `json:"patterns"`  // name -> pattern of the value, must be there
 	Templates map[string]string `json:"templates"` // name -> value with $(sandbox-name), $(sandbox-namespace), $(sandbox-uid), must be there

@@ -128,7 +128,8 @@ func (v *validator) env(path string, e *Env) {
 	v.patterns(path+".env.patterns", e.Patterns)
 	v.patterns(path+".env.optional", e.Optional)
 	seen := map[string]bool{}
-	names := slices.Concat(slices.Collect(maps.Keys(e.Patterns)), slices.Collect(maps.Keys(e.Optional)), slices.Collect(maps.Keys(e.Templates)))
+	names := slices.Concat(slices.Collect(maps.Keys(e.Patterns)), slices.Collect(maps.Keys(e.Optional)),
+		slices.Collect(maps.Keys(e.Templates)), slices.Collect(maps.Keys(e.Hashes)))
 	for _, entry := range e.Fixed {
 		name, _, ok := strings.Cut(entry, "=")
 		if !ok || name == "" {

@@ -8,7 +8,9 @@ package settings
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +53,16 @@ const (
 	Policy   Annotation = "policy"   // io.katacontainers.config.agent.policy
 )
 
+// Secrets says what becomes of a variable whose value is a Secret's.
+type Secrets string
+
+// Values of Secrets.
+const (
+	SecretsRefuse  Secrets = "refuse"  // bound by value, in clear; a Secret that was not given is refused
+	SecretsHash    Secrets = "hash"    // bound by SHA-256 of the value; the gate compares
+	SecretsUnbound Secrets = "unbound" // bound by its name alone where the Secret was not given, else as hash
+)
+
 // Sandbox is the part of policydata.Sandbox that is the platform's.
 type Sandbox struct {
 	Hostname string               `json:"hostname"`
@@ -64,6 +76,8 @@ type Generate struct {
 	PauseArgs              []string             `json:"pause_args"`
 	EmptyDir               string               `json:"empty_dir"` // key of Volumes
 	HashConfigFiles        bool                 `json:"hash_config_files"`
+	Secrets                Secrets              `json:"secrets"`
+	SecretHashes           map[string]string    `json:"secret_hashes"` // "[namespace/]name/key" -> SHA-256 of the value, lower-case hex
 	PrivilegedCapabilities struct {
 		Names []string `json:"names"`
 	} `json:"privileged_capabilities"`
@@ -232,6 +246,14 @@ func (s *Settings) validate() error {
 	}
 	if s.Annotation != Initdata && s.Annotation != Policy {
 		return fmt.Errorf("read settings: annotation is %q, want initdata or policy", s.Annotation)
+	}
+	if !slices.Contains([]Secrets{SecretsRefuse, SecretsHash, SecretsUnbound}, s.Generate.Secrets) {
+		return fmt.Errorf("read settings: generate.secrets is %q, want refuse, hash or unbound", s.Generate.Secrets)
+	}
+	for name, hash := range s.Generate.SecretHashes {
+		if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size || strings.ToLower(hash) != hash {
+			return fmt.Errorf("read settings: generate.secret_hashes has no SHA-256 in lower-case hex for %s", name)
+		}
 	}
 	if _, ok := s.Generate.Volumes[s.Generate.EmptyDir]; !ok {
 		return fmt.Errorf("read settings: generate.empty_dir is %q, which generate.volumes does not have", s.Generate.EmptyDir)

@@ -135,6 +135,9 @@ const addressStart = `^(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|`
 
 func environment(env policydata.Env) ([]string, error) {
 	out := []string{}
+	if len(env.Hashes) > 0 {
+		return nil, unsaid("a variable that is bound by its hash")
+	}
 	for _, entry := range env.Fixed {
 		if reserved.MatchString(entry) {
 			name, _, _ := strings.Cut(entry, "=")

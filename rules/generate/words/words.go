@@ -217,6 +217,9 @@ func environment(c *policydata.Container) []string {
 	for name, template := range c.Env.Templates {
 		out = append(out, fmt.Sprintf("%s (%s)", name, parts(template)))
 	}
+	for name := range c.Env.Hashes {
+		out = append(out, name+" (by the hash of its value)")
+	}
 	links := 0
 	for name := range c.Env.Patterns {
 		if strings.HasPrefix(name, "KUBERNETES_") {
