@@ -77,6 +77,11 @@ func New(ctx context.Context, m *controller.Manifest, at int, o Options) (*Pod, 
 		files[p] = f
 	}
 	p := &Pod{options: o, pod: m.Pod(o.Node, at, o.Identity)}
+	if name := p.pod.Spec.NodeName; name != o.Node.Name { // the manifest says where the pod runs
+		there := *o.Node
+		there.Name, o.Node = name, &there
+		p.options = o
+	}
 	p.Name, p.Namespace = p.pod.Name, p.pod.Namespace
 	var err error
 	if p.kubelet, err = kubelet.New(o.Node, p.pod, files); err != nil {

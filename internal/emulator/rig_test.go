@@ -35,7 +35,7 @@ type rig struct {
 
 func rigOf(set string) (rig, bool) {
 	peer := shim.Config{Kind: shim.Go, GuestPull: true, PullMetadata: true}
-	shared := rig{release: containerd.V2_4, shim: shim.Config{Kind: shim.Go, SharedFiles: true, HostEmptyDirs: true, Network: true}, layout: "images-accounts.tgz", hostImages: true}
+	shared := rig{release: containerd.V2_4, shim: shim.Config{Kind: shim.Go, SharedFiles: true, EmptyDirs: shim.HostDirs, Network: true}, layout: "images-accounts.tgz", hostImages: true}
 	switch {
 	case strings.HasPrefix(set, "containerd-1.7"):
 		return rig{release: containerd.V1_7, shim: peer, layout: "images.tgz"}, true

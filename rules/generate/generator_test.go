@@ -9,12 +9,15 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/images"
+	"portcullis/internal/emulator"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
@@ -74,7 +77,7 @@ func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
 	if err != nil || len(files) < 30 {
 		t.Fatalf("found %d manifests, want at least 30 (%v)", len(files), err)
 	}
-	images := generatetest.Images(t, "testdata/images.json")
+	images, store := generatetest.Images(t, "testdata/images.json"), generatetest.Store(t, "testdata/images.json")
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			m, made, warnings, err := policiesOf(t, file, images)
@@ -92,8 +95,10 @@ func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
 			if diff := cmp.Diff(string(want), string(text)); diff != "" {
 				t.Errorf("policy differs (-want +got):\n%s", diff)
 			}
-			for _, p := range made {
-				allowsItsPod(t, p)
+			if name := filepath.Base(strings.TrimSuffix(file, ".yaml")); len(made) > 0 && !nobodyTakes[name] {
+				lives := emulated(t, file, settings.DefaultPlatform, store)
+				allowsItsPods(t, settings.DefaultPlatform+"/"+name, made, lives)
+				allowsItsPodsFull(t, settings.DefaultPlatform+"/"+name, made, lives)
 			}
 		})
 	}
@@ -113,42 +118,38 @@ func policiesOf(t *testing.T, file string, images generate.Images) (*generate.Ma
 	return m, made, warnings, err
 }
 
-// allowsItsPod runs a pod's whole start through the rules, in both forms.
-func allowsItsPod(t *testing.T, p *policydata.Policy) {
+// allowsItsPodsFull runs the lives of pods through the rules in the full form too.
+func allowsItsPodsFull(t *testing.T, name string, made []*policydata.Policy, lives [][]rulestest.Request) {
 	t.Helper()
-	allowsItsPodCompact(t, p)
-	full, err := p.Full(rules.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	judge, err := rulestest.New(string(full), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	allStart(t, judge, p)
-}
-
-// allowsItsPodCompact does so in the compact form, which is faster.
-func allowsItsPodCompact(t *testing.T, p *policydata.Policy) {
-	t.Helper()
-	data, err := p.JSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	judge, err := rulestest.New(rules.Text(), data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	allStart(t, judge, p)
-}
-
-func allStart(t *testing.T, judge *rulestest.Judge, p *policydata.Policy) {
-	t.Helper()
-	for _, r := range (rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}).All() {
-		if d, err := judge.Ask(context.Background(), r); err != nil || !d.Allowed {
-			t.Errorf("%s of %v is denied (%v)", r.Kind, r.Input["container_id"], err)
+	for i, p := range made {
+		full, err := p.Full(rules.Text())
+		if err != nil {
+			t.Fatal(err)
 		}
+		judge, err := rulestest.New(string(full), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deniesOne(t, name, judge, lives[i])
 	}
+}
+
+// why are the findings for a denied request.
+func why(t *testing.T, judge *rulestest.Judge, r rulestest.Request) string {
+	t.Helper()
+	input, err := ast.InterfaceToValue(r.Input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	findings, err := judge.Eval(context.Background(), "findings."+r.Kind, input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(findings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 func TestEveryPlatformAllowsItsPods(t *testing.T) {
@@ -160,8 +161,9 @@ func TestEveryPlatformAllowsItsPods(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, p := range made {
-					allowsItsPodCompact(t, p)
+				if slices.Contains(emulator.Platforms(), platform) {
+					lives := emulated(t, "testdata/pods/"+name+".yaml", platform, generatetest.Store(t, "testdata/images.json"))
+					allowsItsPods(t, platform+"/"+name, made, lives)
 				}
 			})
 		}
@@ -204,8 +206,9 @@ func TestManifestsOfTheCorpusGenerate(t *testing.T) {
 		if err != nil || len(made) != 1 {
 			t.Errorf("%s: %d policies, %v", path, len(made), err)
 		}
-		for _, p := range made {
-			allowsItsPodCompact(t, p)
+		if name := strings.TrimPrefix(filepath.Dir(path), dir+"/"); !nobodyTakes[name] {
+			lives := emulated(t, path, settings.DefaultPlatform, generatetest.Store(t, filepath.Join(dir, "images.json")))
+			allowsItsPods(t, "corpus/"+name, made, lives)
 		}
 		return nil
 	})

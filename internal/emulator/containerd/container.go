@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path"
 	"slices"
@@ -146,6 +147,12 @@ func (r *Runtime) addDevices(spec *specs.Spec, c cri.Container) {
 		mode, id := new(os.FileMode(0o660)), uint32(0)
 		spec.Linux.Devices = append(spec.Linux.Devices, specs.LinuxDevice{
 			Path: d.ContainerPath, Type: "b", Major: 8, Minor: 1, FileMode: mode, UID: &id, GID: &id,
+		})
+	}
+	for i := range c.VFIO {
+		mode, id := new(os.FileMode(0o600)), uint32(0)
+		spec.Linux.Devices = append(spec.Linux.Devices, specs.LinuxDevice{
+			Path: fmt.Sprintf("/dev/vfio/devices/vfio%d", i), Type: "c", Major: 237, Minor: int64(i), FileMode: mode, UID: &id, GID: &id,
 		})
 	}
 }

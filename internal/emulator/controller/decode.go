@@ -4,9 +4,11 @@ package controller
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -58,7 +60,7 @@ func Decode(raw []byte) (*Manifest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read manifest: %w", err)
 		}
-		document, err := yaml.ToJSON(buffer[:n])
+		document, err := toJSON(buffer[:n])
 		if err != nil {
 			return nil, fmt.Errorf("read manifest: %w", err)
 		}
@@ -70,6 +72,16 @@ func Decode(raw []byte) (*Manifest, error) {
 		return nil, ErrNoPod
 	}
 	return m, nil
+}
+
+// toJSON is a document as kubectl sends it. Merge keys are resolved, scalars keep
+// their type: the API server refuses a number where it wants text.
+func toJSON(document []byte) ([]byte, error) {
+	var v any
+	if err := yaml.Unmarshal(document, &v); err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
 }
 
 // list is a typed or untyped list of objects.
@@ -84,12 +96,13 @@ func (r *rawObject) UnmarshalJSON(raw []byte) error { *r = bytes.Clone(raw); ret
 
 func (m *Manifest) add(document []byte) error {
 	var l list
-	if err := yaml.Unmarshal(document, &l); err != nil {
+	if err := json.Unmarshal(document, &l); err != nil {
 		return fmt.Errorf("read manifest: %w", err)
 	}
 	if len(l.Items) > 0 {
+		kind := strings.TrimSuffix(l.Kind, "List") // items of a typed list need not say theirs
 		for _, item := range l.Items {
-			if err := m.add(item); err != nil {
+			if err := m.addItem(kind, item); err != nil {
 				return err
 			}
 		}
@@ -101,11 +114,22 @@ func (m *Manifest) add(document []byte) error {
 	return nil
 }
 
+func (m *Manifest) addItem(kind string, item []byte) error {
+	var own metav1.TypeMeta
+	if err := json.Unmarshal(item, &own); err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	if own.Kind != "" || kind == "" {
+		return m.add(item)
+	}
+	return m.addKind(kind, item)
+}
+
 func (m *Manifest) addKind(kind string, raw []byte) error {
 	switch kind {
 	case "Pod":
 		var o corev1.Pod
-		err := yaml.Unmarshal(raw, &o)
+		err := json.Unmarshal(raw, &o)
 		m.workloads = append(m.workloads, workload{kind: kind, meta: o.ObjectMeta, template: corev1.PodTemplateSpec{ObjectMeta: o.ObjectMeta, Spec: o.Spec}})
 		return err
 	case "Deployment":
@@ -141,7 +165,7 @@ func job(meta metav1.ObjectMeta, spec batchv1.JobSpec) workload {
 
 func addWorkload[T any](m *Manifest, kind string, raw []byte, of func(*T) workload) error {
 	o := new(T)
-	if err := yaml.Unmarshal(raw, o); err != nil {
+	if err := json.Unmarshal(raw, o); err != nil {
 		return err
 	}
 	w := of(o)
@@ -154,17 +178,17 @@ func (m *Manifest) addObject(kind string, raw []byte) error {
 	switch kind {
 	case "ConfigMap":
 		o := new(corev1.ConfigMap)
-		err := yaml.Unmarshal(raw, o)
+		err := json.Unmarshal(raw, o)
 		m.Objects.ConfigMaps[o.Name] = o
 		return err
 	case "Secret":
 		o := new(corev1.Secret)
-		err := yaml.Unmarshal(raw, o)
+		err := json.Unmarshal(raw, o)
 		m.Objects.Secrets[o.Name] = o
 		return err
 	case "PersistentVolumeClaim":
 		o := new(corev1.PersistentVolumeClaim)
-		err := yaml.Unmarshal(raw, o)
+		err := json.Unmarshal(raw, o)
 		m.Objects.Claims[o.Name] = o
 		return err
 	}

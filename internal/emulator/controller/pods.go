@@ -116,7 +116,8 @@ func (g namer) job(pod *corev1.Pod, w workload) {
 		parts := strings.Split(g.given, "-")
 		index = parts[len(parts)-2]
 	}
-	pod.Name = cmp.Or(g.given, generated(w.meta.Name+"-"+index+"-", g.random.Suffix(5)))
+	place := "-" + index + "-" // never cut off
+	pod.Name = cmp.Or(g.given, w.meta.Name[:min(len(w.meta.Name), 63-5-len(place))]+place+g.random.Suffix(5))
 	label(pod, completionIndex, index)
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
@@ -149,7 +150,7 @@ func generated(base, suffix string) string {
 // complete fills in what the API server and its admission add to a pod.
 func complete(n *node.Node, pod *corev1.Pod) {
 	spec := &pod.Spec
-	spec.NodeName = n.Name
+	spec.NodeName = cmp.Or(spec.NodeName, n.Name)
 	spec.ServiceAccountName = cmp.Or(spec.ServiceAccountName, spec.DeprecatedServiceAccount, "default")
 	spec.RestartPolicy = cmp.Or(spec.RestartPolicy, corev1.RestartPolicyAlways)
 	spec.DNSPolicy = cmp.Or(spec.DNSPolicy, corev1.DNSClusterFirst)

@@ -41,7 +41,7 @@ type Container struct {
 	Env           []EnvVar
 	Mounts        []Mount
 	Devices       []Device
-	CDIDevices    []string // names such as vendor/class=device
+	VFIO          int // devices that are passed through
 	Stdin, TTY    bool
 	Resources     Resources
 	OOMScoreAdj   int64

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"portcullis/internal/emulator/cri"
+	"portcullis/internal/emulator/node"
 )
 
 // env returns the variables that the kubelet passes: the pod's own, then those of
@@ -66,7 +68,9 @@ func (k *Kubelet) envFrom(c *corev1.Container) (map[string]string, error) {
 			return nil, err
 		}
 		for name, value := range data {
-			out[from.Prefix+name] = string(value)
+			if !strings.Contains(name, "=") { // no name of a variable
+				out[from.Prefix+name] = string(value)
+			}
 		}
 	}
 	return out, nil
@@ -98,6 +102,9 @@ func pick(data map[string][]byte, key string, optional bool, object string, err 
 		return "", false, err
 	}
 	value, ok := data[key]
+	if every, all := data[node.EveryKey]; all && !ok {
+		value, ok = every, true
+	}
 	if !ok && !optional {
 		return "", false, fmt.Errorf("%w: %s has no key %s", ErrRefused, object, key)
 	}
@@ -116,6 +123,8 @@ func (k *Kubelet) configMap(name string, optional bool) (map[string][]byte, erro
 		return map[string][]byte{"ca.crt": k.node.ClusterCA}, nil
 	case optional:
 		return nil, nil
+	case k.node.Unknown != nil:
+		return k.node.Unknown("ConfigMap", name), nil
 	}
 	return nil, fmt.Errorf("%w: ConfigMap %s is not in the manifest", ErrRefused, name)
 }
@@ -123,8 +132,11 @@ func (k *Kubelet) configMap(name string, optional bool) (map[string][]byte, erro
 func (k *Kubelet) secret(name string, optional bool) (map[string][]byte, error) {
 	s, ok := k.pod.Objects.Secrets[name]
 	if !ok {
-		if optional {
+		switch {
+		case optional:
 			return nil, nil
+		case k.node.Unknown != nil:
+			return k.node.Unknown("Secret", name), nil
 		}
 		return nil, fmt.Errorf("%w: Secret %s is not in the manifest", ErrRefused, name)
 	}

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"portcullis/internal/emulator/hostfs"
+	"portcullis/internal/emulator/node"
 )
 
 // payload are the files of a volume whose contents the kubelet writes, by path.
@@ -120,11 +121,16 @@ func (k *Kubelet) addFields(files payload, items []corev1.DownwardAPIVolumeFile,
 func (p payload) add(data map[string][]byte, items []corev1.KeyToPath, mode *int32, optional bool) error {
 	if len(items) == 0 {
 		for key, value := range data {
-			p[key] = regular(value, mode, nil)
+			if key != node.EveryKey {
+				p[key] = regular(value, mode, nil)
+			}
 		}
 	}
 	for _, item := range items {
 		value, ok := data[item.Key]
+		if every, all := data[node.EveryKey]; all && !ok {
+			value, ok = every, true
+		}
 		if !ok && !optional {
 			return fmt.Errorf("%w: no key %s", ErrRefused, item.Key)
 		}

@@ -1,7 +1,9 @@
 package kubelet
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -43,7 +45,17 @@ func (k *Kubelet) volume(v corev1.Volume) (source, error) {
 	case v.VolumeSource == corev1.VolumeSource{}:
 		return k.emptyDir(v.Name, &corev1.EmptyDirVolumeSource{}), nil
 	}
-	return source{}, fmt.Errorf("%w: a kind of volume that is not emulated", ErrRefused)
+	return k.directory("plugin", v.Name, readonly(v.VolumeSource)), nil // a driver of some storage mounts it
+}
+
+// readonly is true for a volume of any driver that says so.
+func readonly(v corev1.VolumeSource) bool {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return false
+	}
+	var drivers map[string]struct{ ReadOnly bool }
+	return json.Unmarshal(raw, &drivers) == nil && slices.ContainsFunc(slices.Collect(maps.Values(drivers)), func(d struct{ ReadOnly bool }) bool { return d.ReadOnly })
 }
 
 // directory makes the mount point of a volume of a plugin.
@@ -141,6 +153,15 @@ func (k *Kubelet) devices(c *corev1.Container) []cri.Device {
 		out = append(out, cri.Device{ContainerPath: d.DevicePath, HostPath: s.device, Permissions: permissions})
 	}
 	return out
+}
+
+// vfio is how many devices of the node the container gets passed through.
+func (k *Kubelet) vfio(c *corev1.Container) (n int) {
+	for _, name := range k.node.VFIO {
+		amount := c.Resources.Limits[corev1.ResourceName(name)]
+		n += int(amount.Value())
+	}
+	return n
 }
 
 // mounts are the volumes of a container, then /etc/hosts and the termination log.

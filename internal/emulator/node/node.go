@@ -31,8 +31,20 @@ type Node struct {
 	Files         hostfs.FS
 	ContainerdDir string    // containerd's state directory, "/run/containerd"
 	Time          time.Time // of the pod's start
-	Random        *Random
+
+	// VFIO are the extended resources whose devices the node passes through.
+	VFIO []string
+
+	// Unknown gives the data of a ConfigMap or Secret that is not in the manifest;
+	// nil refuses pods that need one. The value of the key EveryKey stands for those
+	// of all keys that are asked for.
+	Unknown func(kind, name string) map[string][]byte
+
+	Random *Random
 }
+
+// EveryKey is no key that an object can have.
+const EveryKey = "*"
 
 // DNS is a resolv.conf.
 type DNS struct{ Servers, Searches, Options []string }
@@ -60,9 +72,9 @@ func Default(seed uint64) *Node {
 		Services:      []Service{{Name: "kubernetes", IP: "10.96.0.1", Ports: []Port{{Name: "https", Port: 443, Protocol: "TCP"}}}},
 		ClusterCA:     []byte("-----BEGIN CERTIFICATE-----\nZW11bGF0ZWQ=\n-----END CERTIFICATE-----\n"),
 		Files:         hostfs.FS{},
-		ContainerdDir: "/run/containerd",
-		Time:          time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC),
-		Random:        NewRandom(seed),
+		ContainerdDir: "/run/containerd", VFIO: []string{"nvidia.com/pgpu"},
+		Time:   time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC),
+		Random: NewRandom(seed),
 	}
 }
 

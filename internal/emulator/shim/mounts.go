@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -85,7 +86,9 @@ func (c *container) bind(m specs.Mount, out *agentpb.Mount) (*agentpb.Storage, b
 	case emptyDir && file.FileSystem != "":
 		out.Source = ephemeralDir + base
 		return memory(file, out.Source), true
-	case emptyDir && !c.shim.Config.HostEmptyDirs:
+	case emptyDir && (c.shim.Config.EmptyDirs == EncryptedBlocks || c.shim.Config.EmptyDirs == PlainBlocks):
+		return c.disk(m.Source, out), true
+	case emptyDir && c.shim.Config.EmptyDirs == GuestDirs:
 		out.Source, out.Type = c.localDir(base), "local"
 		return &agentpb.Storage{
 			Driver: "local", Source: "local", Fstype: "local", MountPoint: out.Source, Options: append([]string{"mode=0777"}, group(file)...),
@@ -124,6 +127,26 @@ func memory(dir hostfs.File, at string) *agentpb.Storage {
 		out.Options = []string{"pagesize=" + strings.TrimSuffix(string(dir.Data), "i")}
 	}
 	return out
+}
+
+// disk is a volume on a disk of its own, which all containers of the pod share.
+func (c *container) disk(source string, out *agentpb.Mount) *agentpb.Storage {
+	disks := c.shim.disks
+	if disks[source] == "" {
+		disks[source] = fmt.Sprintf("%02x/00", len(disks)+2)
+	}
+	out.Source = kataDir + "sandbox/storage/" + base64.URLEncoding.EncodeToString([]byte(disks[source]))
+	storage := &agentpb.Storage{
+		Driver: "blk", Source: disks[source], Fstype: "ext4", MountPoint: out.Source, Shared: true,
+		DriverOptions: []string{"encryption_key=ephemeral", "create_filesystem"},
+	}
+	if gid := c.shim.Files[source].GID; gid != 0 {
+		storage.FsGroup = &agentpb.FSGroup{GroupId: gid}
+	}
+	if c.shim.Config.EmptyDirs == PlainBlocks {
+		storage.DriverOptions, storage.Options = []string{"create_filesystem"}, []string{"discard"}
+	}
+	return storage
 }
 
 func (c *container) localDir(name string) string {

@@ -28,13 +28,25 @@ const (
 
 // Config is what Kata's configuration.toml decides of the requests.
 type Config struct {
-	Kind          Kind
-	SharedFiles   bool // shared_fs = "virtio-fs"; else files are copied
-	GuestPull     bool // images are pulled in the guest
-	HostEmptyDirs bool // disable_guest_empty_dir: volumes of emptyDir stay on the host
-	Network       bool // the shim sets up the guest's network; not for peer pods
-	PullMetadata  bool // the image pull repeats the annotations; Kata after 4.1 leaves them out
+	Kind         Kind
+	SharedFiles  bool // shared_fs = "virtio-fs"; else files are copied
+	GuestPull    bool // images are pulled in the guest
+	EmptyDirs    EmptyDirs
+	Network      bool // the shim sets up the guest's network; not for peer pods
+	PullMetadata bool // the image pull repeats the annotations; Kata after 4.1 leaves them out
 }
+
+// EmptyDirs is where volumes of emptyDir on disk are.
+type EmptyDirs string
+
+// Values of EmptyDirs. The block devices were not recorded: what is sent for them
+// follows from Kata's documentation.
+const (
+	GuestDirs       EmptyDirs = ""                // a directory of the guest
+	HostDirs        EmptyDirs = "host"            // disable_guest_empty_dir: on the host
+	EncryptedBlocks EmptyDirs = "block-encrypted" // a disk that the guest encrypts
+	PlainBlocks     EmptyDirs = "block-plain"     // a disk
+)
 
 // Shim is the shim of one sandbox.
 type Shim struct {
@@ -43,11 +55,12 @@ type Shim struct {
 	Random    *node.Random
 	sandboxID string
 	shared    map[string]string // runtime-rs: where a file of the node is in the guest
+	disks     map[string]string // addresses of the disks of volumes
 }
 
 // New returns the shim of a sandbox.
 func New(c Config, files hostfs.FS, random *node.Random) *Shim {
-	return &Shim{Config: c, Files: files, Random: random, shared: map[string]string{}}
+	return &Shim{Config: c, Files: files, Random: random, shared: map[string]string{}, disks: map[string]string{}}
 }
 
 // Directories of the guest.
@@ -121,6 +134,7 @@ func (s *Shim) CreateContainer(id, bundle string, spec *specs.Spec) []proto.Mess
 	}
 	c.create.OCI = c.convert(bundle)
 	c.create.SandboxPidns = c.sharesPIDs()
+	c.devices() // adds annotations, which the image pull repeats
 	if s.Config.GuestPull {
 		c.pull()
 	}

@@ -106,6 +106,9 @@ func (c *container) linux() *agentpb.Linux {
 		out.Namespaces = append(out.Namespaces, &agentpb.LinuxNamespace{Type: kind})
 	}
 	for _, d := range in.Devices {
+		if strings.HasPrefix(d.Path, vfioDir) {
+			continue // the guest makes its own of the device that it gets
+		}
 		device := &agentpb.LinuxDevice{Path: d.Path, Type: d.Type, Major: d.Major, Minor: d.Minor}
 		if d.FileMode != nil {
 			device.FileMode = uint32(*d.FileMode)
