@@ -42,6 +42,7 @@ type Compiler struct {
 	timeout time.Duration
 	v0, v1  *ast.Capabilities
 	held    map[[sha256.Size]byte]func() (*program, error) // compiled once, when first asked for
+	busy    chan struct{}                                  // holds an element while a text is compiled, also one that nobody waits for
 	warm    []func() (*program, error)
 }
 
@@ -71,6 +72,7 @@ func NewCompiler(opts CompilerOptions) (*Compiler, error) {
 		timeout: opts.Timeout,
 		v0:      capabilities(ast.RegoV0),
 		v1:      capabilities(ast.RegoV1),
+		busy:    make(chan struct{}, 1),
 		held:    make(map[[sha256.Size]byte]func() (*program, error), len(opts.HeldRules)),
 	}
 	if c.timeout <= 0 {
@@ -116,7 +118,7 @@ type source struct {
 
 // Compile checks the bounds of text, parses it (Rego v0 first, v1 if that fails), and prepares it for evaluation. The text is
 // copied. Errors are the ErrText sentinels, *CompileError, *UnheldRulesError, ErrCompilePanic and that of ctx. When ctx ends
-// first, the compilation is left to finish by itself.
+// first, the compilation is left to finish by itself; the next one waits for it, so that there is never more than one.
 func (c *Compiler) Compile(ctx context.Context, text []byte) (*Policy, error) {
 	if err := CheckText(text); err != nil {
 		return nil, fmt.Errorf("compile policy: %w", err)
@@ -126,7 +128,11 @@ func (c *Compiler) Compile(ctx context.Context, text []byte) (*Policy, error) {
 		err    error
 	}
 	text = bytes.Clone(text)
-	answer, err := wait.Result(ctx, func() (r result, _ error) {
+	answer, err := wait.Result(ctx, func() (r result, err error) {
+		if err := wait.Acquire(ctx, c.busy); err != nil {
+			return r, err
+		}
+		defer func() { <-c.busy }()
 		defer recoverTo(&r.err, ErrCompilePanic)
 		r.policy, r.err = c.load(ctx, text)
 		return r, nil
@@ -247,7 +253,7 @@ func (c *Compiler) buildVersion(src source, version ast.RegoVersion) (*program, 
 
 // parse reads one module of the package agent_policy.
 func parse(text []byte, opts ast.ParserOptions) (*ast.Module, *stagedError) {
-	module, err := ast.ParseModuleWithOpts(moduleName, string(text), opts)
+	module, err := ast.ParseModuleWithOpts(moduleName, string(joinPrints(text)), opts)
 	if err != nil {
 		return nil, staged(0, err)
 	}
@@ -299,6 +305,10 @@ func importData(module *ast.Module) *stagedError {
 	return nil
 }
 
+// recursionHelp is the message for rules that OPA does not run.
+const recursionHelp = "a rule or function calls itself, which only kata-agent's own engine runs; " +
+	"policies of genpolicy have none, so this one was written or changed by hand: see docs/foreign-policies.md"
+
 // staged takes the first of the errors that OPA reports, without the source lines that it attaches.
 func staged(stage int, err error) *stagedError {
 	e := &stagedError{stage: stage, CompileError: CompileError{Code: "compile_error", Message: "the text is not a policy"}}
@@ -311,6 +321,9 @@ func staged(stage int, err error) *stagedError {
 		return e
 	}
 	message, _, _ := strings.Cut(one.Message, "\n")
+	if one.Code == ast.RecursionErr {
+		message = recursionHelp
+	}
 	e.Code, e.Message = one.Code, OneLine(message, 200)
 	if one.Location != nil {
 		e.Line, e.Column = one.Location.Row, one.Location.Col

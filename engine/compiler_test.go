@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -53,6 +55,64 @@ func TestRegoVersions(t *testing.T) {
 				t.Error("wrong decision")
 			}
 		})
+	}
+}
+
+// kata-agent's engine takes a space before the parenthesis of print. What only looks like one stays as it is.
+func TestPrintMayStandApartFromItsParenthesis(t *testing.T) {
+	for name, text := range map[string]string{
+		"a space":              `X { print ("a =", input.a); input.a == 1 }`,
+		"more":                 "X { print \t (input.a)\n\tinput.a == 1 }",
+		"in a string":          `X { x := ["print (1)", "print (2) \" print (3)"]; x[0] == concat("", ["print ", "(1)"]); count(x[1]) == 21; print (x); input.a == 1 }`,
+		"in a raw string":      "X { x := `print (\\`; count(x) == 8; print (x); input.a == 1 }",
+		"in a comment":         "# print (\" nothing\nX { print (1); input.a == 1 }",
+		"at the end of a name": "X { myprint := 1; print (myprint); input.a == myprint }",
+	} {
+		t.Run(name, func(t *testing.T) {
+			text = "package agent_policy\n" + text
+			e := startText(t, text)
+			if !judge(t, e, "X", `{"a":1}`).Allowed || judge(t, e, "X", `{"a":2}`).Allowed {
+				t.Error("wrong decision")
+			}
+			if string(e.Active().Text()) != text {
+				t.Error("the text is another")
+			}
+		})
+	}
+}
+
+func TestRecursionIsRefusedWithWhatToDo(t *testing.T) {
+	_, err := newCompiler(t).Compile(context.Background(), []byte("package agent_policy\nf(x) = y { y := f(x - 1) }\nX { f(2) == 1 }"))
+	if err == nil || !strings.Contains(err.Error(), "calls itself") || !strings.Contains(err.Error(), "docs/foreign-policies.md") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat("../docs/foreign-policies.md"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A compilation that was given up goes on by itself; the next waits for it, so that a host cannot have many at once.
+func TestOneCompilationAtATime(t *testing.T) {
+	c := newCompiler(t)
+	var heavy strings.Builder
+	heavy.WriteString("package agent_policy\n")
+	for i := range 8000 {
+		fmt.Fprintf(&heavy, "r%d { input.a[_] == %d; not input.b[\"x%d\"] }\n", i, i, i)
+	}
+	compile := func(text string, limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		_, err := c.Compile(ctx, []byte(text))
+		return err
+	}
+	if err := compile(heavy.String(), 5*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("the heavy one: %v", err)
+	}
+	if err := compile("package agent_policy\nX = true", 20*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the next beside it: %v", err)
+	}
+	if err := compile("package agent_policy\nX = true", time.Minute); err != nil {
+		t.Errorf("the next after it: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown/print"
 )
 
 // Request is one question to the policy.
@@ -37,7 +38,7 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 			return v, nil
 		}
 	}
-	v, err := e.decide(ctx, w, question{Request: r, parse: parseDecision})
+	v, err := e.settle(ctx, w, question{Request: r, parse: parseDecision})
 	if err == nil && cacheable && !v.Holds() && !w.policy.ReadsState(r.EntryPoint) {
 		hit := *v
 		hit.Cached = true
@@ -58,7 +59,7 @@ func (e *Engine) Observe(ctx context.Context, r Request) (*Verdict, error) {
 	if w.policy == nil {
 		return nil, ErrNoPolicy
 	}
-	return e.decide(ctx, w, question{Request: r, parse: parseObservation})
+	return e.settle(ctx, w, question{Request: r, parse: parseObservation})
 }
 
 // question is a request with the way to read its answer.
@@ -71,7 +72,11 @@ type question struct {
 type evaluation struct {
 	entry *entry
 	data  *snapshot
-	input ast.Value
+	input ast.Value // nil for none
+	// strict makes an error of a builtin the evaluation's, as kata-agent's engine does; else its expression is undefined, as
+	// everywhere in OPA.
+	strict bool
+	hook   print.Hook // takes what is printed; nil for none
 }
 
 // judgement is the answer to a question in every possible state of a world.
@@ -82,18 +87,38 @@ type judgement struct {
 	after  []document // nil if there are no ops
 }
 
-// decide judges in the current world, without a lock. Only if there are ops it becomes the holder, and judges again in case
-// the world has changed meanwhile.
-func (e *Engine) decide(ctx context.Context, w *world, q question) (*Verdict, error) {
-	j, err := e.judge(ctx, w, q)
-	if err != nil || j.after == nil {
-		return j.verdict(), err
+// maxSettle is how often a judgement without ops is made again because the world has changed meanwhile.
+const maxSettle = 8
+
+// settle evaluates without a lock until the state is the same before and after, where the answer can depend on it, so that what is
+// allowed is allowed now. Another policy's activation does not count: who lets the request through looks at that. Only if there are ops it becomes the holder, and then evaluates once more in case the world has
+// changed while it waited.
+func (e *Engine) settle(ctx context.Context, w *world, q question) (*Verdict, error) {
+	for range maxSettle {
+		j, err := e.evaluate(ctx, w, q)
+		if err != nil {
+			return nil, err
+		}
+		if j.after != nil {
+			return e.settleHeld(ctx, j, q)
+		}
+		now := e.world.Load()
+		if now == w || now.generation != w.generation || !w.policy.ReadsState(q.EntryPoint) {
+			return j.verdict(), nil
+		}
+		w = now
 	}
+	return nil, ErrUnsettled
+}
+
+// settleHeld is settle for a judgement with ops.
+func (e *Engine) settleHeld(ctx context.Context, j *judgement, q question) (*Verdict, error) {
 	if err := e.hold(ctx); err != nil {
 		return nil, err
 	}
-	if now := e.world.Load(); now != w {
-		if j, err = e.judge(ctx, now, q); err != nil || j.after == nil {
+	if now := e.world.Load(); now != j.world {
+		var err error
+		if j, err = e.evaluate(ctx, now, q); err != nil || j.after == nil {
 			e.release()
 			return j.verdict(), err
 		}
@@ -118,7 +143,8 @@ func (j *judgement) verdict() *Verdict {
 	}
 }
 
-func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, error) {
+// evaluate answers a question in one world, on a worker.
+func (e *Engine) evaluate(ctx context.Context, w *world, q question) (*judgement, error) {
 	if q.Generation != 0 && q.Generation != w.generation {
 		return nil, ErrOtherPolicy
 	}
@@ -130,14 +156,14 @@ func (e *Engine) judge(ctx context.Context, w *world, q question) (*judgement, e
 		return w.deny("the policy has no rule " + q.EntryPoint), nil
 	}
 	return run(ctx, e.workers, func(ctx context.Context) (*judgement, error) {
-		in := evaluation{entry: en}
+		in := evaluation{entry: en, strict: true}
 		if q.Input != nil {
 			var err error
 			if in.input, err = q.Input(w.policy); err != nil {
 				return nil, fmt.Errorf("build input: %w", err)
 			}
 		}
-		j, err := w.judge(ctx, in, q.parse)
+		j, err := w.decide(ctx, in, q.parse)
 		if w.policy.waives && errors.Is(err, ErrEvaluation) {
 			return w.deny(err.Error()), nil
 		}
@@ -149,8 +175,8 @@ func (w *world) deny(reason string) *judgement {
 	return &judgement{world: w, denied: true, reason: OneLine(reason, MaxReason)}
 }
 
-// judge allows what is allowed in every possible state, each with the ops that it gives there.
-func (w *world) judge(ctx context.Context, in evaluation, parse func(ast.Value) decision) (*judgement, error) {
+// decide allows what is allowed in every possible state, each with the ops that it gives there.
+func (w *world) decide(ctx context.Context, in evaluation, parse func(ast.Value) decision) (*judgement, error) {
 	q, err := in.entry.query()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrEvaluation, OneLine(err.Error(), 200))
@@ -159,7 +185,7 @@ func (w *world) judge(ctx context.Context, in evaluation, parse func(ast.Value) 
 	changed := false
 	for i, state := range w.states {
 		in.data = w.data[i]
-		v, err := q.eval(ctx, in.data, in.input, nil)
+		v, err := q.eval(ctx, in)
 		if err != nil {
 			return nil, err
 		}

@@ -46,7 +46,7 @@ func newPolicy(ctx context.Context, c *Compiler, parts policyParts) (*Policy, er
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, ErrDeadline)
 	defer cancel()
 	fresh := freshState()
-	v, err := q.eval(ctx, fresh.snapshot(p), ast.NewObject(), nil)
+	v, err := q.eval(ctx, evaluation{data: fresh.snapshot(p), input: ast.NewObject(), strict: true})
 	p.waives = err == nil && v != nil && v.Compare(ast.Boolean(true)) == 0
 	return p, nil
 }

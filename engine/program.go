@@ -8,7 +8,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/topdown"
-	"github.com/open-policy-agent/opa/v1/topdown/print"
 
 	"portcullis/internal/wait"
 )
@@ -158,21 +157,21 @@ func prepareOrNil(compiler *ast.Compiler, path ...string) *query {
 }
 
 // eval gives the value of the query, nil when it is undefined. It stops soon after ctx ends, except inside a single builtin.
-// Errors of builtins make their expression undefined, as everywhere in OPA.
-func (q *query) eval(ctx context.Context, data *snapshot, input ast.Value, hook print.Hook) (ast.Value, error) {
+func (q *query) eval(ctx context.Context, in evaluation) (ast.Value, error) {
 	cancel := topdown.NewCancel()
 	defer context.AfterFunc(ctx, cancel.Cancel)()
 	evaluation := topdown.NewQuery(q.body).
 		WithQueryCompiler(q.context).
 		WithCompiler(q.compiler).
 		WithStore(snapshots{}).
-		WithTransaction(data).
-		WithBaseCache(data).
+		WithTransaction(in.data).
+		WithBaseCache(in.data).
 		WithCancel(cancel).
 		WithMetrics(metrics.NoOp()).
-		WithPrintHook(hook)
-	if input != nil {
-		evaluation = evaluation.WithInput(ast.NewTerm(input))
+		WithPrintHook(in.hook).
+		WithStrictBuiltinErrors(in.strict)
+	if in.input != nil {
+		evaluation = evaluation.WithInput(ast.NewTerm(in.input))
 	}
 	var values []ast.Value
 	err := evaluation.Iter(ctx, func(r topdown.QueryResult) error {

@@ -46,7 +46,7 @@ func (p *Policy) document(ctx context.Context, data *snapshot, path []string, in
 		if err != nil {
 			return nil, err
 		}
-		return q.eval(ctx, data, input, nil)
+		return q.eval(ctx, evaluation{data: data, input: input})
 	}
 	en := p.program.entries[path[0]]
 	if en == nil {
@@ -56,7 +56,7 @@ func (p *Policy) document(ctx context.Context, data *snapshot, path []string, in
 	if err != nil {
 		return nil, err
 	}
-	v, err := q.eval(ctx, data, input, nil)
+	v, err := q.eval(ctx, evaluation{data: data, input: input})
 	if err != nil || v == nil {
 		return nil, err
 	}

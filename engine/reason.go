@@ -40,11 +40,12 @@ func (p *Policy) reason(ctx context.Context, in evaluation) string {
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
 		defer cancel()
 	}
+	in.strict = false // what was decided stands
 	for _, q := range []*query{in.entry.reason(), p.program.reasons()} {
 		if q == nil {
 			continue
 		}
-		if v, err := q.eval(ctx, in.data, in.input, nil); err == nil {
+		if v, err := q.eval(ctx, in); err == nil {
 			if s := sentence(v); s != "" {
 				return s
 			}
@@ -82,7 +83,8 @@ func (p *Policy) printed(ctx context.Context, in evaluation) string {
 		return ""
 	}
 	var t tail
-	_, _ = q.eval(ctx, in.data, in.input, &t) // what it decides here is of no interest
+	in.hook = &t
+	_, _ = q.eval(ctx, in) // what it decides here is of no interest
 	return t.String()
 }
 

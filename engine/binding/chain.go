@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"portcullis/engine"
 	"portcullis/engine/journal"
@@ -84,7 +85,9 @@ type Config struct {
 	Update   bool     // a later SetPolicy is measured too and keeps the container inventory; needs Register
 	Strict   bool     // refuse a policy with AllowRequestsFailingPolicy
 	Alg      string   // of the policy's digest
-	Initdata *Initdata
+	// CompileTimeout bounds the compilation of one policy, whatever time its client grants. Zero means 20 seconds.
+	CompileTimeout time.Duration
+	Initdata       *Initdata
 	// NoInitdata says why a guest that was started without initdata has some now; nil: nobody looks. It is called before a request
 	// is let through that may start something: first for the first request of all.
 	NoInitdata func(first bool) error

@@ -2,6 +2,7 @@ package binding
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,9 @@ import (
 
 // measureTimeout bounds one measurement: a TPM that does not answer must not hold requests back for good.
 const measureTimeout = 20 * time.Second
+
+// defaultCompileTimeout is a hundred times what the largest policy of genpolicy takes; an emulated guest is twenty times slower.
+const defaultCompileTimeout = 20 * time.Second
 
 // SetPolicy makes text the active policy, or returns an *Error. A refused text leaves everything as it was, with one
 // exception: when it is not sure any more that the register does not hold it, no request is let through until a SetPolicy
@@ -124,6 +128,9 @@ func (c *Chain) compare(e Event) *Error {
 }
 
 func (c *Chain) compile(ctx context.Context, text []byte) (*engine.Policy, error) {
+	limit := cmp.Or(c.cfg.CompileTimeout, defaultCompileTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the policy did not compile within %v", limit))
+	defer cancel()
 	p, err := c.cfg.Compiler.Compile(ctx, text)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func (c *Chain) Start(ctx context.Context, agentRuns bool) error {
 	case errors.Is(err, journal.ErrNone) && agentRuns:
 		return c.lost(errors.New("an agent is running and there is no journal of what it runs"))
 	case errors.Is(err, journal.ErrNone):
-		return c.startFresh(ctx)
+		return c.startBoot(ctx)
 	case err != nil:
 		return c.lost(err)
 	case record.Policy != "":
@@ -40,7 +40,18 @@ func (c *Chain) lost(cause error) error {
 	return err
 }
 
-// startFresh begins a boot: with initdata's policy, if there is initdata, else without a policy. What an earlier process
+// startBoot is startFresh for the first process of a boot. That nothing has run yet is recorded before anything can: a process that
+// is killed before the policy comes, as one that the host's bytes exhaust may be, is then followed by one that can go on.
+func (c *Chain) startBoot(ctx context.Context) error {
+	if err := c.cfg.Journal.Update(func(*journal.Record) error { return nil }); err != nil {
+		refused := refuse(CodeLogFailed, err)
+		c.Deny(refused.Code, refused.Err)
+		return refused
+	}
+	return c.startFresh(ctx)
+}
+
+// startFresh begins with a policy: with initdata's policy, if there is initdata, else without a policy. What an earlier process
 // measured and did not live to activate must be sent again before anything runs.
 func (c *Chain) startFresh(ctx context.Context) error {
 	if i := c.cfg.Initdata; i != nil {

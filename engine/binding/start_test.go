@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"portcullis/engine/binding"
 	"portcullis/engine/journal"
@@ -96,6 +97,41 @@ func TestStateLost(t *testing.T) {
 				t.Errorf("%d extends, want 1", r.extends)
 			}
 		})
+	}
+}
+
+// A process that ends before a policy came, however that was brought about, is followed by one that takes it.
+func TestKilledBeforeThePolicyTheNextOneTakesIt(t *testing.T) {
+	b, r := newBench(t), &register{}
+	b.start(binding.Config{Register: r}, closedDefault, false)
+	p := b.start(binding.Config{Register: r}, closedDefault, true)
+	if p.startup != nil {
+		t.Fatal(p.startup)
+	}
+	p.denies(binding.CodeNotSet)
+	p.set(good)
+	p.allows("ExecProcessRequest", `{}`)
+}
+
+func TestABootWhoseBeginningCannotBeRecordedDeniesAll(t *testing.T) {
+	b := newBench(t)
+	if err := os.Mkdir(filepath.Join(b.dir, "journal.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := b.start(binding.Config{Open: true}, openDefault, false)
+	if p.startup == nil {
+		t.Error("no error")
+	}
+	p.refuses(good, codeOf(p.startup))
+}
+
+// Whatever time the client grants, a policy is given up that does not compile in time, and nothing is measured.
+func TestCompilationHasADeadlineOfItsOwn(t *testing.T) {
+	r := &register{}
+	p := newBench(t).start(binding.Config{Register: r, CompileTimeout: time.Nanosecond}, closedDefault, false)
+	p.refuses(good, binding.CodePolicyInvalid)
+	if r.extends != 0 {
+		t.Error("the policy was measured")
 	}
 }
 
