@@ -22,7 +22,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz bench regorus interop lab check-lab clean
+.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz mutants bench regorus interop lab check-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ check-gen: generate ## prove that generated files are fresh
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 	@.ci/fuzz $(FUZZTIME)
+
+mutants: test-packages ## take each defence away and demand that a test notices; MUTANTS="-run NAME" or "-third TEXT"
+	$(GO) -C $(TOOLS) run ./mutants $(MUTANTS)
 
 bench: $(OPA) ## measure against OPA and a direct connection; BENCHTIME, BENCHCOUNT
 	PORTCULLIS_OPA=$(OPA) $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -count $(BENCHCOUNT) -timeout 60m \

@@ -1,0 +1,205 @@
+// Mutants takes defences away, one at a time, and demands that a named test notices.
+//
+//	go -C .ci/tools run ./mutants [-third N | -run PATTERN] [-list FILE]
+//
+// Each mutant is a change of a few lines of one file. Nothing is copied: the go command reads the changed file in the place of
+// the real one (-overlay), builds the test of one package with it, and runs the one test that is named. A mutant fails the run
+// when its lines are not found exactly once, when it does not compile, when the test passes, or when another one fails.
+//
+// The list has blocks such as
+//
+//	== name-of-the-mutant
+//	file: engine/gate/gate.go
+//	test: ./engine/gate TestName
+//	-	if !allowed {
+//	+	if false {
+//
+// with the lines that are replaced behind "-" and what replaces them behind "+", as often as needed; a line that begins with
+// "#" is a comment. The test may name a subtest, as go test -run does.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// deadline bounds the build and run of one mutant: one that hangs its test is caught by the test's own -timeout.
+const (
+	deadline    = 10 * time.Minute
+	testTimeout = 3 * time.Minute
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	root := flags.String("root", filepath.Join("..", ".."), "the project's `directory`")
+	list := flags.String("list", filepath.Join("..", "mutants.txt"), "the `file` of mutants")
+	third := flags.String("third", "", "try a third of the mutants, chosen by this `text`, such as a commit")
+	pattern := flags.String("run", "", "try only mutants whose name matches this `pattern`")
+	parallel := flags.Int("parallel", 2, "mutants at a time")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	all, err := read(*list)
+	if err != nil {
+		fmt.Fprintln(stderr, "mutants:", err)
+		return 2
+	}
+	chosen, err := choose(all, *third, *pattern)
+	if err != nil {
+		fmt.Fprintln(stderr, "mutants:", err)
+		return 2
+	}
+	t := tester{root: *root, out: stdout}
+	if t.dir, err = os.MkdirTemp("", "mutants-"); err != nil {
+		fmt.Fprintln(stderr, "mutants:", err)
+		return 2
+	}
+	defer os.RemoveAll(t.dir)
+	failed := t.all(chosen, *parallel)
+	fmt.Fprintf(stdout, "%d mutants of %d tried, %d caught, %d not\n", len(chosen), len(all), len(chosen)-failed, failed)
+	if failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// choose returns the mutants that this run tries, in their order.
+func choose(all []mutant, third, pattern string) ([]mutant, error) {
+	name, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, err
+	}
+	part := -1
+	if third != "" {
+		h := fnv.New32a()
+		io.WriteString(h, third)
+		part = int(h.Sum32() % 3)
+	}
+	var chosen []mutant
+	for i, m := range all {
+		if (part < 0 || i%3 == part) && name.MatchString(m.name) {
+			chosen = append(chosen, m)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no mutant matches %q", pattern)
+	}
+	return chosen, nil
+}
+
+// tester tries mutants of the tree at root, with files of its own in dir.
+type tester struct {
+	root, dir string
+	mu        sync.Mutex
+	out       io.Writer
+}
+
+// all tries mutants side by side and returns how many were not caught.
+func (t *tester) all(mutants []mutant, parallel int) (failed int) {
+	var wg sync.WaitGroup
+	places := make(chan struct{}, parallel)
+	for _, m := range mutants {
+		places <- struct{}{}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer func() { <-places }()
+			start := time.Now()
+			err := t.try(m)
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if err != nil {
+				failed++
+				fmt.Fprintf(t.out, "NOT CAUGHT %s (%s): %v\n", m.name, m.file, err)
+				return
+			}
+			fmt.Fprintf(t.out, "caught %s by %s (%.1f s)\n", m.name, m.test, time.Since(start).Seconds())
+		}()
+	}
+	wg.Wait()
+	return failed
+}
+
+// try returns nil when the mutant's test fails with it.
+func (t *tester) try(m mutant) error {
+	overlay, err := t.overlay(m)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	args := []string{"test", "-vet=off", "-count=1", "-overlay", overlay, "-timeout", testTimeout.String(), "-run", m.pattern(), m.pkg}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = t.root
+	// Programs that the test builds, such as the daemon, have the mutant too.
+	cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(goflags()+" -overlay="+overlay))
+	out, err := cmd.CombinedOutput()
+	switch {
+	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
+		return fmt.Errorf("it does not compile:\n%s", tail(out))
+	case err == nil && bytes.Contains(out, []byte("no tests to run")):
+		return fmt.Errorf("there is no test %s in %s", m.test, m.pkg)
+	case err == nil && bytes.Contains(out, []byte("--- SKIP")):
+		return fmt.Errorf("%s was skipped", m.test)
+	case err == nil:
+		return fmt.Errorf("%s passes", m.test)
+	case !bytes.Contains(out, []byte("--- FAIL: "+m.top())) && !bytes.Contains(out, []byte("panic: ")):
+		return fmt.Errorf("something else failed:\n%s", tail(out))
+	}
+	return nil
+}
+
+// goflags are those that the go command would use.
+func goflags() string {
+	out, err := exec.Command("go", "env", "GOFLAGS").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// overlay writes the changed file, and the file that tells the go command of it.
+func (t *tester) overlay(m mutant) (string, error) {
+	path, err := filepath.Abs(filepath.Join(t.root, m.file))
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	changed, err := m.apply(string(text))
+	if err != nil {
+		return "", err
+	}
+	replaced := filepath.Join(t.dir, m.name+filepath.Ext(m.file))
+	table, err := json.Marshal(map[string]any{"Replace": map[string]string{path: replaced}})
+	if err != nil {
+		return "", err
+	}
+	overlay := filepath.Join(t.dir, m.name+".json")
+	if err := os.WriteFile(replaced, []byte(changed), 0o600); err != nil {
+		return "", err
+	}
+	return overlay, os.WriteFile(overlay, table, 0o600)
+}
+
+// tail is the end of a long output.
+func tail(out []byte) []byte { return out[max(0, len(out)-2000):] }
