@@ -9,48 +9,33 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // Why a peer is not let in, besides its cgroup.
 var (
-	errUser   = errors.New("the peer is of another user")
-	errNobody = errors.New("no process holds the peer's socket")
-	errDiag   = errors.New("unexpected answer of sock_diag")
+	errUser    = errors.New("the peer is of another user")
+	errForeign = errors.New("no process of the guest's own holds the peer's socket")
+	errTooMany = errors.New("too many connections wait to be identified")
+	errDiag    = errors.New("unexpected answer of sock_diag")
 )
 
-// checkPeer lets a connection pass whose other end belongs to processes of this user or root, all in cgroups that are not a
-// container's.
-func checkPeer(conn net.Conn, own cgroups) error {
+// peerOf is the socket at the other end of a connection, of a process of this user or root.
+func peerOf(conn net.Conn) (socket, error) {
 	local, remote, err := endpoints(conn)
 	if err != nil {
-		return err
+		return socket{}, err
 	}
 	s, err := lookUp(remote, local)
 	if err != nil {
-		return fmt.Errorf("look up the peer's socket: %w", err)
+		return socket{}, fmt.Errorf("look up the peer's socket: %w", err)
 	}
 	if s.uid != 0 && s.uid != uint32(os.Geteuid()) {
-		return errUser
+		return socket{}, errUser
 	}
-	holders, err := holdersOf(s.inode)
-	if err != nil {
-		return err
-	}
-	if len(holders) == 0 {
-		return errNobody
-	}
-	for _, pid := range holders {
-		c, err := cgroupsOf(pid)
-		if err != nil {
-			return err
-		}
-		if err := own.check(c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s, nil
 }
 
 func endpoints(conn net.Conn) (local, remote netip.AddrPort, err error) {
@@ -68,7 +53,10 @@ func unmapped(a *net.TCPAddr) netip.AddrPort {
 }
 
 // socket is what the kernel says of one.
-type socket struct{ uid, inode uint32 }
+type socket struct {
+	uid, inode uint32
+	cgroup     uint64 // of cgroup v2, in which the socket was made; 0: not said
+}
 
 // lookUp asks sock_diag(7) for the one TCP socket with these endpoints.
 func lookUp(local, remote netip.AddrPort) (socket, error) {
@@ -139,41 +127,66 @@ func parseDiag(b []byte) (socket, error) {
 		if len(body) < answerSize {
 			return socket{}, errDiag
 		}
-		return socket{uid: binary.NativeEndian.Uint32(body[64:]), inode: binary.NativeEndian.Uint32(body[68:])}, nil
+		return socket{uid: binary.NativeEndian.Uint32(body[64:]), inode: binary.NativeEndian.Uint32(body[68:]),
+			cgroup: cgroupAttribute(body[answerSize:])}, nil
 	}
 	return socket{}, errDiag
 }
 
-// holdersOf finds the processes that have a socket open.
-func holdersOf(inode uint32) ([]string, error) {
+// cgroupAttribute finds INET_DIAG_CGROUP_ID among the attributes behind a struct inet_diag_msg, which a kernel adds that keeps the
+// cgroup of a socket.
+func cgroupAttribute(b []byte) uint64 {
+	const inetDiagCgroupID = 21
+	for len(b) >= unix.SizeofRtAttr {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtAttr || size > len(b) {
+			return 0
+		}
+		if binary.NativeEndian.Uint16(b[2:]) == inetDiagCgroupID && size >= unix.SizeofRtAttr+8 {
+			return binary.NativeEndian.Uint64(b[unix.SizeofRtAttr:])
+		}
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return 0
+}
+
+// socketsOf finds the sockets of all processes that are in no container, each with a process that holds it: of no other are the open
+// files looked at.
+func socketsOf(own cgroups) (map[uint32]string, error) {
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("find the peer's process: %w", err)
 	}
-	link := fmt.Sprintf("socket:[%d]", inode)
-	var holders []string
+	held := map[uint32]string{}
 	for _, p := range processes {
-		if _, err := strconv.Atoi(p.Name()); err != nil {
-			continue
-		}
-		if holds(p.Name(), link) {
-			holders = append(holders, p.Name())
+		if _, err := strconv.Atoi(p.Name()); err == nil {
+			addSockets(held, p.Name(), own)
 		}
 	}
-	return holders, nil
+	return held, nil
 }
 
-// holds says whether a process has an open file of that name. One that ended, or that may not be looked at, has none.
-func holds(pid, link string) bool {
+// addSockets adds the sockets that a process has open, unless it is in a cgroup that may be a container's. One that ended, or that
+// may not be looked at, has none.
+func addSockets(held map[uint32]string, pid string, own cgroups) {
+	c, err := cgroupsOf(pid)
+	if err != nil || own.check(c) != nil {
+		return
+	}
 	dir := filepath.Join("/proc", pid, "fd")
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return false
+		return
 	}
 	for _, f := range files {
-		if to, err := os.Readlink(filepath.Join(dir, f.Name())); err == nil && to == link {
-			return true
+		to, err := os.Readlink(filepath.Join(dir, f.Name()))
+		if err != nil {
+			continue
+		}
+		if number, ok := strings.CutPrefix(to, "socket:["); ok {
+			if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32); err == nil {
+				held[uint32(inode)] = pid
+			}
 		}
 	}
-	return false
 }

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if task := os.Getenv(childEnv); task != "" {
 		os.Exit(client(task))
 	}
+	if task := os.Getenv(floodEnv); task != "" {
+		os.Exit(flood(task))
+	}
 	os.Exit(m.Run())
 }
 
