@@ -171,8 +171,9 @@ func (b *binder) useField(ctx context.Context, kind hostdata.Kind) error {
 	return nil
 }
 
-// driverSVSM is the kernel's driver of the TPM in an SVSM; see drivers/char/tpm/tpm_svsm.c.
-const driverSVSM = "tpm_svsm"
+// driverSVSM is the kernel's driver of the TPM in an SVSM, as it calls itself on the platform bus; see
+// drivers/char/tpm/tpm_svsm.c. Only the file of the module has an underscore.
+const driverSVSM = "tpm-svsm"
 
 func (b *binder) useTrusted() error {
 	b.out.Facts.Backend = "vtpm"

@@ -209,7 +209,7 @@ func TestModes(t *testing.T) {
 		{name: "vtpm without trust beside SNP", guest: snp, config: backend("auto", "vtpm", ""), change: tpmNode, denied: binding.CodeTPMUntrusted, backend: "none", binding: "none"},
 		{name: "TPM trusted", guest: plain, config: backend("auto", "auto", "asserted"), change: tpmNode, backend: "vtpm", binding: "policy"},
 		{name: "TPM trusted, missing", guest: plain, config: backend("auto", "auto", "azure-paravisor"), backend: "vtpm", binding: "policy"},
-		{name: "svsm", guest: plain, config: backend("auto", "auto", "svsm"), change: driver("tpm_svsm"), backend: "vtpm", binding: "policy"},
+		{name: "svsm", guest: plain, config: backend("auto", "auto", "svsm"), change: driver("tpm-svsm"), backend: "vtpm", binding: "policy"},
 		{name: "svsm, another driver", guest: plain, config: backend("auto", "auto", "svsm"), change: driver("tpm_tis"), denied: binding.CodeTPMUntrusted, backend: "vtpm", binding: "none"},
 		{name: "svsm, no TPM", guest: plain, config: backend("auto", "auto", "svsm"), denied: binding.CodeNoBackend, backend: "vtpm", binding: "none"},
 		{name: "svsm over a socket", guest: plain, config: func(c *bindingConfig) {

@@ -127,6 +127,9 @@ func openPrivate(dir string) (*os.Root, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
+	if parent, err := os.Lstat(filepath.Dir(dir)); err != nil || !parent.IsDir() {
+		return nil, fmt.Errorf("%s is not a directory: %v", filepath.Dir(dir), err)
+	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"portcullis/hostdata"
@@ -139,11 +140,20 @@ func TestInstallRefusesADirectoryThatIsALink(t *testing.T) {
 	mkdir(t, filepath.Join(parent, "elsewhere"))
 	dir := filepath.Join(parent, "initdata")
 	symlink(t, "elsewhere", dir)
-	if err := newDocument(t, configured).Install(dir); err == nil {
-		t.Error("no error")
+	if err := os.Chmod(filepath.Join(parent, "elsewhere"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// As the directory itself, and on the way to it.
+	for _, path := range []string{dir, filepath.Join(dir, "initdata")} {
+		if err := newDocument(t, configured).Install(path); err == nil || !strings.Contains(err.Error(), "is not a directory") {
+			t.Errorf("Install into %s: %v", path, err)
+		}
 	}
 	if entries, _ := os.ReadDir(filepath.Join(parent, "elsewhere")); len(entries) > 0 {
 		t.Errorf("wrote %v through the link", entries)
+	}
+	if info, err := os.Stat(filepath.Join(parent, "elsewhere")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the link's target was changed: %v, %v", info.Mode(), err)
 	}
 }
 

@@ -12,6 +12,9 @@
 #   TPM_TRUST           azure-paravisor, svsm, asserted or empty (default): who keeps the TPM from the host
 #   PEERPOD             no (default), or how PCR 8 gets the digest of initdata in a peer-pod image: extend or check
 #   KATA_AGENT          the agent's path in the guest
+#
+# With the argument "check" it changes nothing: it says whether all that it would lay down is in DESTDIR, for images that are made
+# of a fixed list of files.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -46,6 +49,17 @@ link() { # TARGET PATH
 	ln -sfn "$1" "$DESTDIR$2"
 }
 
+# known_init says whether PID 1 of the tree is one that this script knows how to get on with; what is there is in $init.
+known_init() { # WORD...
+	for path in /sbin/init /usr/sbin/init; do
+		[ -e "$DESTDIR$path" ] || [ -L "$DESTDIR$path" ] || continue
+		init=$path
+		[ ! -L "$DESTDIR$path" ] || init=$(readlink "$DESTDIR$path")
+		for word; do [ "$(basename "$init")" = "$word" ] && return; done
+		return 1
+	done
+}
+
 configuration() {
 	mode=$BINDING listen=vsock://-1:1024 initdata=auto preextended=false
 	note="Off: what it writes holds the secrets of the workload." log=
@@ -55,7 +69,9 @@ configuration() {
 	fill "$here/etc/config.toml.in" /etc/portcullis/config.toml \
 		-e "s|@LISTEN@|$listen|" -e "s|@MODE@|$mode|" -e "s|@INITDATA@|$initdata|" -e "s|@TPM_TRUST@|$TPM_TRUST|" \
 		-e "s|@PREEXTENDED@|$preextended|" -e "s|@DEBUG_NOTE@|$note|" -e "s|@DEBUG_LOG@|$log|"
-	put 644 "$here/etc/agent.toml" /etc/portcullis/agent.toml
+	level=error
+	[ "$AGENT_POLICY_DEBUG" = yes ] && level=info
+	fill "$here/etc/agent.toml.in" /etc/portcullis/agent.toml -e "s|@AGENT_LOG@|$level|"
 	default=deny-all-but-setpolicy
 	[ "$BINDING" = auto ] && default=allow-all
 	put 644 "${AGENT_POLICY_FILE:-$here/../../rules/default/$default.rego}" /etc/portcullis/default-policy.rego
@@ -71,7 +87,22 @@ units() {
 	target=kata-containers
 	[ "$PEERPOD" = no ] || target=multi-user
 	link ../policyd.service $units/$target.target.wants/policyd.service
-	[ "$AGENT_POLICY_DEBUG" = no ] || put 644 "$here/systemd/debug.conf" $units/policyd.service.d/10-debug.conf
+	close_units
+	[ "$AGENT_POLICY_DEBUG" = yes ] || return 0
+	put 644 "$here/systemd/debug.conf" $units/policyd.service.d/10-debug.conf
+	put 644 "$here/systemd/debug-agent.conf" $units/kata-agent.service.d/20-portcullis-debug.conf
+}
+
+# close_units closes what systemd would take from the host: credentials, and images that are laid over /usr and /etc.
+close_units() {
+	# systemd before 254 does not know ImportCredential=, and says so for each unit.
+	old=
+	for lib in "$DESTDIR"/usr/lib/systemd/libsystemd-shared-25[0-3]*.so "$DESTDIR"/lib/systemd/libsystemd-shared-25[0-3]*.so; do [ ! -e "$lib" ] || old=/ImportCredential=/d; done
+	fill "$here/systemd/credentials.conf" $units/service.d/00-portcullis-credentials.conf -e "$old"
+	put 644 "$here/systemd/modprobe.conf" /usr/lib/modprobe.d/portcullis.conf
+	put 644 "$here/systemd/extension.conf" $units/kata-extension-mount@.service.d/10-portcullis.conf
+	for unit in systemd-sysext systemd-confext systemd-sysext-initrd systemd-confext-initrd; do link /dev/null /etc/systemd/system/$unit.service; done
+	for generator in systemd-ssh-generator systemd-import-generator; do link /dev/null /etc/systemd/system-generators/$generator; done
 }
 
 peerpod_units() {
@@ -91,6 +122,32 @@ init_shim() {
 		mv "$init" "$DESTDIR$KATA_AGENT"
 	fi
 	link /usr/libexec/portcullis/init $sbin/init
+	[ "$AGENT_POLICY_DEBUG" = no ] || put 644 "$here/etc/console" /etc/portcullis/console
+}
+
+# check compares a tree with what is laid down in a new one. Programs may have been stripped: they have to be there, and run.
+check() {
+	want=$(mktemp -d)
+	trap 'rm -rf "$want"' EXIT
+	DESTDIR=$want "$0" || die "check: cannot lay down what to compare with"
+	missing=0
+	for path in $(cd "$want" && find . ! -type d | sed 's|^\.||'); do
+		if [ ! -e "$DESTDIR$path" ] && [ ! -L "$DESTDIR$path" ]; then
+			echo "install portcullis: check: $path did not arrive" >&2
+		elif [ -L "$want$path" ]; then
+			[ "$(readlink "$want$path")" = "$(readlink "$DESTDIR$path")" ] && continue
+			echo "install portcullis: check: $path is not a link to $(readlink "$want$path")" >&2
+		elif [ -x "$want$path" ]; then
+			[ -s "$DESTDIR$path" ] && [ -x "$DESTDIR$path" ] && continue
+			echo "install portcullis: check: $path is no program" >&2
+		else
+			cmp -s "$want$path" "$DESTDIR$path" && continue
+			echo "install portcullis: check: $path is another file" >&2
+		fi
+		missing=$((missing + 1))
+	done
+	[ $missing = 0 ] || die "check: $missing of what policyd needs is not as it must be; the guest would run without a gate, or not at all"
+	echo "install portcullis: check: everything arrived"
 }
 
 one_of AGENT_POLICY "$AGENT_POLICY" yes no
@@ -106,6 +163,17 @@ fi
 : "${POLICYD:?names the binary to install}"
 KATA_AGENT=${KATA_AGENT:-/usr/bin/kata-agent}
 [ "$AGENT_INIT" = no ] || [ "$KATA_AGENT" = /usr/bin/kata-agent ] || die "AGENT_INIT=yes starts /usr/bin/kata-agent"
+if [ "$AGENT_INIT" = no ]; then
+	known_init systemd || die "PID 1 of this tree is $init, not systemd, which would start nothing of what is laid down; see docs/rootfs.md"
+else
+	known_init init systemd busybox kata-agent || die "PID 1 of this tree is $init, and would not run any more; see docs/rootfs.md"
+	# A file at /sbin/init is the agent, unless that is at its own place.
+	case ${init:-}:$(ls "$DESTDIR$KATA_AGENT" 2>/dev/null) in */sbin/init:?*) die "PID 1 of this tree is $init, a program beside the agent that would not run any more; see docs/rootfs.md" ;; esac
+fi
+if [ "${1:-}" = check ]; then
+	check
+	exit
+fi
 umask 022
 put 755 "$POLICYD" /usr/bin/policyd
 [ -z "${SBOM:-}" ] || put 644 "$SBOM" /usr/share/portcullis/policyd.cdx.json

@@ -3,6 +3,7 @@ package rootfs
 
 import (
 	"compress/gzip"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -43,14 +44,20 @@ func put(t *testing.T, path, text string) {
 // install runs install.sh on a tree.
 func install(t *testing.T, dir string, variables ...string) error {
 	t.Helper()
+	out, err := runInstall(t, dir, nil, variables...)
+	t.Logf("%s", out)
+	return err
+}
+
+func runInstall(t *testing.T, dir string, args []string, variables ...string) (string, error) {
+	t.Helper()
 	bin := t.TempDir()
 	put(t, filepath.Join(bin, "policyd"), "policyd")
 	put(t, filepath.Join(bin, "init"), "init")
-	cmd := exec.Command("./install.sh")
+	cmd := exec.Command("./install.sh", args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "DESTDIR=" + dir, "POLICYD=" + bin + "/policyd", "INIT_SHIM=" + bin + "/init"}, variables...)
 	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	return err
+	return string(out), err
 }
 
 // contents maps each path of a tree to its mode and content.
@@ -102,13 +109,14 @@ func TestWithoutPolicyTheTreeStaysAsItIs(t *testing.T) {
 
 func TestInstall(t *testing.T) {
 	const (
-		config    = "/etc/portcullis/config.toml"
-		agent     = "/usr/lib/systemd/system/kata-agent.service.d/10-portcullis.conf"
-		unit      = "/usr/lib/systemd/system/policyd.service"
-		debug     = "/usr/lib/systemd/system/policyd.service.d/10-debug.conf"
-		first     = "/etc/portcullis/default-policy.rego"
-		forwarder = "/usr/lib/systemd/system/agent-protocol-forwarder.service.d/10-portcullis.conf"
-		userData  = "/usr/lib/systemd/system/process-user-data.service.d/20-portcullis.conf"
+		config     = "/etc/portcullis/config.toml"
+		agent      = "/usr/lib/systemd/system/kata-agent.service.d/10-portcullis.conf"
+		unit       = "/usr/lib/systemd/system/policyd.service"
+		debug      = "/usr/lib/systemd/system/policyd.service.d/10-debug.conf"
+		debugAgent = "/usr/lib/systemd/system/kata-agent.service.d/20-portcullis-debug.conf"
+		first      = "/etc/portcullis/default-policy.rego"
+		forwarder  = "/usr/lib/systemd/system/agent-protocol-forwarder.service.d/10-portcullis.conf"
+		userData   = "/usr/lib/systemd/system/process-user-data.service.d/20-portcullis.conf"
 	)
 	tests := []struct {
 		name      string
@@ -120,11 +128,17 @@ func TestInstall(t *testing.T) {
 			config: `mode = "required"`, first: "SetPolicyRequest := true", unit: "Type=notify", agent: "--config /etc/portcullis/agent.toml",
 			"/usr/bin/policyd":           "-rwxr-xr-x policyd",
 			"/etc/portcullis/agent.toml": `server_addr = "unix:///run/portcullis/agent.sock"`,
-			"/usr/lib/systemd/system/kata-containers.target.wants/policyd.service": "../policyd.service",
-		}, []string{debug, "/usr/libexec/portcullis/init", forwarder, "/usr/sbin/init"}},
+			"/usr/lib/systemd/system/kata-containers.target.wants/policyd.service":       "../policyd.service",
+			"/usr/lib/systemd/system/service.d/00-portcullis-credentials.conf":           "\nLoadCredential=\n",
+			"/etc/systemd/system/systemd-sysext.service":                                 "/dev/null",
+			"/usr/lib/modprobe.d/portcullis.conf":                                        "blacklist qemu_fw_cfg",
+			"/usr/lib/systemd/system/kata-extension-mount@.service.d/10-portcullis.conf": "ExecStartPre=",
+		}, []string{debug, debugAgent, "/usr/libexec/portcullis/init", forwarder, "/usr/sbin/init", "/etc/portcullis/console"}},
 		{"binding auto", []string{"BINDING=auto"}, map[string]string{config: `mode = "auto"`, first: "CreateContainerRequest := true"}, nil},
 		{"trusted TPM", []string{"TPM_TRUST=svsm"}, map[string]string{config: `trust = "svsm"`}, nil},
-		{"debug build", []string{"AGENT_POLICY_DEBUG=yes"}, map[string]string{config: `debug_log = "/tmp/policy.txt"`, debug: "DEBUG BUILD"}, nil},
+		{"debug build", []string{"AGENT_POLICY_DEBUG=yes"}, map[string]string{config: `debug_log = "/tmp/policy.txt"`, debug: "StandardOutput=tty", debugAgent: "StandardOutput=tty",
+			"/etc/portcullis/agent.toml": `log_level = "info"`}, nil},
+		{"debug build of an agent that is init", []string{"AGENT_POLICY_DEBUG=yes", "AGENT_INIT=yes"}, map[string]string{"/etc/portcullis/console": "DEBUG BUILD"}, nil},
 		{"own default policy", []string{"AGENT_POLICY_FILE=install.sh"}, map[string]string{first: "#!/bin/sh"}, nil},
 		{"agent as init", []string{"AGENT_INIT=yes"}, map[string]string{
 			"/usr/sbin/init": "/usr/libexec/portcullis/init", "/usr/libexec/portcullis/init": "-rwxr-xr-x init", "/usr/bin/kata-agent": "the agent",
@@ -152,7 +166,10 @@ func TestInstall(t *testing.T) {
 					t.Errorf("%s is there", path)
 				}
 			}
-			if left := regexp.MustCompile(`@[A-Z_]+@`).FindString(got[config] + got[agent]); left != "" {
+			if path := "/etc/portcullis/agent.toml"; !strings.Contains(strings.Join(tt.variables, " "), "DEBUG=yes") && !strings.Contains(got[path], `log_level = "error"`) {
+				t.Errorf("%s lets the agent print specifications: %s", path, got[path])
+			}
+			if left := regexp.MustCompile(`@[A-Z_]+@`).FindString(got[config] + got[agent] + got["/etc/portcullis/agent.toml"]); left != "" {
 				t.Errorf("%s was not filled in", left)
 			}
 		})
@@ -171,6 +188,169 @@ func TestAnAgentThatIsInitGoesBackToItsPlace(t *testing.T) {
 		got := contents(t, dir)
 		if !strings.HasSuffix(got["/usr/bin/kata-agent"], "the agent") || !strings.HasSuffix(got["/usr/sbin/init"], " /usr/libexec/portcullis/init") {
 			t.Errorf("agent %q, init %q", got["/usr/bin/kata-agent"], got["/usr/sbin/init"])
+		}
+	}
+}
+
+// TestNothingIsPrintedWhereTheHostReads: no unit sends output of agent or daemon to the console or to a journal, from where a word on
+// the kernel command line sends it there.
+func TestNothingIsPrintedWhereTheHostReads(t *testing.T) {
+	for _, variables := range [][]string{nil, {"PEERPOD=extend"}, {"PEERPOD=check"}} {
+		dir := tree(t)
+		if err := install(t, dir, variables...); err != nil {
+			t.Fatal(err)
+		}
+		got := contents(t, dir)
+		units := []string{"policyd.service", "kata-agent.service.d/10-portcullis.conf"}
+		if variables != nil {
+			units = append(units, "agent-protocol-forwarder.service.d/10-portcullis.conf")
+		}
+		for _, unit := range units {
+			text := got["/usr/lib/systemd/system/"+unit]
+			if !strings.Contains(text, "\nStandardOutput=null\n") || !strings.Contains(text, "\nStandardError=null\n") {
+				t.Errorf("%s does not keep its output", unit)
+			}
+		}
+		for path, text := range got {
+			if regexp.MustCompile(`(?m)^Standard(Output|Error)=(tty|journal|kmsg|inherit|socket)`).MatchString(text) {
+				t.Errorf("%s sends output out", path)
+			}
+		}
+	}
+}
+
+// TestAnInitThatIsNotSystemdIsRefused: units would be laid down that nothing starts, or an init would be put away that does more than
+// start the agent.
+func TestAnInitThatIsNotSystemdIsRefused(t *testing.T) {
+	file := func(path string) func(string) error {
+		return func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, path), []byte("an init"), 0o755)
+		}
+	}
+	link := func(target string) func(string) error {
+		return func(dir string) error { return os.Symlink(target, filepath.Join(dir, "usr/sbin/init")) }
+	}
+	tests := []struct {
+		name    string
+		make    func(dir string) error
+		init    string // AGENT_INIT
+		refused bool
+	}{
+		{"systemd", link("../lib/systemd/systemd"), "no", false},
+		{"NVIDIA's", link("/bin/NVRC"), "no", true},
+		{"NVIDIA's, and the agent as init", link("/bin/NVRC"), "yes", true},
+		{"a program", file("usr/sbin/init"), "no", true},
+		{"a program beside the agent, and the agent as init", file("usr/sbin/init"), "yes", true},
+		{"busybox", link("/bin/busybox"), "no", true},
+		{"busybox, and the agent as init", link("/bin/busybox"), "yes", false},
+		{"systemd, and the agent as init", link("/lib/systemd/systemd"), "yes", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := tree(t)
+			if err := tt.make(dir); err != nil {
+				t.Fatal(err)
+			}
+			before := contents(t, dir)
+			err := install(t, dir, "AGENT_INIT="+tt.init)
+			if (err != nil) != tt.refused {
+				t.Errorf("install: %v", err)
+			}
+			if diff := cmp.Diff(before, contents(t, dir)); tt.refused && diff != "" {
+				t.Errorf("it left half of itself behind: %s", diff)
+			}
+		})
+	}
+}
+
+// TestCheckSaysWhatDidNotArrive: an image of a fixed list of files, which does not know policyd's.
+func TestCheckSaysWhatDidNotArrive(t *testing.T) {
+	for _, variables := range [][]string{nil, {"AGENT_INIT=yes"}, {"PEERPOD=extend"}, {"AGENT_POLICY_DEBUG=yes"}} {
+		dir := tree(t)
+		if err := install(t, dir, variables...); err != nil {
+			t.Fatal(err)
+		}
+		installed := contents(t, dir)
+		if out, err := runInstall(t, dir, []string{"check"}, variables...); err != nil || !strings.Contains(out, "everything arrived") {
+			t.Fatalf("%q: %v %s", variables, err, out)
+		}
+		if diff := cmp.Diff(installed, contents(t, dir)); diff != "" {
+			t.Errorf("check changed the tree: %s", diff)
+		}
+		fresh, removed := contents(t, tree(t)), []string{}
+		for path, text := range installed {
+			if _, ok := fresh[path]; ok || strings.HasPrefix(text, "d") {
+				continue
+			}
+			if err := os.Remove(filepath.Join(dir, path)); err != nil {
+				t.Fatal(err)
+			}
+			removed = append(removed, strings.TrimPrefix(path, "/usr/sbin")) // /sbin is a link to it
+		}
+		out, err := runInstall(t, dir, []string{"check"}, variables...)
+		if err == nil || len(removed) < 5 {
+			t.Errorf("%q: %v without %q", variables, err, removed)
+		}
+		for _, path := range removed {
+			if !strings.Contains(out, path+" did not arrive") {
+				t.Errorf("%q without %s: %s", variables, path, out)
+			}
+		}
+	}
+}
+
+// TestCheckSeesAnotherFile: what lies in a file's place is compared.
+func TestCheckSeesAnotherFile(t *testing.T) {
+	dir := tree(t)
+	if err := install(t, dir); err != nil {
+		t.Fatal(err)
+	}
+	for path, change := range map[string]func(path string) error{
+		"/etc/portcullis/config.toml":                func(path string) error { return os.WriteFile(path, []byte("[gate]\n"), 0o644) },
+		"/usr/bin/policyd":                           func(path string) error { return os.Truncate(path, 0) },
+		"/etc/systemd/system/systemd-sysext.service": func(path string) error { return errors.Join(os.Remove(path), os.Symlink("x", path)) },
+	} {
+		if err := change(filepath.Join(dir, path)); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := runInstall(t, dir, []string{"check"}); err == nil || !strings.Contains(out, path+" is ") {
+			t.Errorf("another %s: %v %s", path, err, out)
+		}
+	}
+}
+
+// TestAnExtensionWithoutItsHashIsNotMounted runs the unit's command as systemd would.
+func TestAnExtensionWithoutItsHashIsNotMounted(t *testing.T) {
+	unit, err := os.ReadFile("systemd/extension.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := regexp.MustCompile(`ExecStartPre=/bin/sh -c '(.*)'`).FindSubmatch(unit)
+	if command == nil {
+		t.Fatal("no command")
+	}
+	hash := strings.Repeat("0a", 32)
+	for _, tt := range []struct {
+		name, cmdline string
+		mounted       bool
+	}{
+		{"with its hash", "quiet kata.extension.coco.verity_params=root_hash=" + hash + ",salt=00 x", true},
+		{"hash behind other words", "kata.extension.coco.verity_params=salt=00,root_hash=" + hash, true},
+		{"beside another one without", "kata.extension.gpu.verity_params= kata.extension.coco.verity_params=root_hash=" + hash, true},
+		{"without a hash", "kata.extension.coco.verity_params=", false},
+		{"without a value", "kata.extension.coco.verity_params", false},
+		{"with an empty hash", "kata.extension.coco.verity_params=root_hash=,salt=00", false},
+		{"with a word that only ends so", "kata.extension.coco.verity_params=no_root_hash=" + hash, false},
+		{"another's hash", "kata.extension.coco2.verity_params=root_hash=" + hash, false},
+		{"twice", "kata.extension.coco.verity_params=root_hash=" + hash + " kata.extension.coco.verity_params=", false},
+		{"two hashes", "kata.extension.coco.verity_params=root_hash=" + hash + " kata.extension.coco.verity_params=root_hash=" + hash, false},
+		{"not named", "quiet", false},
+	} {
+		file := filepath.Join(t.TempDir(), "cmdline")
+		put(t, file, tt.cmdline+"\n")
+		text := strings.NewReplacer("%i", "coco", "$$", "$", "/proc/cmdline", file).Replace(string(command[1]))
+		if err := exec.Command("sh", "-c", text).Run(); (err == nil) != tt.mounted {
+			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
 }

@@ -12,7 +12,7 @@ GUEST_GO = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -buildvcs=fal
 
 export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD KATA_AGENT
 
-.PHONY: guest-binaries install overlay reproducible guest-test
+.PHONY: guest-binaries install check-install overlay reproducible guest-test
 
 guest-binaries:
 	@mkdir -p $(BUILD)
@@ -23,6 +23,9 @@ guest-binaries:
 # AGENT_POLICY=no needs no binaries, and leaves nothing behind.
 install: $(if $(filter no,$(AGENT_POLICY)),,guest-binaries) ## lay policyd down in a root filesystem: make install DESTDIR=...
 	DESTDIR='$(DESTDIR)' POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
+
+check-install: guest-binaries ## say whether a tree has all that install lays down: make check-install DESTDIR=...
+	DESTDIR='$(DESTDIR)' POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh check
 
 overlay: guest-binaries ## the same tree as a tarball
 	rm -rf $(BUILD)/overlay

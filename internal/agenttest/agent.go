@@ -28,6 +28,8 @@ type Options struct {
 	// MaxRequests is how many requests [Agent.Requests] keeps; 0 is 1024. At most
 	// 16 MiB are kept in any case.
 	MaxRequests int
+	// Log is called with each request before it has any effect; nil: nothing is.
+	Log func(Request)
 }
 
 // Agent is a fake Kata agent. Its methods may be called from any goroutine.

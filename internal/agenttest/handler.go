@@ -35,6 +35,9 @@ func (a *Agent) handler(m agentproto.Method, s *sandbox, answer behaviour) ttrpc
 			return nil, err
 		}
 		ctx = s.find(ctx, request)
+		if a.options.Log != nil {
+			a.options.Log(Request{Service: m.Service, Method: m.Name, Message: request})
+		}
 		if err := a.hooks.enter(ctx, Request{Service: m.Service, Method: m.Name, Message: request}); err != nil {
 			return nil, statusError(err)
 		}

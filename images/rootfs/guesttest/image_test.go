@@ -16,7 +16,8 @@ import (
 )
 
 // kernelModules are what the guests need beyond the kernel; those they depend on come by themselves.
-var kernelModules = []string{"virtio_pci", "virtio_blk", "dm-verity", "vsock_loopback", "vmw_vsock_virtio_transport", "vsock_diag"}
+var kernelModules = []string{"virtio_pci", "virtio_blk", "dm-verity", "vsock_loopback", "vmw_vsock_virtio_transport", "vsock_diag",
+	"virtio_console", "qemu_fw_cfg"}
 
 var (
 	dependsLine = regexp.MustCompile(`\x00depends=([^\x00]*)\x00`)
@@ -104,8 +105,9 @@ func putTests(t *testing.T, dir string, p pod) {
 	write(t, filepath.Join(dir, "guesttest/initdata.toml"), string(p.initdata.Bytes()))
 }
 
-// putUnits adds the units that a Kata image has, and those that run the tests.
-func putUnits(t *testing.T, dir string) {
+// putUnits adds the units that a Kata image has, and those that run the tests, and removes those that it lacks but for patterns to
+// keep.
+func putUnits(t *testing.T, dir string, keep ...string) {
 	t.Helper()
 	units := filepath.Join(dir, "usr/lib/systemd/system")
 	files, err := filepath.Glob("units/*")
@@ -124,9 +126,21 @@ func putUnits(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
-	// Kata's images have neither journal nor udev.
-	run(t, nil, "sh", "-c", `cd "$1/usr/lib/systemd" && rm -f system/systemd-journal* system/*.wants/systemd-journal* `+
-		`system/systemd-udev* system/*.wants/systemd-udev* system/*.wants/systemd-tmpfiles-setup*`, "sh", dir)
+	// Kata's images have neither journal nor udev, nor most of them directories made at boot.
+	for _, pattern := range []string{"systemd-journal*", "*.wants/systemd-journal*", "systemd-udev*", "*.wants/systemd-udev*", "*.wants/systemd-tmpfiles-setup*"} {
+		if slices.Contains(keep, pattern) {
+			continue
+		}
+		found, err := filepath.Glob(filepath.Join(units, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // sealed is a root filesystem with its dm-verity tree behind it on one disk.
@@ -211,12 +225,12 @@ func unpack(t *testing.T) string {
 }
 
 // systemdTree is a guest's tree with policyd, the fake agent and the tests.
-func systemdTree(t *testing.T, p pod, o installOptions) string {
+func systemdTree(t *testing.T, p pod, o installOptions, keep ...string) string {
 	t.Helper()
 	dir := unpack(t)
 	install(t, dir, o)
 	putTests(t, dir, p)
-	putUnits(t, dir)
+	putUnits(t, dir, keep...)
 	return dir
 }
 

@@ -22,6 +22,9 @@ type pod struct {
 	initdata *initdata.Document
 }
 
+// secret is in each container's environment, and must not leave the guest.
+const secret = "hunter2-NEVER-LEAVES"
+
 // containers is how many the pod has besides its sandbox.
 const containers = 10
 
@@ -111,7 +114,7 @@ func sandbox(s *settings.Settings) *policydata.Container {
 func container(s *settings.Settings, name string) *policydata.Container {
 	digest := "sha256:" + strings.Repeat("5c", 32)
 	image := "registry.example/" + name + "@" + digest
-	env := []string{"NAME=" + name, "PATH=/usr/bin:/bin"}
+	env := []string{"NAME=" + name, "PASSWORD=" + secret, "PATH=/usr/bin:/bin"}
 	for v := range 8 {
 		env = append(env, fmt.Sprintf("VARIABLE_%d=value-%d", v, v))
 	}

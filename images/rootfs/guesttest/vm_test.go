@@ -20,13 +20,14 @@ type machine struct {
 	initrd  string
 	cmdline []string
 	disks   []string // raw images, in order; the first is vda
+	devices []string // more arguments of QEMU
 	test    string   // name of the test to run in the guest
 	fails   bool     // the guest must not get as far as a report
 }
 
 // report is what a guest left behind.
 type report struct {
-	console string
+	console string // everything that left by the serial console and the virtio console
 	results string // of the tests in the guest, empty when they did not get to run
 }
 
@@ -94,19 +95,21 @@ func (m machine) run(t *testing.T, dir string) report {
 	defer cancel()
 	stop := startTPM(t, dir)
 	defer stop()
-	console, results := filepath.Join(dir, "console"), filepath.Join(dir, "results")
+	console, results, virtio := filepath.Join(dir, "console"), filepath.Join(dir, "results"), filepath.Join(dir, "virtio")
 	args := append(common(accelerator()),
 		"-kernel", artifact(t, "vmlinuz"), "-initrd", m.initrd, "-append", strings.Join(m.words(), " "),
 		"-serial", "file:"+console, "-serial", "file:"+results,
+		"-device", "virtio-serial-pci", "-chardev", "file,id=hvc,path="+virtio, "-device", "virtconsole,chardev=hvc",
 		"-chardev", "socket,id=tpm,path="+filepath.Join(dir, "tpm.sock"), "-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm",
 	)
+	args = append(args, m.devices...)
 	for i, disk := range m.disks {
 		args = append(args, "-drive", fmt.Sprintf("file=%s,format=raw,if=none,id=d%d", disk, i), "-device", fmt.Sprintf("virtio-blk-pci,drive=d%d", i))
 	}
 	if out, err := exec.CommandContext(ctx, "qemu-system-x86_64", args...).CombinedOutput(); err != nil {
 		t.Fatalf("QEMU: %v %v\n%s\n--- results ---\n%s\n--- end of console ---\n%s", err, ctx.Err(), out, readFile(t, results), tail(readFile(t, console)))
 	}
-	return report{console: readFile(t, console), results: strings.ReplaceAll(readFile(t, results), "\r", "")}
+	return report{console: readFile(t, console) + readFile(t, virtio), results: strings.ReplaceAll(readFile(t, results), "\r", "")}
 }
 
 func (m machine) words() []string {

@@ -9,6 +9,9 @@
 // listens, and becomes kata-agent with a configuration file. The kernel puts every word of its command line that it does not
 // know into PID 1's environment or arguments, and the host writes that line: none of it reaches policyd or the agent.
 //
+// What policyd and the agent print goes nowhere, because the console is the host's; in a debug build, which has a file that says so,
+// it goes to the console.
+//
 // Any failure ends PID 1, on which the kernel panics: a guest without a gate does not run.
 package main
 
@@ -30,6 +33,7 @@ const (
 	configPath  = "/etc/portcullis/config.toml"
 	agentPath   = "/usr/bin/kata-agent"
 	agentConfig = "/etc/portcullis/agent.toml"
+	consoleMark = "/etc/portcullis/console" // of a debug build
 	runDir      = "/run/portcullis"
 	agentSocket = runDir + "/agent.sock"
 )
@@ -63,7 +67,11 @@ func boot(log io.Writer) error {
 	if err := os.Mkdir(runDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make directory of sockets: %w", err)
 	}
-	if err := startSupervisor(); err != nil {
+	output, err := outputOf(consoleMark, "/dev/null")
+	if err != nil {
+		return err
+	}
+	if err := startSupervisor(output); err != nil {
 		return err
 	}
 	// The agent does not replace a socket that is left of an earlier run.
@@ -71,19 +79,48 @@ func boot(log io.Writer) error {
 		return fmt.Errorf("remove stale agent socket: %w", err)
 	}
 	fmt.Fprintln(log, "portcullis-init: policyd listens; starting", agentPath)
-	err := unix.Exec(agentPath, []string{agentPath, "--config", agentConfig}, nil)
+	if err := redirect(output); err != nil {
+		return err
+	}
+	err = unix.Exec(agentPath, []string{agentPath, "--config", agentConfig}, nil)
 	return fmt.Errorf("start %s: %w", agentPath, err)
 }
 
-// startSupervisor starts the supervisor and returns when policyd is ready.
-func startSupervisor() error {
+// outputOf opens what policyd and the agent print to: the console where there is the mark of a debug build, else null. A mark that
+// cannot be looked at is none.
+func outputOf(mark, null string) (*os.File, error) {
+	if _, err := os.Stat(mark); err == nil {
+		return os.Stdout, nil
+	}
+	f, err := os.OpenFile(null, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("keep output from the console: %w", err)
+	}
+	return f, nil
+}
+
+// redirect makes output standard output and error of this process, and of what it becomes.
+func redirect(output *os.File) error {
+	for _, fd := range []int{unix.Stdout, unix.Stderr} {
+		if int(output.Fd()) == fd {
+			continue
+		}
+		if err := unix.Dup3(int(output.Fd()), fd, 0); err != nil {
+			return fmt.Errorf("keep output from the console: %w", err)
+		}
+	}
+	return nil
+}
+
+// startSupervisor starts the supervisor, whose output is policyd's too, and returns when policyd is ready.
+func startSupervisor(output *os.File) error {
 	ready, started, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("start supervisor: %w", err)
 	}
 	defer ready.Close()
 	_, err = os.StartProcess(selfPath, []string{selfPath, superviseVerb}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{nil, os.Stdout, os.Stderr, started},
+		Dir: "/", Env: []string{}, Files: []*os.File{nil, output, output, started},
 		Sys: &unix.SysProcAttr{Setsid: true},
 	})
 	started.Close()

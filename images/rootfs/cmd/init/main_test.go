@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -37,5 +39,27 @@ func TestARestartLoopEnds(t *testing.T) {
 	}
 	if !s.mayStart(now.Add(3 * startWindow)) {
 		t.Error("start refused after a quiet time")
+	}
+}
+
+func TestOutputGoesNowhereButInADebugBuild(t *testing.T) {
+	dir := t.TempDir()
+	mark, null := filepath.Join(dir, "console"), filepath.Join(dir, "null")
+	if _, err := outputOf(mark, null); err == nil {
+		t.Error("without /dev/null, output goes on to the console")
+	}
+	if err := os.WriteFile(null, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := outputOf(mark, null)
+	if err != nil || f.Name() != null {
+		t.Fatalf("output goes to %v, %v; want %s", f.Name(), err, null)
+	}
+	f.Close()
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := outputOf(mark, null); err != nil || f != os.Stdout {
+		t.Errorf("a debug build's output goes to %v, %v; want the console", f, err)
 	}
 }

@@ -9,6 +9,8 @@
 // agent.debug_console_vport, agent.log_vport and agent.passfd_listener_port open what their names say. The listeners other than
 // the server's greet and close: that they are there is what a test asks.
 //
+// Its log goes to standard output, and from level info on holds each container's whole specification, as the real one's does.
+//
 // As PID 1 it mounts what the real one mounts, unless a file system of that type is there, and starts the guest's tests.
 package main
 
@@ -26,6 +28,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"portcullis/engine/gate"
 	"portcullis/internal/agenttest"
@@ -48,6 +51,7 @@ type settings struct {
 	DebugConsoleVport uint32 `toml:"debug_console_vport"`
 	LogVport          uint32 `toml:"log_vport"`
 	PassfdPort        uint32 `toml:"passfd_listener_port"`
+	LogLevel          string `toml:"log_level"`
 }
 
 func run(ctx context.Context, args []string) error {
@@ -70,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	agent := agenttest.New(agenttest.Options{SharedDir: "/run/kata-containers"})
+	agent := agenttest.New(agenttest.Options{SharedDir: "/run/kata-containers", Log: s.log})
 	if address.Path != "" {
 		return agent.ListenAndServe(ctx, address.Path)
 	}
@@ -82,7 +86,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 func configure(args []string) (settings, error) {
-	s := settings{ServerAddr: "vsock://-1:1024"}
+	s := settings{ServerAddr: "vsock://-1:1024", LogLevel: "info"}
 	if len(args) == 2 && args[0] == "--config" {
 		if _, err := toml.DecodeFile(args[1], &s); err != nil {
 			return s, err
@@ -95,7 +99,19 @@ func configure(args []string) (settings, error) {
 	if addr, ok := os.LookupEnv("KATA_AGENT_SERVER_ADDR"); ok {
 		s.ServerAddr = addr
 	}
+	if level, ok := os.LookupEnv("KATA_AGENT_LOG_LEVEL"); ok {
+		s.LogLevel = level
+	}
 	return s, nil
+}
+
+// log prints a request as the real agent does.
+func (s *settings) log(r agenttest.Request) {
+	switch s.LogLevel {
+	case "trace", "debug", "info":
+		text, err := protojson.Marshal(r.Message)
+		fmt.Printf("{\"level\":\"INFO\",\"msg\":\"%s\",\"req\":%s,\"err\":\"%v\"}\n", r.Method, text, err)
+	}
 }
 
 func (s *settings) readCmdline() error {
@@ -110,6 +126,8 @@ func (s *settings) readCmdline() error {
 		case "agent.config_file":
 			_, err := toml.DecodeFile(value, s)
 			return err
+		case "agent.log":
+			s.LogLevel = value
 		case "agent.server_addr":
 			s.ServerAddr = value
 		case "agent.debug_console":

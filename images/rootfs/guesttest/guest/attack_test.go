@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +130,23 @@ func TestKernelCommandLine(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("an agent without --config listens on %d, want %d: this test could not have failed", got, want)
 		}
+	}
+}
+
+// TestCredentials runs in a guest to whose systemd the host gives credentials.
+func TestCredentials(t *testing.T) {
+	skipOutside(t)
+	dial(t) // policyd starts after what takes credentials
+	for _, name := range []string{"tmpfiles.extra", "sysctl.extra"} {
+		if _, err := os.Stat("/run/credentials/@system/" + name); err != nil {
+			t.Errorf("systemd did not take the host's %s: %v; this test could not have failed", name, err)
+		}
+	}
+	if _, err := os.Lstat("/run/owned"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the host made a file in the guest: %v", err)
+	}
+	if pattern := string(read(t, "/proc/sys/kernel/core_pattern")); strings.Contains(pattern, "owned") {
+		t.Errorf("the host set kernel.core_pattern to %s", pattern)
 	}
 }
 

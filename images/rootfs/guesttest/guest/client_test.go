@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,8 +55,14 @@ func dial(t *testing.T) host {
 	for {
 		conn, err := vsock.Dial(loopback, agentPort, nil)
 		if err == nil {
-			h := host{t, ttrpc.NewClient(conn)}
-			t.Cleanup(func() { h.client.Close() })
+			heard := &listening{Conn: conn}
+			h := host{t, ttrpc.NewClient(heard)}
+			t.Cleanup(func() {
+				h.client.Close()
+				if heard.secret() {
+					t.Errorf("the host heard %q", secret)
+				}
+			})
 			return h
 		}
 		if time.Now().After(deadline) {
@@ -62,6 +70,30 @@ func dial(t *testing.T) host {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// secret is what the image's pod has in its containers' environment.
+const secret = "hunter2-NEVER-LEAVES"
+
+// listening is a host that keeps what it hears.
+type listening struct {
+	net.Conn
+	mu    sync.Mutex
+	heard bytes.Buffer
+}
+
+func (l *listening) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard.Write(p[:n])
+	return n, err
+}
+
+func (l *listening) secret() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.heard.Bytes(), []byte(secret))
 }
 
 func (h host) call(kind string, request proto.Message) error {
