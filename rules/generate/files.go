@@ -4,154 +4,278 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"portcullis/rules/policydata"
 )
 
-// contentSet collects what files the mounts of each base name hold. A base name
-// is what the host's requests say of a file's mount, so mounts that share one
-// share their contents.
-type contentSet struct {
-	files   map[string]map[string][]string
-	unbound map[string]bool // base names with files whose content is not known
+// volumeFiles are the files of a volume: what is known of them beforehand.
+type volumeFiles struct {
+	files map[string]policydata.File // by path in the volume
+	open  bool                       // there may be others
+	late  bool                       // the content of some was not given
 }
 
-// contents records the files of the mount at field.
-func (b *builder) contents(volume *corev1.Volume, vm corev1.VolumeMount, field string) {
-	shape := b.settings().Generate
-	if !shape.HashConfigFiles || shape.Volumes[volumeConfig].Mount.From != policydata.MountShared {
+func (v *volumeFiles) add(key string, f policydata.File) {
+	put(&v.files, path.Clean(key), f)
+}
+
+// hashed reports whether the contents of copied files are bound on this platform.
+func (b *builder) hashed() bool { return b.settings().Generate.HashConfigFiles }
+
+// contents states what the mount at field holds, where that is known, and says where it is not.
+func (b *builder) contents(volume *corev1.Volume, vm corev1.VolumeMount, vars variables, field string, m *policydata.Mount) {
+	if !b.hashed() || m.From != policydata.MountShared || !configured(volume) {
 		return
 	}
-	base := path.Base(vm.MountPath)
-	files, known := b.filesOf(volume)
-	if !known && (volume.ConfigMap != nil || volume.Secret != nil) {
+	all, known := b.filesOf(volume)
+	if !known || all.late {
 		b.warn(field+".name", fmt.Sprintf("mounts %s, whose content was not given and is not bound; add its manifest with --config-file", volume.Name))
 	}
-	// A path inside a volume arrives as one file or another directory.
-	if !known || vm.SubPath != "" || vm.SubPathExpr != "" {
-		put(&b.content.unbound, base, true)
+	if !known {
 		return
 	}
-	put(&b.content.files, base, b.content.files[base])
-	for name, content := range files {
-		sum := sha256.Sum256(content)
-		hash := hex.EncodeToString(sum[:])
-		into := b.content.files[base]
-		if !slices.Contains(into[name], hash) {
-			put(&into, name, append(into[name], hash))
-			slices.Sort(into[name])
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		var ok bool
+		if sub, ok = vars.expand(vm.SubPathExpr, nil).literal(); !ok {
+			b.warn(field+".subPathExpr", fmt.Sprintf("chooses a path of %s at run time, whose content is not bound", volume.Name))
+			return
 		}
-		b.content.files[base] = into
 	}
+	files := below(all.files, path.Clean(sub), sub != "")
+	if len(files) == 0 && sub != "" {
+		b.warn(field+".subPath", fmt.Sprintf("is %s, which %s does not hold; its content is not bound", sub, volume.Name))
+		return
+	}
+	if all.open && !all.late {
+		b.warn(field+".name", fmt.Sprintf("mounts %s, of which not every source was given: other files than the known ones are not bound", volume.Name))
+	}
+	b.sharedTemporaries(files, volume.Name, field)
+	m.Contents = &policydata.Contents{Files: files, Open: all.open}
 }
 
-// finishContents states the contents in the policy, but not of base names that
-// also hold files of unknown content.
+// finishContents states the contents by the base name of their mounts, as long as every mount of that name has some, and the
+// platform itself has none.
 func (b *builder) finishContents() {
+	bound, open := map[string]map[string][]string{}, map[string]bool{}
+	for destination := range b.settings().Generate.Container.Mounts {
+		open[path.Base(destination)] = true
+	}
 	for _, c := range b.policy.Containers {
 		for destination, m := range c.Mounts {
 			base := path.Base(destination)
-			if _, stated := b.content.files[base]; m.From == policydata.MountShared && !stated {
-				put(&b.content.unbound, base, true)
+			switch {
+			case m.From != policydata.MountShared:
+			case m.Contents == nil || !closed(m.Contents):
+				open[base] = true
+			default:
+				put(&bound, base, addHashes(bound[base], m.Contents.Files))
 			}
 		}
 	}
-	for destination := range b.settings().Generate.Container.Mounts {
-		delete(b.content.files, path.Base(destination))
-	}
-	for base, files := range b.content.files {
-		if !b.content.unbound[base] {
-			if files == nil {
-				files = map[string][]string{}
-			}
-			put(&b.policy.Files, base, files)
-		}
+	maps.DeleteFunc(bound, func(base string, _ map[string][]string) bool { return open[base] })
+	if len(bound) > 0 {
+		b.policy.Files = bound
 	}
 }
 
-// filesOf returns the files of a volume, false when one is known only at run time.
-func (b *builder) filesOf(volume *corev1.Volume) (map[string][]byte, bool) {
+// closed reports whether all of the contents are known, and below the mount.
+func closed(c *policydata.Contents) bool {
+	for key, f := range c.Files {
+		if key == "" || f.SHA256 == "" {
+			return false
+		}
+	}
+	return !c.Open
+}
+
+func addHashes(to map[string][]string, files map[string]policydata.File) map[string][]string {
+	if to == nil {
+		to = map[string][]string{}
+	}
+	for key, f := range files {
+		if !slices.Contains(to[key], f.SHA256) {
+			to[key] = append(to[key], f.SHA256)
+			slices.Sort(to[key])
+		}
+	}
+	return to
+}
+
+// configured reports whether a volume's files come from the API server.
+func configured(v *corev1.Volume) bool {
+	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
+}
+
+// below returns the files of a path in a volume by their path below it: that path alone is "".
+func below(files map[string]policydata.File, sub string, isSub bool) map[string]policydata.File {
+	if !isSub {
+		return files
+	}
+	out := map[string]policydata.File{}
+	for key, f := range files {
+		if key == sub {
+			return map[string]policydata.File{"": f}
+		}
+		if rest, ok := strings.CutPrefix(key, sub+"/"); ok {
+			out[rest] = f
+		}
+	}
+	return out
+}
+
+// sharedTemporaries warns of files that the agent writes by way of the same temporary file: their name with another extension.
+// Of two that are copied at once one may be lost.
+func (b *builder) sharedTemporaries(files map[string]policydata.File, volume, field string) {
+	temporary := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(files)) {
+		by := strings.TrimSuffix(key, path.Ext(key)) + ".tmp"
+		if base := path.Base(key); strings.HasPrefix(base, ".") && strings.Count(base, ".") == 1 {
+			by = key + ".tmp" // a name that only begins with a dot has no extension
+		}
+		other, twice := temporary[by]
+		if _, itself := files[by]; itself && by != key {
+			other, twice = by, true
+		}
+		if twice {
+			b.warn(field+".name", fmt.Sprintf("mounts %s, whose keys %s and %s kata-agent writes by way of one temporary file, %s: "+
+				"one of them may be lost; rename one, or mount them apart", volume, other, key, path.Base(by)))
+		}
+		temporary[by] = key
+	}
+}
+
+// file is a file of known content.
+func (b *builder) file(content []byte, mode uint32, optional bool) policydata.File {
+	sum := sha256.Sum256(content)
+	return policydata.File{SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content)), Mode: b.fileMode(mode), Optional: optional}
+}
+
+// fileMode is the mode of a file of a volume: the pod's fsGroup may read it.
+func (b *builder) fileMode(mode uint32) uint32 {
+	if pod := b.pod.owner.spec.SecurityContext; pod != nil && pod.FSGroup != nil {
+		return mode | 0o440
+	}
+	return mode
+}
+
+// modeOf returns the first mode that is given, else the default of Kubernetes.
+func modeOf(modes ...*int32) uint32 {
+	for _, m := range modes {
+		if m != nil {
+			return uint32(*m) & 0o777
+		}
+	}
+	return 0o644
+}
+
+// filesOf returns the files of a volume, false when nothing is known of them.
+func (b *builder) filesOf(volume *corev1.Volume) (volumeFiles, bool) {
+	var out volumeFiles
+	known := true
 	switch {
 	case volume.ConfigMap != nil:
-		return b.configFiles(volume.ConfigMap.Name, false, isTrue(volume.ConfigMap.Optional), volume.ConfigMap.Items)
+		s := volume.ConfigMap
+		known = b.configFiles(reference{kind: "ConfigMap", name: s.Name, optional: isTrue(s.Optional)}, s.Items, s.DefaultMode, &out)
 	case volume.Secret != nil:
-		return b.configFiles(volume.Secret.SecretName, true, isTrue(volume.Secret.Optional), volume.Secret.Items)
+		s := volume.Secret
+		known = b.configFiles(reference{kind: "Secret", name: s.SecretName, optional: isTrue(s.Optional)}, s.Items, s.DefaultMode, &out)
 	case volume.DownwardAPI != nil:
-		return b.downwardFiles(volume.DownwardAPI.Items)
+		b.downwardFiles(volume.DownwardAPI.Items, volume.DownwardAPI.DefaultMode, &out)
 	case volume.Projected != nil:
-		return b.projectedFiles(volume.Projected.Sources)
+		some := len(volume.Projected.Sources) == 0
+		for _, source := range volume.Projected.Sources {
+			if b.projectedFiles(source, volume.Projected.DefaultMode, &out) {
+				some = true
+			} else {
+				out.open = true
+			}
+		}
+		known = some
 	}
-	return nil, false
+	return out, known
 }
 
-func (b *builder) configFiles(name string, secret, optional bool, items []corev1.KeyToPath) (map[string][]byte, bool) {
+// clusterRoot is the ConfigMap with the certificate of the cluster's API server, beside the token in volumes that Kubernetes adds.
+const clusterRoot = "kube-root-ca.crt"
+
+// configFiles adds the files of a ConfigMap or Secret. It returns false when it was not given: an optional one may be made
+// later, a required one will be there. Of one that was not given and whose keys the volume names, the names are known.
+func (b *builder) configFiles(r reference, items []corev1.KeyToPath, mode *int32, to *volumeFiles) bool {
 	find := b.generator.configs.configMap
-	if secret {
+	if r.kind == "Secret" {
 		find = b.generator.configs.secret
 	}
-	found, ok := find(b.pod.namespace(), name)
+	found, ok := find(b.pod.namespace(), r.name)
 	if !ok {
-		// An optional object may be made later; a required one will be there.
-		return nil, false
+		for _, item := range items {
+			to.add(item.Path, policydata.File{Optional: r.optional})
+		}
+		to.late = to.late || r.name != clusterRoot // which only the cluster ever has
+		return len(items) > 0
 	}
 	if len(items) == 0 {
-		return found.all, true
+		for key, content := range found.all {
+			to.add(key, b.file(content, modeOf(mode), false))
+		}
+		return true
 	}
-	files := map[string][]byte{}
 	for _, item := range items {
 		content, ok := found.all[item.Key]
-		if !ok && !optional {
-			return nil, false
+		if !ok && !r.optional {
+			return false
 		}
 		if ok {
-			files[path.Clean(item.Path)] = content
+			to.add(item.Path, b.file(content, modeOf(item.Mode, mode), false))
 		}
 	}
-	return files, true
+	return true
 }
 
-func (b *builder) downwardFiles(items []corev1.DownwardAPIVolumeFile) (map[string][]byte, bool) {
-	files := map[string][]byte{}
+// downwardFiles adds files of the pod's own fields. What such a field will hold is not always known.
+func (b *builder) downwardFiles(items []corev1.DownwardAPIVolumeFile, mode *int32, to *volumeFiles) {
 	for _, item := range items {
-		if item.FieldRef == nil {
-			return nil, false
+		var f policydata.File
+		if content, ok := b.downwardContent(item); ok {
+			f = b.file([]byte(content), modeOf(item.Mode, mode), false)
 		}
-		found, err := b.fieldRef(item.FieldRef.FieldPath, "")
-		if err != nil {
-			return nil, false
-		}
-		content, ok := found.literal()
-		if !ok {
-			return nil, false
-		}
-		files[path.Clean(item.Path)] = []byte(content)
+		to.add(item.Path, f)
 	}
-	return files, true
 }
 
-func (b *builder) projectedFiles(sources []corev1.VolumeProjection) (map[string][]byte, bool) {
-	files := map[string][]byte{}
-	for _, source := range sources {
-		var some map[string][]byte
-		known := false
-		switch {
-		case source.ConfigMap != nil:
-			some, known = b.configFiles(source.ConfigMap.Name, false, isTrue(source.ConfigMap.Optional), source.ConfigMap.Items)
-		case source.Secret != nil:
-			some, known = b.configFiles(source.Secret.Name, true, isTrue(source.Secret.Optional), source.Secret.Items)
-		case source.DownwardAPI != nil:
-			some, known = b.downwardFiles(source.DownwardAPI.Items)
-		}
-		if !known {
-			return nil, false
-		}
-		for name, content := range some {
-			files[name] = content
-		}
+func (b *builder) downwardContent(item corev1.DownwardAPIVolumeFile) (string, bool) {
+	if item.FieldRef == nil {
+		return "", false
 	}
-	return files, true
+	found, err := b.fieldRef(item.FieldRef.FieldPath, "")
+	if err != nil {
+		return "", false
+	}
+	return found.literal()
+}
+
+// projectedFiles adds the files of one source of a projected volume. It returns false when it was not given.
+func (b *builder) projectedFiles(source corev1.VolumeProjection, mode *int32, to *volumeFiles) bool {
+	switch {
+	case source.ConfigMap != nil:
+		s := source.ConfigMap
+		return b.configFiles(reference{kind: "ConfigMap", name: s.Name, optional: isTrue(s.Optional)}, s.Items, mode, to)
+	case source.Secret != nil:
+		s := source.Secret
+		return b.configFiles(reference{kind: "Secret", name: s.Name, optional: isTrue(s.Optional)}, s.Items, mode, to)
+	case source.DownwardAPI != nil:
+		b.downwardFiles(source.DownwardAPI.Items, mode, to)
+	case source.ServiceAccountToken != nil:
+		// Only the cluster knows it, and who may read it goes by the pod's user.
+		to.add(source.ServiceAccountToken.Path, policydata.File{})
+	default:
+		return false
+	}
+	return true
 }

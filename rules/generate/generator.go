@@ -52,7 +52,6 @@ type builder struct {
 	pod       *Pod
 	policy    *policydata.Policy
 	volumes   map[string]*corev1.Volume
-	content   contentSet
 	warnings  []*Finding
 	opener    opener
 }

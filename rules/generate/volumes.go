@@ -27,8 +27,8 @@ func (b *builder) mounts(c placed, config images.Config, vars variables, out *po
 	b.platformMounts(b.settings().Generate.Container.Mounts, out)
 	b.terminationLog(c, out)
 	b.accountToken(out)
-	for _, volume := range config.Volumes {
-		b.place(out, path.Clean("/"+volume), b.shape(volumeShared, "", volume).Mount)
+	if err := b.imageVolumes(c, config.Volumes, out); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for i, vm := range c.VolumeMounts {
@@ -43,6 +43,9 @@ func (b *builder) mounts(c placed, config images.Config, vars variables, out *po
 		if err := b.mount(c, vm, field, vars, out); err != nil {
 			return err
 		}
+	}
+	if err := b.checkNesting(c, out); err != nil {
+		return err
 	}
 	return b.devices(c, out)
 }
@@ -158,7 +161,7 @@ func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars vari
 		b.group(s.Storage)
 		out.Storages = append(out.Storages, *s.Storage)
 	}
-	b.contents(volume, vm, field)
+	b.contents(volume, vm, vars, field, &s.Mount)
 	b.place(out, vm.MountPath, s.Mount)
 	return nil
 }
@@ -209,7 +212,9 @@ func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field
 	switch {
 	case source.EmptyDir != nil && sub:
 		b.warn(field+".subPath", "is of an emptyDir: the runtime then uses a directory of the host, which can read and change it")
-		return b.shape(volumeShared, volume.Name, vm.MountPath), false, nil
+		s := b.shape(volumeShared, volume.Name, vm.MountPath)
+		s.Mount = b.empty(s.Mount)
+		return s, false, nil
 	case source.EmptyDir != nil:
 		return b.emptyDir(volume, vm.MountPath, field)
 	case source.ConfigMap != nil, source.Secret != nil, source.Projected != nil, source.DownwardAPI != nil:
@@ -224,7 +229,13 @@ func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field
 func (b *builder) emptyDir(volume *corev1.Volume, destination, field string) (shaped, bool, error) {
 	switch medium := volume.EmptyDir.Medium; medium {
 	case corev1.StorageMediumDefault:
-		return b.shape(b.settings().Generate.EmptyDir, volume.Name, destination), false, nil
+		s := b.shape(b.settings().Generate.EmptyDir, volume.Name, destination)
+		if s.Mount.From == policydata.MountShared && b.hashed() {
+			b.warn(field+".name", fmt.Sprintf("mounts the emptyDir %s, which this platform keeps on the host (generate.empty_dir = %q): what the "+
+				"container writes there the host can read and change", volume.Name, b.settings().Generate.EmptyDir))
+			s.Mount = b.empty(s.Mount)
+		}
+		return s, false, nil
 	case corev1.StorageMediumMemory:
 		return b.shape(volumeMemory, volume.Name, destination), false, nil
 	default:

@@ -30,6 +30,7 @@ type Container struct {
 	Terminal     bool             `json:"terminal"`
 	Type         ContainerType    `json:"type"`
 	User         User             `json:"user"`
+	OtherUsers   []User           `json:"other_users,omitempty"` // any of which it may run as instead
 	VFIO         VFIO             `json:"vfio"`
 }
 
@@ -72,8 +73,10 @@ type Env struct {
 	Fixed []string `json:"fixed"` // "NAME=value", must be there, sorted
 	// Hashes bind a value without showing it: name -> SHA-256 of the value in lower-case hex, must be there. kata-agent's own
 	// engine cannot compare them, and denies.
-	Hashes    map[string]string `json:"hashes,omitempty"`
-	Optional  map[string]string `json:"optional"`  // name -> pattern, may be there
+	Hashes   map[string]string `json:"hashes,omitempty"`
+	Optional map[string]string `json:"optional"` // name -> pattern, may be there
+	// Shadowed are the image's "NAME=value" of variables that the pod sets: runtimes may send them too, before the pod's own.
+	Shadowed  []string          `json:"shadowed,omitempty"`
 	Patterns  map[string]string `json:"patterns"`  // name -> pattern of the value, must be there
 	Templates map[string]string `json:"templates"` // name -> value with $(sandbox-name), $(sandbox-namespace), $(sandbox-uid), must be there
 }
@@ -124,6 +127,7 @@ const (
 	MountExact   MountFrom = "exact"   // Source is the source
 	MountShared  MountFrom = "shared"  // SharedDir/<container id>-<16 of a-z0-9>-Source
 	MountStorage MountFrom = "storage" // mount point of a block storage of this request; Source is the volume's name
+	MountLocal   MountFrom = "local"   // directory of the guest: SharedDir[/passthrough]/<sandbox id>/rootfs/local/Source
 )
 
 // Mount is one mount, keyed by its destination.
@@ -134,6 +138,22 @@ type Mount struct {
 	Options      []string  `json:"options"` // in any order
 	Source       string    `json:"source"`
 	Type         string    `json:"type_"`
+	// Contents are what the host may copy below a MountShared; nil means whatever it chooses.
+	Contents *Contents `json:"contents,omitempty"`
+}
+
+// Contents are the files of one mount. Without files and not Open it is a directory that stays empty.
+type Contents struct {
+	Files map[string]File `json:"files"`          // by path below the mount; "" where the mount is a file itself
+	Open  bool            `json:"open,omitempty"` // others may be there too
+}
+
+// File is one file of a mount.
+type File struct {
+	Mode     uint32 `json:"mode"`               // permission bits; 0 beside an empty SHA256: any
+	Optional bool   `json:"optional,omitempty"` // need not be there
+	SHA256   string `json:"sha256"`             // lower-case hex; "" where only the cluster knows what it holds
+	Size     int64  `json:"size"`               // bytes; 0 beside an empty SHA256
 }
 
 // Storage is a storage as the request must carry it, options in any order, with
