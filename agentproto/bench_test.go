@@ -90,7 +90,7 @@ func BenchmarkScan(b *testing.B) {
 	}
 	b.Run("wire", func(b *testing.B) {
 		for b.Loop() {
-			if unknown, err := p.scan(wire); unknown != nil || err != nil {
+			if unknown, err := p.scan(wire, new(int64)); unknown != nil || err != nil {
 				b.Fatal(unknown, err)
 			}
 		}

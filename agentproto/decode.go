@@ -41,29 +41,54 @@ func (e *UnknownFieldError) under(name protoreflect.Name, suffix string) *Unknow
 	return &UnknownFieldError{Message: e.Message, Path: path, Number: e.Number}
 }
 
-// Decode reads a message of type mt from its encoding. A field that mt does not
-// know, at any depth and also in the entries of a map, is an
-// [*UnknownFieldError], found before anything is allocated. The cost of that
-// check follows the number of fields, not the length of wire.
-//
-// A large bytes field of the request itself shares the memory of wire, which
-// must not change any more: megabytes are not copied to be judged.
+// Decode reads a message of type mt from its encoding: [Scan] and
+// [Scanned.Decode] in one.
 func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
+	s, err := Scan(mt, wire)
+	if err != nil {
+		return nil, err
+	}
+	return s.Decode()
+}
+
+// Scanned is the encoding of a message of which nothing has been allocated yet.
+type Scanned struct {
+	mt   protoreflect.MessageType
+	wire []byte
+	// Weight is how many bytes decoding it and building its input take at most,
+	// about; the megabytes of a bytes field that no policy reads are not in it.
+	Weight int64
+}
+
+// Scan walks the encoding of a message of type mt. A field that mt does not
+// know, at any depth and also in the entries of a map, is an
+// [*UnknownFieldError], found before anything is allocated. The cost follows
+// the number of fields, not the length of wire.
+func Scan(mt protoreflect.MessageType, wire []byte) (Scanned, error) {
+	s := Scanned{mt: mt, wire: wire}
+	name := WireName(mt.Descriptor())
 	p, err := planOf(mt.Descriptor())
 	if err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
+		return s, fmt.Errorf("decode: %w", err)
 	}
-	unknown, err := p.scan(wire)
+	unknown, err := p.scan(wire, &s.Weight)
 	if err != nil {
-		return nil, fmt.Errorf("decode %s: %w", p.name, err)
+		return s, fmt.Errorf("decode %s: %w", name, err)
 	}
 	if unknown != nil {
-		return nil, fmt.Errorf("decode %s: %w", p.name, unknown)
+		return s, fmt.Errorf("decode %s: %w", name, unknown)
 	}
-	m := mt.New()
-	rest, large := cutLarge(m.Descriptor(), wire)
+	return s, nil
+}
+
+// Decode makes the message. A large bytes field of the request itself shares
+// the memory of the encoding, which must not change any more: megabytes are
+// not copied to be judged.
+func (s Scanned) Decode() (proto.Message, error) {
+	m := s.mt.New()
+	rest, large := cutLarge(m.Descriptor(), s.wire)
 	if err := proto.Unmarshal(rest, m.Interface()); err != nil {
-		return nil, fmt.Errorf("decode %s: %w", p.name, err)
+		return nil, fmt.Errorf("decode %s: %w", WireName(m.Descriptor()), err)
 	}
 	if large.field != nil {
 		m.Set(large.field, protoreflect.ValueOfBytes(large.value))
@@ -136,8 +161,9 @@ func planOf(desc protoreflect.MessageDescriptor) (*plan, error) {
 
 // scan walks the encoding of a message without decoding it. It is at least as
 // strict as the decoder about what is a known field: whatever the decoder would
-// keep as unknown, or drop, is reported here.
-func (p *plan) scan(wire []byte) (*UnknownFieldError, error) {
+// keep as unknown, or drop, is reported here. It adds to weight what decoding takes.
+func (p *plan) scan(wire []byte, weight *int64) (*UnknownFieldError, error) {
+	*weight += p.weight
 	var indexes []int // per field number: elements seen, for the path
 	for len(wire) > 0 {
 		number, wireType, n := protowire.ConsumeTag(wire)
@@ -158,6 +184,7 @@ func (p *plan) scan(wire []byte) (*UnknownFieldError, error) {
 			if n < 0 {
 				return nil, fmt.Errorf("malformed %s: field %s: %w", p.name, f.desc.Name(), protowire.ParseError(n))
 			}
+			*weight += f.valueWeight(wireType, n)
 			wire = wire[n:]
 			continue
 		}
@@ -166,7 +193,7 @@ func (p *plan) scan(wire []byte) (*UnknownFieldError, error) {
 			return nil, fmt.Errorf("malformed %s: field %s: %w", p.name, f.desc.Name(), protowire.ParseError(n))
 		}
 		wire = wire[n:]
-		unknown, err := inner.scan(value)
+		unknown, err := inner.scan(value, weight)
 		if err != nil {
 			return nil, err
 		}

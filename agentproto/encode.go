@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Encode returns the deterministic encoding of m, fields by number and map
@@ -61,4 +62,39 @@ func (p *plan) sortOneofs(wire []byte) {
 		return cmp.Compare(x, y)
 	})
 	copy(wire, bytes.Join(records, nil))
+}
+
+// EncodeShared is [proto.Marshal] for a message that is sent in two parts: a large bytes field of the message itself is not
+// copied. head, which is appended to buf, ends with that field's tag and length, and tail is its value; without such a field
+// tail is nil.
+func EncodeShared(m proto.Message, buf []byte) (head, tail []byte, err error) {
+	r := m.ProtoReflect()
+	large := largeBytes(r)
+	if large != nil {
+		tail = r.Get(large).Bytes()
+		r.Clear(large)
+		defer r.Set(large, protoreflect.ValueOfBytes(tail))
+	}
+	if head, err = (proto.MarshalOptions{}).MarshalAppend(buf, m); err != nil {
+		return nil, nil, fmt.Errorf("encode %s: %w", WireName(r.Descriptor()), err)
+	}
+	if large != nil {
+		head = protowire.AppendTag(head, large.Number(), protowire.BytesType)
+		head = protowire.AppendVarint(head, uint64(len(tail)))
+	}
+	return head, tail, nil
+}
+
+// largeBytes finds the one bytes field that is worth sharing, nil for none.
+func largeBytes(m protoreflect.Message) protoreflect.FieldDescriptor {
+	p, ok := schema.plans[m.Descriptor()]
+	if !ok || !p.holdsBytes {
+		return nil
+	}
+	for _, f := range p.fields {
+		if f.message == nil && f.value == nil && f.desc.Kind() == protoreflect.BytesKind && !f.desc.IsList() && len(m.Get(f.desc).Bytes()) >= shareFrom {
+			return f.desc
+		}
+	}
+	return nil
 }

@@ -19,6 +19,7 @@ type plan struct {
 	holdsBytes  bool              // bytes here or below
 	holdsOneof  bool              // a oneof here or below
 	containerID protoreflect.FieldDescriptor
+	weight      int64 // bytes that a message without values takes, decoded and as input
 }
 
 // field is one field of a plan. The entries of a map are described by two
@@ -45,7 +46,7 @@ func (a *api) plan(desc protoreflect.MessageDescriptor) *plan {
 	if p, ok := a.plans[desc]; ok {
 		return p
 	}
-	p := &plan{name: WireName(desc), byKey: make(map[string]*field)}
+	p := &plan{name: WireName(desc), byKey: make(map[string]*field), weight: messageWeight(desc)}
 	a.plans[desc] = p
 	fields := desc.Fields()
 	for i := range fields.Len() {

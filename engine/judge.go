@@ -16,6 +16,9 @@ type Request struct {
 	EntryPoint string
 	// Key is the SHA-256 of the request's deterministic encoding. The zero Key keeps the decision out of the cache.
 	Key [sha256.Size]byte
+	// Turns bounds how many requests of one client are evaluated at a time, by its capacity: a client that asks much then waits
+	// for itself, and others come in between. Nil for no bound.
+	Turns chan struct{}
 	// Input builds the input document for the policy that is going to decide: it may leave out what that policy does not reach.
 	// It is not called on a cache hit, and again if another policy was activated meanwhile. Nil means no input.
 	Input func(*Policy) (ast.Value, error)
@@ -155,7 +158,7 @@ func (e *Engine) evaluate(ctx context.Context, w *world, q question) (*judgement
 		}
 		return w.deny("the policy has no rule " + q.EntryPoint), nil
 	}
-	return run(ctx, e.workers, func(ctx context.Context) (*judgement, error) {
+	return run(ctx, e.workers, q.Turns, func(ctx context.Context) (*judgement, error) {
 		in := evaluation{entry: en, strict: true}
 		if q.Input != nil {
 			var err error

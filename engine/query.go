@@ -18,7 +18,7 @@ func (e *Engine) Query(ctx context.Context, path []string, input ast.Value) (ast
 	if w.policy == nil {
 		return nil, false, ErrNoPolicy
 	}
-	v, err := run(ctx, e.workers, func(ctx context.Context) (ast.Value, error) {
+	v, err := run(ctx, e.workers, nil, func(ctx context.Context) (ast.Value, error) {
 		return w.document(ctx, path, input)
 	})
 	return v, v != nil, err

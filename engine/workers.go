@@ -47,9 +47,9 @@ func (w *workers) work() {
 
 func (w *workers) stop() { w.close.Do(func() { close(w.closed) }) }
 
-// run evaluates f on a worker. Waiting for a free one ends with ctx; from then on f has w.timeout. run returns at the deadline
-// even when f is stuck in a builtin that cannot be cancelled.
-func run[T any](ctx context.Context, w *workers, f func(context.Context) (T, error)) (T, error) {
+// run evaluates f on a worker, when turns, if there are any, has room for it. Waiting for a free one ends with ctx; from then on f has
+// w.timeout. run returns at the deadline even when f is stuck in a builtin that cannot be cancelled; its turn ends with f.
+func run[T any](ctx context.Context, w *workers, turns chan struct{}, f func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -60,14 +60,24 @@ func run[T any](ctx context.Context, w *workers, f func(context.Context) (T, err
 	job := func() {
 		var r result
 		defer func() { done <- r }()
+		defer endTurn(turns)
 		defer recoverTo(&r.err, ErrPanic)
 		r.value, r.err = f(<-ready)
+	}
+	if turns != nil {
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+			return zero, context.Cause(ctx)
+		}
 	}
 	select {
 	case w.jobs <- job:
 	case <-ctx.Done():
+		endTurn(turns)
 		return zero, context.Cause(ctx)
 	case <-w.closed:
+		endTurn(turns)
 		return zero, ErrClosed
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, w.timeout, ErrDeadline)
@@ -78,5 +88,11 @@ func run[T any](ctx context.Context, w *workers, f func(context.Context) (T, err
 		return r.value, r.err
 	case <-ctx.Done():
 		return zero, context.Cause(ctx)
+	}
+}
+
+func endTurn(turns chan struct{}) {
+	if turns != nil {
+		<-turns
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"portcullis/engine"
@@ -71,7 +69,6 @@ func tightenByKernel(c *config) error {
 
 // serve runs the daemon until ctx ends.
 func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
-	quietLibraries()
 	limitMemory()
 	d, err := newDaemon(ctx, c, g, logger)
 	if err != nil {
@@ -108,9 +105,6 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 	defer cancel()
 	return errors.Join(err, web.Shutdown(grace), d.gate.Shutdown(grace))
 }
-
-// quietLibraries keeps ttrpc's own log, which the host could fill, off our streams.
-func quietLibraries() { log.L.Logger.SetOutput(io.Discard) }
 
 // The collector's settings, see runtime/debug.SetGCPercent. What is compiled at start stays for good: collecting often meanwhile
 // packs it densely, where garbage between would keep 2 MB from ever being used again. Afterwards the collector runs seldom while

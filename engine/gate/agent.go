@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -33,60 +32,98 @@ type Dialer func(ctx context.Context) (net.Conn, error)
 // agentConn is a connection to the agent, made when first used and made again after it was lost. The agent cancels the
 // requests of a connection that is closed, which is how a client's disconnect reaches it: ttrpc has no cancel.
 type agentConn struct {
-	dial      Dialer
-	encodings sync.Pool // *opaque of up to keepFrameBuffer bytes, for requests on their way
+	dial    Dialer
+	buffers *buffers
+	answers *share // of the bytes of answers; nil: not counted
 
 	mu     sync.Mutex
-	client *ttrpc.Client
+	link   *agentLink
 	closed bool
 }
 
-// call sends req to the agent and waits for the answer in resp. An error with a gRPC status is the agent's answer;
-// ErrAgentAbsent, ErrAgentLost and ctx's errors are not.
-func (a *agentConn) call(ctx context.Context, m agentproto.Method, req, resp proto.Message) error {
-	client, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	encoded, done, err := a.encode(req)
-	if err != nil {
-		return err
-	}
-	defer done()
-	err = client.Call(ttrpc.WithMetadata(ctx, nil), m.Service, m.Name, encoded, resp) // the client's metadata was not judged
-	if err == nil || isAnswer(err) || ctx.Err() != nil {
-		return err
-	}
-	a.drop(client)
-	return fmt.Errorf("%w: %w", ErrAgentLost, err)
+// judged is a request as it was judged, encoded in two parts: the second shares memory with the frame that it came in.
+type judged struct {
+	method     agentproto.Method
+	head, tail []byte
 }
 
-// encode returns the encoding of a judged request; done gives its memory back, when ttrpc has sent it.
-func (a *agentConn) encode(req proto.Message) (encoded *opaque, done func(), err error) {
-	encoded, _ = a.encodings.Get().(*opaque)
-	if encoded == nil {
-		encoded = new(opaque)
-	}
-	encoded.wire, err = proto.MarshalOptions{}.MarshalAppend(encoded.wire[:0], req)
+// reply is the agent's answer as it came: a frame with room for another header. Whoever has it calls release.
+type reply struct {
+	frame   []byte // headerLen bytes, and the encoded Response
+	payload []byte // of the Response, in frame
+	bytes   grant
+	buffers *buffers
+}
+
+// release gives the answer's memory back.
+func (r *reply) release() {
+	r.bytes.release()
+	r.buffers.put(r.frame)
+	r.frame, r.payload = nil, nil
+}
+
+// call sends a request to the agent and waits for the answer. sent is called once the request's memory is not used any more.
+// An error with a gRPC status is the agent's answer; ErrAgentAbsent, ErrAgentLost and ctx's errors are not.
+func (a *agentConn) call(ctx context.Context, j judged, sent func()) (*reply, error) {
+	link, id, answers, err := a.send(ctx, j)
+	sent()
 	if err != nil {
-		return nil, nil, status.Error(codes.InvalidArgument, "request cannot be encoded")
+		return nil, err
 	}
-	return encoded, func() {
-		if cap(encoded.wire) <= keepFrameBuffer {
-			a.encodings.Put(encoded)
+	select {
+	case r := <-answers:
+		return r.parsed()
+	case <-link.ended:
+		select {
+		case r := <-answers: // it came before the end
+			return r.parsed()
+		default:
+			return nil, fmt.Errorf("%w: %w", ErrAgentLost, link.err)
 		}
-	}, nil
+	case <-ctx.Done():
+		link.forget(id, answers)
+		return nil, ctx.Err()
+	}
+}
+
+// parsed reads the answer. One that is an error of the agent's is released.
+func (r *reply) parsed() (*reply, error) {
+	payload, err := parseResponse(r.frame[headerLen:])
+	if err == nil {
+		r.payload = payload
+		return r, nil
+	}
+	r.release()
+	if errors.Is(err, ErrFrame) {
+		err = fmt.Errorf("%w: %w", ErrAgentLost, err)
+	}
+	return nil, err
+}
+
+// send sends a request over a live connection.
+func (a *agentConn) send(ctx context.Context, j judged) (*agentLink, uint32, chan *reply, error) {
+	for {
+		link, err := a.connect(ctx)
+		if err != nil {
+			return nil, 0, nil, err
+		}
+		id, answers, err := link.send(ctx, j)
+		if !errors.Is(err, errOver) {
+			return link, id, answers, err
+		}
+		a.drop(link) // it ended before anything was sent
+	}
 }
 
 // connect returns the live connection, dialing if there is none.
-func (a *agentConn) connect(ctx context.Context) (*ttrpc.Client, error) {
+func (a *agentConn) connect(ctx context.Context) (*agentLink, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return nil, fmt.Errorf("%w: client has gone", ErrAgentAbsent)
 	}
-	if a.client != nil {
-		return a.client, nil
+	if a.link != nil && !a.link.isOver() {
+		return a.link, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -95,36 +132,40 @@ func (a *agentConn) connect(ctx context.Context) (*ttrpc.Client, error) {
 		return nil, fmt.Errorf("%w: %w", ErrAgentAbsent, err)
 	}
 	widen(conn)
-	var client *ttrpc.Client
-	ready := make(chan struct{})
-	client = ttrpc.NewClient(conn, ttrpc.WithOnClose(func() {
-		<-ready // the callback may run before NewClient has returned
-		a.drop(client)
-	}))
-	a.client = client
-	close(ready)
-	return client, nil
+	a.link = newAgentLink(conn, a.buffers, a.answers)
+	return a.link, nil
 }
 
-// drop forgets client, so that the next call dials.
-func (a *agentConn) drop(client *ttrpc.Client) {
+// drop forgets link, so that the next call dials.
+func (a *agentConn) drop(link *agentLink) {
 	a.mu.Lock()
-	if a.client == client {
-		a.client = nil
+	defer a.mu.Unlock()
+	if a.link == link {
+		a.link = nil
 	}
-	a.mu.Unlock()
-	_ = client.Close() // ends a local connection; nothing is left to flush
 }
 
 // close ends the connection for good.
 func (a *agentConn) close() {
 	a.mu.Lock()
-	client := a.client
-	a.client, a.closed = nil, true
+	link := a.link
+	a.link, a.closed = nil, true
 	a.mu.Unlock()
-	if client != nil {
-		_ = client.Close()
+	if link != nil {
+		link.end(net.ErrClosed)
 	}
+}
+
+// encode makes of a judged request what is sent, with buf's memory for its first part.
+func encode(m agentproto.Method, request proto.Message, buf []byte) (judged, error) {
+	head, tail, err := agentproto.EncodeShared(request, buf)
+	if err != nil {
+		return judged{}, status.Error(codes.InvalidArgument, "request cannot be encoded")
+	}
+	if len(head)+len(tail)+len(m.Service)+len(m.Name)+64 > maxMessage {
+		return judged{}, status.Error(codes.ResourceExhausted, errTooLarge.Error()+" once it is encoded anew")
+	}
+	return judged{method: m, head: head, tail: tail}, nil
 }
 
 // isAnswer reports whether err is a status that the agent sent.

@@ -12,35 +12,48 @@ import (
 	"portcullis/engine"
 )
 
-// forward sends a request allowed by v to the agent over the client's own agent connection and returns the agent's answer.
-func (c *call) forward(ctx context.Context, v *engine.Verdict) (proto.Message, error) {
-	resp := proto.Message(&opaque{})
-	if c.observed() {
-		resp = c.method.Response.New().Interface()
+// send encodes the request as it was judged, sends it over a connection and returns the agent's answer. What the request came in
+// is given back as soon as it is on its way.
+func (c *call) send(ctx context.Context, over *agentConn) (*reply, error) {
+	buf := c.gate.buffers.get(1 << minBufferBits)
+	defer c.gate.buffers.put(buf)
+	j, err := encode(c.method, c.request, buf[:0])
+	if err != nil {
+		return nil, err
 	}
-	if err := c.session.agent.call(ctx, c.method, c.request, resp); err != nil {
+	if !c.observed() {
+		c.request = nil
+	}
+	c.ticket.decoded.release()
+	return over.call(ctx, j, c.giveBack)
+}
+
+// forward sends a request allowed by v to the agent over the client's own agent connection and returns the agent's answer.
+func (c *call) forward(ctx context.Context, v *engine.Verdict) (*reply, error) {
+	r, err := c.send(ctx, &c.session.agent)
+	if err != nil {
 		return nil, answer(ctx, err)
 	}
 	if c.observed() {
-		c.observe(context.WithoutCancel(ctx), v, resp)
+		c.observe(context.WithoutCancel(ctx), v, r.payload)
 	}
-	return resp, nil
+	return r, nil
 }
 
 // redacted reads a container's output and withholds it: a container whose output nobody takes would block on a full pipe.
 func (c *call) redacted(ctx context.Context) (proto.Message, error) {
-	var resp agentpb.ReadStreamResponse
-	if err := c.session.agent.call(ctx, c.method, c.request, &resp); err != nil {
+	r, err := c.send(ctx, &c.session.agent)
+	if err != nil {
 		return nil, answer(ctx, err)
 	}
-	resp.Data = nil
-	return &resp, nil
+	r.release()
+	return &agentpb.ReadStreamResponse{}, nil
 }
 
 // forwardHeld sends a request that changes the policy's state. Once sent it runs to its end whatever the client does, so
 // that the state follows what the agent did: success commits the change, a refusal discards it, no answer leaves both
 // possible.
-func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Message, error) {
+func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (*reply, error) {
 	defer v.Discard() // without effect once the outcome is known
 	if c.isFile() {
 		if err := c.gate.copying.take(ctx); err != nil {
@@ -52,11 +65,14 @@ func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (proto.Messag
 		c.gate.log.Error("journal cannot be written", "request", c.method.EntryPoint(), "error", err)
 		return nil, denial(c.method, "the restart journal cannot be written")
 	}
-	resp := &opaque{}
-	err := c.gate.stateful.call(context.WithoutCancel(ctx), c.method, c.request, resp)
+	r, err := c.send(context.WithoutCancel(ctx), &c.gate.stateful)
 	switch {
 	case err == nil:
-		return resp, v.Commit()
+		if err := v.Commit(); err != nil {
+			r.release()
+			return nil, err
+		}
+		return r, nil
 	case errors.Is(err, ErrAgentAbsent), isAnswer(err):
 		v.Discard()
 	default:
@@ -91,16 +107,13 @@ func (c *call) isFile() bool {
 // forwardFile sends a CopyFile when no other is with the agent, and waits for the answer whatever the client does. The agent
 // assembles a file under its name without the extension, which files of different names can share: of two at once it makes a
 // file that was never judged.
-func (c *call) forwardFile(ctx context.Context) (proto.Message, error) {
+func (c *call) forwardFile(ctx context.Context) (*reply, error) {
 	if err := c.gate.copying.take(ctx); err != nil {
 		return nil, answer(ctx, err)
 	}
 	defer c.gate.copying.end()
-	resp := &opaque{}
-	if err := c.gate.stateful.call(context.WithoutCancel(ctx), c.method, c.request, resp); err != nil {
-		return nil, answer(ctx, err)
-	}
-	return resp, nil
+	r, err := c.send(context.WithoutCancel(ctx), &c.gate.stateful)
+	return r, answer(ctx, err)
 }
 
 // turn is taken by one at a time.
@@ -121,14 +134,16 @@ func (t turn) take(ctx context.Context) error {
 func (t turn) end() { <-t }
 
 // observed reports whether policies may want to see the answer to this request.
-func (c *call) observed() bool {
-	_, ok := c.request.(*agentpb.WaitProcessRequest)
-	return ok
-}
+func (c *call) observed() bool { return c.method.Name == "WaitProcess" }
 
 // observe shows the policy the agent's answer. What the policy makes of it is state, so it is settled before the client,
 // which acts on the same answer, gets it. A failure leaves the state behind, never ahead: the answer passes all the same.
-func (c *call) observe(ctx context.Context, of *engine.Verdict, resp proto.Message) {
+func (c *call) observe(ctx context.Context, of *engine.Verdict, answer []byte) {
+	resp := c.method.Response.New().Interface()
+	if err := proto.Unmarshal(answer, resp); err != nil {
+		c.unobserved("it cannot be decoded")
+		return
+	}
 	v, err := c.gate.policies.Observe(ctx, engine.Request{
 		EntryPoint: string(c.method.Response.Descriptor().Name()),
 		Generation: of.Generation,

@@ -5,7 +5,7 @@
 // holds a field the API does not have, checked against what no policy may allow (see [Protected]), judged, and forwarded
 // re-encoded from what was judged, never as the bytes that came. The agent's answers, codes and details pass unchanged.
 //
-// What the host can do to the gate itself is bounded: see [Limits] and the frame filter in front of ttrpc's server.
+// What the host can do to the gate itself is bounded: see [Limits].
 package gate
 
 import (
@@ -17,13 +17,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/ttrpc"
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 
-	"portcullis/agentproto"
 	"portcullis/engine"
 	"portcullis/engine/trace"
 )
@@ -64,7 +59,13 @@ type Gate struct {
 	trace     *trace.Log
 
 	quiet    *rate.Limiter // what a host can cause to be logged; the decision log has it all
-	tickets  *tickets
+	limits   Limits
+	tickets  tickets
+	requests *budget
+	bytes    *budget // of frames
+	decoded  *budget // that requests take once decoded
+	answers  *budget // bytes of the agent's answers
+	buffers  buffers
 	stateful agentConn // for requests that change the policy's state, and files; never closed with a client
 	copying  turn      // one CopyFile at a time is with the agent
 
@@ -74,7 +75,6 @@ type Gate struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
-	limit     int
 }
 
 // New makes a gate that serves nobody yet.
@@ -85,7 +85,7 @@ func New(c Config) *Gate {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Gate{
+	g := &Gate{
 		policies:  c.Policies,
 		agent:     c.Agent,
 		peers:     c.VsockPeers,
@@ -93,20 +93,18 @@ func New(c Config) *Gate {
 		log:       c.Log,
 		trace:     c.Trace,
 		quiet:     rate.NewLimiter(10, 100),
-		tickets:   newTickets(c.Limits),
-		stateful:  agentConn{dial: c.Agent},
+		limits:    c.Limits,
+		requests:  newBudget(c.Limits, int64(c.Limits.Requests)),
+		bytes:     newBudget(c.Limits, c.Limits.Bytes),
+		decoded:   newBudget(c.Limits, c.Limits.Decoded),
+		answers:   newBudget(c.Limits, c.Limits.Answers),
 		copying:   newTurn(),
 		draining:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
-		limit:     c.Limits.Connections,
 	}
-}
-
-// known reports whether the API has a method.
-func (g *Gate) known(service, method string) bool {
-	_, ok := agentproto.Lookup(service, method)
-	return ok
+	g.stateful = agentConn{dial: c.Agent, buffers: &g.buffers}
+	return g
 }
 
 // Serve accepts connections from l until Shutdown, then returns nil. It closes l.
@@ -157,19 +155,19 @@ func (g *Gate) admit(ctx context.Context, conn net.Conn) {
 	}
 	s := newSession(ctx, g, conn)
 	g.mu.Lock()
-	full := len(g.sessions) >= g.limit
+	full := len(g.sessions) >= g.limits.Connections
 	if !full {
 		g.sessions[s] = struct{}{}
 	}
 	g.mu.Unlock()
 	if full {
 		if g.quiet.Allow() {
-			g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limit)
+			g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limits.Connections)
 		}
-		s.conn.Close()
+		s.close()
 		return
 	}
-	go s.run(ctx)
+	go s.run()
 }
 
 // Shutdown stops accepting and reading, waits until the requests in flight are answered (but for those that may last as
@@ -191,7 +189,7 @@ func (g *Gate) Shutdown(ctx context.Context) error {
 	}
 	g.mu.Unlock()
 	for _, s := range sessions {
-		s.conn.Close()
+		s.close()
 	}
 	g.stateful.close()
 	return err
@@ -207,8 +205,6 @@ func (g *Gate) waitIdle(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
-	// The last answers are on their way from ttrpc's server to the socket.
-	time.Sleep(10 * time.Millisecond)
 	return nil
 }
 
@@ -220,74 +216,3 @@ func (g *Gate) isDraining() bool {
 		return false
 	}
 }
-
-// session is one client connection with the server that serves it. A server of its own lets the handlers know the
-// connection they serve, and with it the agent connection that ends when it does.
-type session struct {
-	gate  *Gate
-	conn  *filter
-	agent agentConn
-}
-
-func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
-	return &session{gate: g, conn: newFilter(ctx, conn, g), agent: agentConn{dial: g.agent}}
-}
-
-// run serves the connection until it ends.
-func (s *session) run(ctx context.Context) {
-	defer func() {
-		s.agent.close()
-		s.gate.mu.Lock()
-		delete(s.gate.sessions, s)
-		s.gate.mu.Unlock()
-	}()
-	server, err := ttrpc.NewServer()
-	if err != nil {
-		s.gate.log.Error("make ttrpc server", "error", err)
-		s.conn.Close()
-		return
-	}
-	for name, desc := range s.services() {
-		server.RegisterService(name, desc)
-	}
-	// Serve returns when Accept fails, which is when the connection was closed: by the client, the filter or Shutdown.
-	_ = server.Serve(ctx, &single{conn: s.conn})
-}
-
-// services lists a handler for each method of the API, and the one that answers what the filter refused.
-func (s *session) services() map[string]*ttrpc.ServiceDesc {
-	services := map[string]*ttrpc.ServiceDesc{
-		refusedService: {Methods: map[string]ttrpc.Method{refusedMethod: refuse}},
-	}
-	for _, m := range agentproto.Methods() {
-		desc, ok := services[m.Service]
-		if !ok {
-			desc = &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{}}
-			services[m.Service] = desc
-		}
-		desc.Methods[m.Name] = s.handler(m)
-	}
-	return services
-}
-
-func refuse(ctx context.Context, _ func(any) error) (any, error) {
-	return &emptypb.Empty{}, status.Error(codes.ResourceExhausted, attachment(ctx))
-}
-
-// single is a listener that yields one connection and then fails once that is closed.
-type single struct {
-	conn *filter
-	used bool
-}
-
-func (l *single) Accept() (net.Conn, error) {
-	if !l.used {
-		l.used = true
-		return l.conn, nil
-	}
-	<-l.conn.ctx.Done()
-	return nil, net.ErrClosed
-}
-
-func (l *single) Close() error   { return nil }
-func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }

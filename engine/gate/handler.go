@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/containerd/ttrpc"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -36,48 +35,93 @@ var mayBlock = map[string]bool{"WaitProcess": true, "GetOOMEvent": true, "ReadSt
 // call is one request on its way.
 type call struct {
 	*session
+	id      uint32 // of the stream
 	method  agentproto.Method
 	request proto.Message
+	message []byte // what the request came in, and its bytes fields are in; nil once it is given back or must not be
+	ticket  *ticket
 }
 
-// handler returns the handler of one method. It denies on a panic, and the process lives.
-func (s *session) handler(m agentproto.Method) ttrpc.Method {
-	return func(ctx context.Context, unmarshal func(any) error) (resp any, err error) {
-		if t, ok := s.gate.tickets.find(ctx); ok {
-			defer t.release()
-			if mayBlock[m.Name] {
-				t.markBlocking()
-			}
+// decode reads the request, once there is room for what it becomes, and refuses what the policy would not see.
+func (c *call) decode(payload []byte) error {
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+			c.request = nil
 		}
-		defer func() {
-			if p := recover(); p != nil {
-				s.gate.log.Error("request handler panicked", "method", m.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-				resp, err = nil, status.Errorf(codes.Internal, "%s failed inside the policy gate", m.EntryPoint())
-			}
-		}()
-		request, err := decode(m, unmarshal)
-		if err != nil {
-			return nil, err
+	}()
+	scanned, err := agentproto.Scan(c.method.Request, payload)
+	if err == nil {
+		var ok bool
+		if c.ticket.decoded, ok = c.decoded.takeWithin(c.ctx, scanned.Weight, c.gate.limits.ByteWait); !ok {
+			return status.Error(codes.ResourceExhausted, c.tooHeavy(scanned.Weight).Error())
 		}
-		c := &call{session: s, method: m, request: request}
-		return c.serve(ctx)
+		c.request, err = scanned.Decode()
 	}
-}
-
-// decode reads the request and refuses what the policy would not see.
-func decode(m agentproto.Method, unmarshal func(any) error) (proto.Message, error) {
-	var encoded opaque
-	if err := unmarshal(&encoded); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "%s cannot be read", m.EntryPoint())
-	}
-	request, err := agentproto.Decode(m.Request, encoded.wire)
 	if errors.Is(err, agentproto.ErrUnknownField) {
-		return nil, denial(m, err.Error())
+		return denial(c.method, err.Error())
 	}
 	if err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "%s cannot be decoded: %s", m.EntryPoint(), engine.OneLine(err.Error(), maxDenial))
+		return status.Errorf(codes.InvalidArgument, "%s cannot be decoded: %s", c.method.EntryPoint(), engine.OneLine(err.Error(), maxDenial))
 	}
-	return request, nil
+	return nil
+}
+
+// tooHeavy says why there was no room for a request of that weight.
+func (c *call) tooHeavy(weight int64) error {
+	if weight > c.decoded.of.size {
+		return errTooHeavy
+	}
+	return errTooMuchData
+}
+
+// run serves the request and answers it. It denies on a panic, and the process lives.
+func (c *call) run(timeout time.Duration) {
+	ctx, cancel := c.ctx, context.CancelFunc(func() {})
+	if timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
+	defer cancel()
+	defer c.ticket.release()
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+			c.end(nil, status.Errorf(codes.Internal, "%s failed inside the policy gate", c.method.EntryPoint()))
+		}
+	}()
+	if c.request == nil {
+		c.end(nil, status.Errorf(codes.Internal, "%s failed inside the policy gate", c.method.EntryPoint()))
+		return
+	}
+	r, message, err := c.serve(ctx)
+	if r == nil {
+		c.end(message, err)
+		return
+	}
+	c.giveBack()
+	c.session.write(c.id, r.frame)
+	r.release()
+}
+
+func (c *call) panicked(p any) {
+	c.gate.log.Error("request handler panicked", "method", c.method.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+}
+
+// end answers with a message or an error of our own, and closes the request's account when the answer has left.
+func (c *call) end(message proto.Message, err error) {
+	c.giveBack()
+	c.session.answer(c.id, message, err)
+	c.ticket.release()
+}
+
+// giveBack gives back what the request came in and what it became: it is with the agent, or denied.
+func (c *call) giveBack() {
+	if c.message != nil {
+		c.gate.buffers.put(c.message)
+		c.message = nil
+	}
+	c.ticket.bytes.release()
+	c.ticket.decoded.release()
 }
 
 // denial is what a client is told of a denied request.
@@ -85,24 +129,31 @@ func denial(m agentproto.Method, reason string) error {
 	return status.Error(codes.PermissionDenied, engine.OneLine(m.EntryPoint()+" is blocked by policy: "+reason, maxDenial))
 }
 
-// serve answers one request.
-func (c *call) serve(ctx context.Context) (any, error) {
+// serve gives the agent's answer as it came, or a message of our own, or an error.
+func (c *call) serve(ctx context.Context) (*reply, proto.Message, error) {
 	switch r := c.request.(type) {
 	case *agentpb.SetPolicyRequest:
 		if err := c.gate.policies.SetPolicy(ctx, []byte(r.GetPolicy())); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return &emptypb.Empty{}, nil
+		return nil, &emptypb.Empty{}, nil
 	case *agentpb.CheckRequest:
 		return c.health(ctx)
 	}
 	v, err := c.judge(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	if v == nil {
+		message, err := c.redacted(ctx)
+		return nil, message, err
+	}
+	r, err := c.forwardAllowed(ctx, v)
+	return r, nil, err
+}
+
+func (c *call) forwardAllowed(ctx context.Context, v *engine.Verdict) (*reply, error) {
 	switch {
-	case v == nil:
-		return c.redacted(ctx)
 	case v.Holds():
 		return c.forwardHeld(ctx, v)
 	case c.isFile():
@@ -122,7 +173,10 @@ func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := c.gate.policies.Judge(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: key, Input: c.input})
+	v, err := c.gate.policies.Judge(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: key, Input: c.input, Turns: c.evaluating})
+	if err != nil {
+		c.message = nil // an evaluation that was given up may still be reading it
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, answer(ctx, ctx.Err())
@@ -234,15 +288,15 @@ func inputJSON(request proto.Message) (json.RawMessage, error) {
 
 // health passes the agent's health on; without an agent the gate answers for itself, so that a client can set the policy
 // before the agent is there.
-func (c *call) health(ctx context.Context) (any, error) {
-	resp, err := c.forward(ctx, nil)
+func (c *call) health(ctx context.Context) (*reply, proto.Message, error) {
+	r, err := c.forward(ctx, nil)
 	if err == nil || isAnswer(err) && status.Code(err) != codes.Unavailable {
-		return resp, err
+		return r, nil, err
 	}
 	if c.method.Name == "Version" {
-		return &agentpb.VersionCheckResponse{GrpcVersion: apiVersion, AgentVersion: "portcullis"}, nil
+		return nil, &agentpb.VersionCheckResponse{GrpcVersion: apiVersion, AgentVersion: "portcullis"}, nil
 	}
-	return &agentpb.HealthCheckResponse{Status: agentpb.HealthCheckResponse_SERVING}, nil
+	return nil, &agentpb.HealthCheckResponse{Status: agentpb.HealthCheckResponse_SERVING}, nil
 }
 
 // apiVersion is the version of the agent's API that agents answer with.

@@ -177,31 +177,6 @@ func readResponse(t testing.TB, conn net.Conn) *ttrpc.Response {
 	return &resp
 }
 
-// The filter's own service exists only for what the filter refuses.
-func TestTheFiltersServiceCannotBeCalled(t *testing.T) {
-	r := newRig(t, rigOptions{policy: allowAll})
-	conn := r.raw(t)
-	message := encode(t, &ttrpc.Request{Service: "portcullis.Refused", Method: "Refuse"})
-	if _, err := conn.Write(frame(1, frameRequest, 0, message)); err != nil {
-		t.Fatal(err)
-	}
-	expectClose(t, conn)
-}
-
-// A client that names another request's ticket gets its own all the same: the filter's is the last.
-func TestTicketsCannotBeForged(t *testing.T) {
-	limits := gate.DefaultLimits()
-	limits.Requests = 2
-	r := newRig(t, rigOptions{policy: allowAll, limits: limits})
-	c := r.client()
-	for i := range 50 {
-		ctx := ttrpc.WithMetadata(context.Background(), ttrpc.MD{"portcullis-ticket": {fmt.Sprintf("%016x", i)}})
-		if _, err := c.do(ctx, "GetGuestDetails", &agentpb.GuestDetailsRequest{}); err != nil {
-			t.Fatalf("request %d: %v", i, err)
-		}
-	}
-}
-
 func TestRequestsBeyondTheLimitAreRefused(t *testing.T) {
 	limits := gate.DefaultLimits()
 	limits.Requests = 8
