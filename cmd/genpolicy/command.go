@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"portcullis/cmd/manual"
+	"portcullis/internal/version"
 	"portcullis/rules/generate"
 	"portcullis/rules/settings"
 )
@@ -119,7 +119,7 @@ func newCommand(io stdio) *cobra.Command {
 		Short:         "Make the policies of Kubernetes manifests",
 		Long:          about,
 		Example:       examples,
-		Version:       version(),
+		Version:       version.Text(),
 		Args:          noArguments,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -132,7 +132,7 @@ func newCommand(io stdio) *cobra.Command {
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
-	cmd.SetVersionTemplate("genpolicy {{.Version}}\n")
+	cmd.SetVersionTemplate("genpolicy {{.Version}}")
 	set := cmd.Flags()
 	set.SortFlags = false
 	set.StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` or folder, changed in place; stdin when not given")
@@ -179,18 +179,4 @@ func noArguments(_ *cobra.Command, args []string) error {
 		return usagef("%q is not a command, and manifests are named with -y", args[0])
 	}
 	return nil
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	text := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			text += " commit " + s.Value
-		}
-	}
-	return text
 }

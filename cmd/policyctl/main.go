@@ -8,12 +8,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"portcullis/cmd/manual"
+	"portcullis/internal/version"
 )
 
 // stdio are the streams of the process.
@@ -88,7 +88,7 @@ carries out. It decides with the engine that policyd runs in the guest.
 Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version(),
+		Version:       version.Text(),
 		Args:          knownVerb,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -100,17 +100,8 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 	})
 	root.AddCommand(newDemo(), newReplay(), newExplain(), newReport(), newDiff(), newSend(), newInput(), newBench())
 	root.AddCommand(newDigest(), newStatus(), newVerify(), manual.NewCommand())
-	root.SetVersionTemplate("policyctl {{.Version}}\n")
+	root.SetVersionTemplate("policyctl {{.Version}}")
 	root.SuggestionsMinimumDistance = 2
 	holdArguments(root)
 	return root
-}
-
-// version says which build this is.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "(built without module information)"
-	}
-	return info.Main.Version + " " + info.GoVersion
 }

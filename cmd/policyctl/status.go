@@ -109,6 +109,10 @@ func statusText(s binding.Status) string {
 		}
 	}
 	line("event log", "%s", s.Log)
+	line("version", "%s", s.Version)
+	for _, held := range s.Rules {
+		line("rules", "%s", held)
+	}
 	line("generation", "%d", s.Generation)
 	line("running", "%s", yes(s.Ran))
 	if s.PodComplete != nil {

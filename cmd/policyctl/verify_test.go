@@ -197,7 +197,7 @@ verdict fail
 func TestStatusText(t *testing.T) {
 	yes := true
 	s := binding.Status{
-		Facts:  binding.Facts{Mode: "required", Backend: "vtpm", Binding: "initdata", Log: "/run/portcullis/measure.jsonseq"},
+		Facts:  binding.Facts{Version: "v1.2", Rules: []string{"sha256:55", "sha256:66"}, Mode: "required", Backend: "vtpm", Binding: "initdata", Log: "/run/portcullis/measure.jsonseq"},
 		State:  binding.StateActive,
 		Policy: strings.Repeat("1", 64), Size: 21, Initdata: &binding.DigestStatus{Alg: "sha256", Digest: strings.Repeat("2", 64)},
 		Register: &binding.RegisterStatus{Name: "pcr8", Device: "/dev/tpmrm0", State: "measured", Events: 1,
@@ -216,6 +216,9 @@ register    pcr8 of /dev/tpmrm0, measured, 1 events
             sha1 4444444444444444444444444444444444444444
             sha256 3333333333333333333333333333333333333333333333333333333333333333
 event log   /run/portcullis/measure.jsonseq
+version     v1.2
+rules       sha256:55
+rules       sha256:66
 generation  2
 running     yes
 pod         complete

@@ -17,6 +17,7 @@ import (
 	"portcullis/engine/binding"
 	"portcullis/hostdata"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/version"
 	"portcullis/measure"
 )
 
@@ -59,7 +60,7 @@ func bind(ctx context.Context, c config, g guest, bootID string, logger *slog.Lo
 	defer cancel()
 	b := &binder{config: c.Binding, events: c.Log.Events, runDir: c.runDir(), bootID: strings.ReplaceAll(bootID, "-", ""), guest: g, log: logger}
 	b.out = binding.Config{Alg: c.Binding.Alg, Log: logger,
-		Facts: binding.Facts{Mode: c.Binding.Mode, Backend: "none", Binding: "none", Log: c.Log.Events}}
+		Facts: binding.Facts{Version: version.Build(), Rules: version.Rules(), Mode: c.Binding.Mode, Backend: "none", Binding: "none", Log: c.Log.Events}}
 	for _, step := range []func(context.Context) error{b.detect, b.choose, b.readInitdata} {
 		if err := step(ctx); err != nil {
 			b.deny(err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+
+	"portcullis/internal/version"
 )
 
 const usage = `policyd decides which requests of the host the kata-agent gets to see.
@@ -109,10 +111,10 @@ func (o options) configuration() (config, error) {
 func versionText() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "policyd (built without module information)\n"
+		return "policyd " + version.Text()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "policyd %s %s\n", info.Main.Version, info.GoVersion)
+	fmt.Fprintf(&b, "policyd %s%s\n", version.Text(), info.GoVersion)
 	for _, m := range info.Deps {
 		fmt.Fprintf(&b, "  %s %s\n", m.Path, m.Version)
 	}

@@ -10,6 +10,8 @@ import (
 
 // Facts are what start-up found out about this guest. They do not change.
 type Facts struct {
+	Version string      `json:"version"` // of policyd, as git describe names it
+	Rules   []string    `json:"rules"`   // the held rules, "sha256:..." as compact policies name them
 	Mode    string      `json:"mode"`    // required, auto or off; required where a TEE shows itself
 	Backend string      `json:"backend"` // snp, tdx, vtpm or none
 	Binding string      `json:"binding"` // policy, initdata or none: what the hardware vouches for

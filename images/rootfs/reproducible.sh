@@ -7,12 +7,13 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 epoch=$(git -C "$here" log -1 --format=%ct)
+version=$(git -C "$here" describe --tags --always --dirty)
 mkdir "$work/source"
 (cd "$here" && git ls-files -z | xargs -0 cp --parents -t "$work/source")
 
 build() { # DIRECTORY BUILD
 	[ -e "$1/Makefile" ] && makefile=Makefile || makefile=images/rootfs/rootfs.mk
-	make -s -C "$1" -f "$makefile" overlay BUILD="$2" SOURCE_DATE_EPOCH="$epoch"
+	make -s -C "$1" -f "$makefile" overlay BUILD="$2" SOURCE_DATE_EPOCH="$epoch" VERSION="$version"
 }
 
 build "$here" "$work/first"
