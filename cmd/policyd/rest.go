@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"path/filepath"
+
+	"github.com/coreos/go-systemd/v22/activation"
 
 	"portcullis/engine/rest"
 )
@@ -17,13 +21,37 @@ func (d *policyDaemon) serveREST(ctx context.Context, failed chan<- error) (*res
 	if d.config.Gate.REST == "" {
 		return s, nil
 	}
-	l, err := rest.Listen(ctx, d.config.Gate.REST, d.log)
+	l, err := d.restListener(ctx)
 	if err != nil {
 		return nil, err
 	}
 	go func() { failed <- s.Serve(l) }()
 	d.log.Info("answering OPA's REST API", "address", l.Addr().String())
 	return s, nil
+}
+
+// socketName is what policyd-rest.socket calls its socket (FileDescriptorName=).
+const socketName = "rest"
+
+// restListener is the socket that systemd holds for policyd, or one of its own. A socket of systemd's stays bound when policyd ends,
+// so that no container can take its place and answer the agent; one that is not the configured address is an error.
+func (d *policyDaemon) restListener(ctx context.Context) (net.Listener, error) {
+	address := d.config.Gate.REST
+	passed, err := activation.ListenersWithNames()
+	if err != nil {
+		return nil, fmt.Errorf("take the sockets of systemd: %w", err)
+	}
+	if len(passed) == 0 {
+		return rest.Listen(ctx, address, d.log)
+	}
+	want, err := rest.ParseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	if l := passed[socketName]; len(passed) == 1 && len(l) == 1 && l[0] != nil && l[0].Addr().String() == want.String() {
+		return rest.Guard(l[0], d.log)
+	}
+	return nil, fmt.Errorf("take the sockets of systemd: want one that is called %s and listens on %s", socketName, want)
 }
 
 // policyID names the policy that comes from a file before a client does: as OPA does, by the path.

@@ -12,6 +12,7 @@
 #   TPM_TRUST           azure-paravisor, svsm, asserted or empty (default): who keeps the TPM from the host
 #   PEERPOD             no (default), or how PCR 8 gets the digest of initdata in a peer-pod image: extend or check
 #   KATA_AGENT          the agent's path in the guest
+#   REST                HOST:PORT on which agents of the sidecar era ask, such as 127.0.0.1:8181; default none. Needs systemd
 #
 # With the argument "check" it changes nothing: it says whether all that it would lay down is in DESTDIR, for images that are made
 # of a fixed list of files.
@@ -20,7 +21,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 : "${DESTDIR:?names the root filesystem}"
 AGENT_POLICY=${AGENT_POLICY:-yes} AGENT_POLICY_DEBUG=${AGENT_POLICY_DEBUG:-no} AGENT_INIT=${AGENT_INIT:-no}
-BINDING=${BINDING:-required} TPM_TRUST=${TPM_TRUST:-} PEERPOD=${PEERPOD:-no}
+BINDING=${BINDING:-required} TPM_TRUST=${TPM_TRUST:-} PEERPOD=${PEERPOD:-no} REST=${REST:-}
 
 die() { echo "install portcullis: $*" >&2; exit 1; }
 
@@ -68,7 +69,7 @@ configuration() {
 	[ "$PEERPOD" = check ] && preextended=true
 	fill "$here/etc/config.toml.in" /etc/portcullis/config.toml \
 		-e "s|@LISTEN@|$listen|" -e "s|@MODE@|$mode|" -e "s|@INITDATA@|$initdata|" -e "s|@TPM_TRUST@|$TPM_TRUST|" \
-		-e "s|@PREEXTENDED@|$preextended|" -e "s|@DEBUG_NOTE@|$note|" -e "s|@DEBUG_LOG@|$log|"
+		-e "s|@PREEXTENDED@|$preextended|" -e "s|@DEBUG_NOTE@|$note|" -e "s|@DEBUG_LOG@|$log|" -e "s|@REST@|$REST|"
 	level=error
 	[ "$AGENT_POLICY_DEBUG" = yes ] && level=info
 	fill "$here/etc/agent.toml.in" /etc/portcullis/agent.toml -e "s|@AGENT_LOG@|$level|"
@@ -88,6 +89,10 @@ units() {
 	[ "$PEERPOD" = no ] || target=multi-user
 	link ../policyd.service $units/$target.target.wants/policyd.service
 	close_units
+	if [ -n "$REST" ]; then
+		fill "$here/systemd/rest.socket.in" $units/policyd-rest.socket -e "s|@REST@|$REST|"
+		put 644 "$here/systemd/rest.conf" $units/policyd.service.d/10-rest.conf
+	fi
 	[ "$AGENT_POLICY_DEBUG" = yes ] || return 0
 	put 644 "$here/systemd/debug.conf" $units/policyd.service.d/10-debug.conf
 	put 644 "$here/systemd/debug-agent.conf" $units/kata-agent.service.d/20-portcullis-debug.conf
@@ -156,6 +161,11 @@ one_of AGENT_INIT "$AGENT_INIT" yes no
 one_of BINDING "$BINDING" required auto
 one_of TPM_TRUST "$TPM_TRUST" "" azure-paravisor svsm asserted
 one_of PEERPOD "$PEERPOD" no extend check
+case $REST in
+"" | 127.*:[0-9]* | localhost:[0-9]* | \[::1\]:[0-9]*) ;;
+*) die "REST=$REST: want a loopback address and a port" ;;
+esac
+[ -z "$REST" ] || [ "$AGENT_INIT" = no ] || die "REST=$REST needs systemd, which holds its port: not with AGENT_INIT=yes"
 if [ "$AGENT_POLICY" = no ]; then
 	echo "install portcullis: AGENT_POLICY=no, nothing is installed"
 	exit 0

@@ -135,6 +135,9 @@ func TestInstall(t *testing.T) {
 			"/usr/lib/systemd/system/kata-extension-mount@.service.d/10-portcullis.conf": "ExecStartPre=",
 		}, []string{debug, debugAgent, "/usr/libexec/portcullis/init", forwarder, "/usr/sbin/init", "/etc/portcullis/console"}},
 		{"binding auto", []string{"BINDING=auto"}, map[string]string{config: `mode = "auto"`, first: "CreateContainerRequest := true"}, nil},
+		{"REST", []string{"REST=127.0.0.1:8181"}, map[string]string{config: "rest = \"127.0.0.1:8181\"\n",
+			"/usr/lib/systemd/system/policyd-rest.socket":            "\nListenStream=127.0.0.1:8181\nFileDescriptorName=rest\n",
+			"/usr/lib/systemd/system/policyd.service.d/10-rest.conf": "\nStartLimitAction=poweroff-force\n"}, nil},
 		{"trusted TPM", []string{"TPM_TRUST=svsm"}, map[string]string{config: `trust = "svsm"`}, nil},
 		{"debug build", []string{"AGENT_POLICY_DEBUG=yes"}, map[string]string{config: `debug_log = "/tmp/policy.txt"`, debug: "StandardOutput=tty", debugAgent: "StandardOutput=tty",
 			"/etc/portcullis/agent.toml": `log_level = "info"`}, nil},
@@ -356,7 +359,7 @@ func TestAnExtensionWithoutItsHashIsNotMounted(t *testing.T) {
 }
 
 func TestWhatInstallDoesNotKnowIsRefused(t *testing.T) {
-	for _, variable := range []string{"BINDING=none", "AGENT_POLICY=maybe", "TPM_TRUST=mine", "PEERPOD=yes", "AGENT_INIT=1", "AGENT_POLICY_DEBUG=on"} {
+	for _, variable := range []string{"BINDING=none", "AGENT_POLICY=maybe", "TPM_TRUST=mine", "PEERPOD=yes", "AGENT_INIT=1", "AGENT_POLICY_DEBUG=on", "REST=10.0.0.1:8181"} {
 		dir := tree(t)
 		before := contents(t, dir)
 		if install(t, dir, variable) == nil {
