@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -110,4 +111,13 @@ func (m *mutant) pattern() string {
 		parts[i] = "^" + p + "$"
 	}
 	return strings.Join(parts, "/")
+}
+
+// built says whether the go command reads the mutant's file: source, or a policy that is embedded.
+func (m mutant) built() bool {
+	switch filepath.Ext(m.file) {
+	case ".go", ".rego":
+		return true
+	}
+	return false
 }

@@ -2,8 +2,9 @@
 //
 //	go -C .ci/tools run ./mutants [-third N | -run PATTERN] [-list FILE]
 //
-// Each mutant is a change of a few lines of one file. Nothing is copied: the go command reads the changed file in the place of
-// the real one (-overlay), builds the test of one package with it, and runs the one test that is named. A mutant fails the run
+// Each mutant is a change of a few lines of one file. The go command reads the changed file in the place of the real one
+// (-overlay), builds the test of one package with it, and runs the one test that is named. What the go command does not read, such
+// as a unit or a script, is changed in a copy of the project's files, and the test runs there. A mutant fails the run
 // when its lines are not found exactly once, when it does not compile, when the test passes, or when another one fails.
 //
 // The list has blocks such as
@@ -22,10 +23,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,17 +142,29 @@ func (t *tester) all(mutants []mutant, parallel int) (failed int) {
 
 // try returns nil when the mutant's test fails with it.
 func (t *tester) try(m mutant) error {
+	if !m.built() {
+		dir, err := t.copied(m)
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		return t.test(m, dir, os.Environ())
+	}
 	overlay, err := t.overlay(m)
 	if err != nil {
 		return err
 	}
+	// Programs that the test builds, such as the daemon, have the mutant too.
+	return t.test(m, t.root, append(os.Environ(), "GOFLAGS="+strings.TrimSpace(goflags()+" -overlay="+overlay)))
+}
+
+// test runs the mutant's test in dir and returns nil when it fails.
+func (t *tester) test(m mutant, dir string, env []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	args := []string{"test", "-vet=off", "-count=1", "-overlay", overlay, "-timeout", testTimeout.String(), "-run", m.pattern(), m.pkg}
+	args := []string{"test", "-vet=off", "-count=1", "-timeout", testTimeout.String(), "-run", m.pattern(), m.pkg}
 	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = t.root
-	// Programs that the test builds, such as the daemon, have the mutant too.
-	cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(goflags()+" -overlay="+overlay))
+	cmd.Dir, cmd.Env = dir, env
 	out, err := cmd.CombinedOutput()
 	switch {
 	case bytes.Contains(out, []byte("[build failed]")), bytes.Contains(out, []byte("[setup failed]")):
@@ -199,6 +214,56 @@ func (t *tester) overlay(m mutant) (string, error) {
 		return "", err
 	}
 	return overlay, os.WriteFile(overlay, table, 0o600)
+}
+
+// copied makes a copy of the files that git knows, with the mutant's change.
+func (t *tester) copied(m mutant) (string, error) {
+	out, err := exec.Command("git", "-C", t.root, "ls-files", "-z").Output()
+	if err != nil {
+		return "", fmt.Errorf("list the project's files: %w", err)
+	}
+	dir := filepath.Join(t.dir, m.name)
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		if err := copyFile(filepath.Join(t.root, name), filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	path := filepath.Join(dir, m.file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	changed, err := m.apply(string(text))
+	if err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(path, []byte(changed), 0) // its mode stays
+}
+
+// copyFile copies a file or a link. One that git knows and that is not there is passed over.
+func copyFile(from, to string) error {
+	info, err := os.Lstat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, info.Mode().Perm())
 }
 
 // tail is the end of a long output.
