@@ -24,14 +24,14 @@ Prints a line for each, and at the end a summary. Where the record says what is 
 
 FILE holds {"kind","request"[,"case","allowed"]} lines, a JSON array of those, or the debug log of policyd or of an agent
 (/tmp/policy.txt, policy.jsonl). It may be longer than memory: one request is held at a time. A line that is none of these
-ends the replay with its number; --skip-broken passes over such lines and counts them. How far a long dump is is told on
+ends the replay with its number; --skip-broken passes over such lines and counts them. How far a long dump is is printed to
 standard error.
 
 With --save-tests the requests are written to a file with the decisions of this policy, which replay then holds any other
 policy to. With --split each request is written to a file of its own in a directory, {"input": ...}, which is what curl sends
 to a server of OPA's REST API: POST /v1/data/agent_policy/<kind>. Both hold the workload's secrets, as the dump does.
 
-Exit code 1: there were mismatches.`,
+Exit code 1: there were mismatches. 3: a line cannot be read, or no request is in a file that is not empty.`,
 		Example: `  policyctl replay --policy pod.rego /tmp/policy.txt
   policyctl replay --policy pod.rego --save-tests pod.tests.jsonl /tmp/policy.txt
   policyctl replay --policy other.rego --denied pod.tests.jsonl
@@ -158,9 +158,13 @@ type recordHooks struct {
 	truncated *bool             // set when the last record was cut off
 }
 
-// eachRecord reads the requests of a dump, one at a time.
+// errNoRequest ends a verb that was given something, but no request.
+var errNoRequest = errors.New("no request among them")
+
+// eachRecord reads the requests of a dump, one at a time. A dump that holds something but no request is an error: it is not one.
 func eachRecord(ctx context.Context, in io.Reader, hooks *recordHooks, one func(context.Context, trace.Record) error) error {
 	records := trace.NewReader(in)
+	read, broken := 0, 0
 	for {
 		record, err := records.Next()
 		var line *trace.LineError
@@ -169,15 +173,20 @@ func eachRecord(ctx context.Context, in io.Reader, hooks *recordHooks, one func(
 			if hooks != nil && hooks.truncated != nil {
 				*hooks.truncated = records.Truncated()
 			}
+			if others := records.PassedOver() + broken; read == 0 && others > 0 {
+				return fmt.Errorf("read dump: %d lines or elements, and %w; see --help for the forms that are known", others, errNoRequest)
+			}
 			return nil
 		case errors.As(err, &line) && hooks != nil && hooks.broken != nil:
 			if err := hooks.broken(err); err != nil {
 				return err
 			}
+			broken++
 			continue
 		case err != nil:
 			return err
 		}
+		read++
 		if err := one(ctx, record); err != nil {
 			return err
 		}

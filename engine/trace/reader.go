@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"time"
 )
 
@@ -41,14 +42,30 @@ var (
 	ErrFormat  = errors.New("not a request of a known format")
 )
 
-// Reader reads requests from a dump, one at a time, in memory bounded by MaxLine. It knows, told by the bytes themselves:
+// DeniedError is the text of a denial, as a kubelet's event or a runtime's log has it: it names the request but does not hold it.
+type DeniedError struct {
+	Kind   string // entry point
+	Reason string // as the guest gave it, or empty
+}
+
+func (e *DeniedError) Error() string {
+	reason := ""
+	if e.Reason != "" {
+		reason = ": " + e.Reason
+	}
+	return fmt.Sprintf("the text of an event, which names a denied %s but does not hold it%s; "+
+		"the requests are in the decision log of a debug guest, /tmp/policy.txt", e.Kind, reason)
+}
+
+// Reader reads requests from a dump, one at a time, in memory bounded by MaxLine. The bytes themselves say which form it has:
 //
-//   - lines {"kind","request"[,"case","allowed","reason","time"]}, which this package and the agent write; lines that hold a
-//     decision {"allowed","ops"} in place of a request, or no kind, are passed over;
+//   - lines {"kind","request"[,"case","allowed","reason","time"]}, which this package and the agent write, where "data" may stand
+//     for "request"; lines that hold a decision {"allowed","ops"} in place of a request, or no kind, are passed over;
 //   - a JSON array of such objects, where "description" may stand for "case";
-//   - the lines ["ep":"X",{"input":{...}}], and ["ep":"X",{...}], of older agents, which are no JSON.
+//   - the lines ["ep":"X",{"input":{...}}], and ["ep":"X",{...}], of older agents, which are no JSON. A decision that follows as a
+//     line of the same form is passed over.
 //
-// A last line that was cut off is passed over.
+// A last line that was cut off is passed over. A line with the text of a denial is a *LineError that wraps a *DeniedError.
 type Reader struct {
 	in        *bufio.Reader
 	array     *json.Decoder // nil outside an array
@@ -56,6 +73,7 @@ type Reader struct {
 	line      int
 	truncated bool
 	started   bool
+	passed    int
 }
 
 // NewReader reads a dump from r.
@@ -65,6 +83,10 @@ func NewReader(r io.Reader) *Reader {
 
 // Truncated says, after io.EOF, whether the dump was cut off in the middle of its last request.
 func (r *Reader) Truncated() bool { return r.truncated }
+
+// PassedOver counts the entries so far that held something else than a request: decisions, lines about the log, a last line that
+// was cut off. Blank lines are none.
+func (r *Reader) PassedOver() int { return r.passed }
 
 // Next gives the next request. It is io.EOF at the end, a *LineError for a line that cannot be understood, after which it may be
 // called again, or an error of reading.
@@ -85,6 +107,12 @@ func (r *Reader) Next() (Record, error) {
 			return rec, err
 		}
 	}
+}
+
+// pass counts an entry that is no request.
+func (r *Reader) pass() (Record, bool, error) {
+	r.passed++
+	return Record{}, false, nil
 }
 
 // detect opens an array: it begins with a bracket, but unlike the old lines none before "ep".
@@ -137,6 +165,7 @@ func (r *Reader) endArray(err error) error {
 		return io.EOF
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		r.truncated = true
+		r.passed++
 		return io.EOF
 	}
 	return &LineError{Line: r.line + 1, Err: err}
@@ -168,9 +197,9 @@ func (r *Reader) nextLine() (rec Record, ok bool, err error) {
 		return Record{}, false, nil
 	}
 	rec, ok, err = r.parse(text)
-	if err != nil && !ended {
+	if err != nil && !ended && !errors.As(err, new(*DeniedError)) {
 		r.truncated = true
-		return Record{}, false, nil
+		return r.pass()
 	}
 	return rec, ok, err
 }
@@ -212,6 +241,7 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 	var entry struct {
 		Kind    *string         `json:"kind"`
 		Request json.RawMessage `json:"request"`
+		Data    json.RawMessage `json:"data"` // "request" under another name
 		Case    string          `json:"case"`
 		Title   string          `json:"description"` // what the agent's own test cases call it
 		Allowed *bool           `json:"allowed"`
@@ -220,13 +250,16 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 	}
 	text = bytes.TrimSuffix(text, []byte{','})
 	if err := json.Unmarshal(text, &entry); err != nil {
+		if denied := deniedText.FindSubmatch(text); denied != nil {
+			return Record{}, false, &LineError{Line: r.line, Err: &DeniedError{Kind: string(denied[1]), Reason: string(denied[2])}}
+		}
 		return Record{}, false, &LineError{Line: r.line, Err: fmt.Errorf("%w: %w", ErrFormat, err)}
 	}
-	if entry.Kind == nil || entry.Request == nil {
-		return Record{}, false, nil
+	if entry.Request == nil {
+		entry.Request = entry.Data
 	}
-	if isDecision(entry.Request) {
-		return Record{}, false, nil
+	if entry.Kind == nil || entry.Request == nil || isDecision(entry.Request) {
+		return r.pass()
 	}
 	if !isObject(entry.Request) {
 		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
@@ -237,6 +270,9 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 	}, true, nil
 }
 
+// deniedText is what a denial is on the wire, wherever it was quoted.
+var deniedText = regexp.MustCompile(`\b([A-Z][A-Za-z]{1,60}) is blocked by policy(?:: ([^\n"]{1,1000}))?`)
+
 // parseOld reads ["ep":"X",{...}], which without the name "ep" is a JSON array.
 func (r *Reader) parseOld(text []byte) (rec Record, ok bool, err error) {
 	text = bytes.TrimSuffix(text, []byte{','})
@@ -245,6 +281,9 @@ func (r *Reader) parseOld(text []byte) (rec Record, ok bool, err error) {
 	rec.Line = r.line
 	if json.Unmarshal(array, &elems) != nil || len(elems) != 2 || json.Unmarshal(elems[0], &rec.Kind) != nil || !isObject(elems[1]) {
 		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
+	}
+	if isDecision(elems[1]) {
+		return r.pass()
 	}
 	rec.Request = elems[1]
 	var wrapped map[string]json.RawMessage

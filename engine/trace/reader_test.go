@@ -73,6 +73,13 @@ func TestReaderKnowsEveryFormat(t *testing.T) {
 		{name: "an array with a broken element", text: `[{"kind":"A","request":{}}, nope]`, want: []string{"A{}", "broken@2"}},
 		{name: "the old lines with input", text: `["ep":"A",{"input":{"x":1}}],` + "\n", want: []string{`A{"x":1}`}},
 		{name: "the old lines without input", text: `["ep":"A",{"x":1}],` + "\n" + `["ep":"B",{}],` + "\n", want: []string{`A{"x":1}`, `B{}`}},
+		{
+			name: "the old lines with decisions between them",
+			text: `["ep":"A",{"x":1}],` + "\n\n" + `["ep":"A",{"allowed":true,"ops":[{"op":"add","path":"/pstate/x","value":1}]}],` + "\n\n" +
+				`["ep":"B",{}],` + "\n" + `["ep":"B",{"allowed":false}],` + "\n",
+			want: []string{`A{"x":1}`, `B{}`},
+		},
+		{name: "a request under the name data", text: `{"kind":"A","data":{"x":1}}`, want: []string{`A{"x":1}`}},
 		{name: "a request whose field is named input", text: `["ep":"A",{"input":{"x":1},"y":2}],`, want: []string{`A{"input":{"x":1},"y":2}`}},
 		{name: "an old line cut off", text: `["ep":"A",{}],` + "\n" + `["ep":"B",{"x":`, want: []string{"A{}"}, truncated: true},
 		{name: "a line cut off", text: `{"kind":"A","request":{}}` + "\n" + `{"kind":"B","requ`, want: []string{"A{}"}, truncated: true},
@@ -215,4 +222,37 @@ func FuzzReader(f *testing.F) {
 		}
 		t.Fatal("the reader does not come to an end")
 	})
+}
+
+func TestReaderCountsWhatIsNoRequest(t *testing.T) {
+	r := trace.NewReader(strings.NewReader(`{"dropped":3}` + "\n\n" + `{"kind":"A","request":{}}` + "\n" + `["ep":"A",{"allowed":true}],` + "\n" + `{"kind":"B","requ`))
+	for {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.PassedOver(); got != 3 {
+		t.Errorf("passed over %d entries, want 3", got)
+	}
+}
+
+func TestReaderKnowsTheTextOfADenial(t *testing.T) {
+	for name, text := range map[string]string{
+		"an event": `  Warning  Failed  2s  kubelet  Error: failed to create containerd task: failed to create shim task: rpc error: code = PermissionDenied ` +
+			`desc = "CreateContainerRequest is blocked by policy: env: no such variable"` + "\n",
+		"the message alone, no newline": `CreateContainerRequest is blocked by policy: env: no such variable`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := trace.NewReader(strings.NewReader(text)).Next()
+			var denied *trace.DeniedError
+			if !errors.As(err, &denied) {
+				t.Fatalf("error %v is no DeniedError", err)
+			}
+			if want := (trace.DeniedError{Kind: "CreateContainerRequest", Reason: "env: no such variable"}); *denied != want {
+				t.Errorf("got %+v, want %+v", *denied, want)
+			}
+		})
+	}
 }
