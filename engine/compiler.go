@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/engine/jsonvalue"
+	"portcullis/engine/policytext"
 	"portcullis/internal/wait"
 )
 
@@ -23,25 +24,14 @@ type CompilerOptions struct {
 	// Timeout bounds the one evaluation that Compile makes. Zero means DefaultTimeout.
 	Timeout time.Duration
 	// HeldRules are the rules that a compact policy may name by digest.
-	HeldRules []HeldRules
-}
-
-// HeldRules are rules that the guest has in its measured image.
-type HeldRules struct {
-	// Text is the exact bytes that precede policy_data in the full form; their SHA-256 is the rules' digest.
-	Text []byte
-	// Reasons is a module of the same package that is compiled beside Text: a rule named reasons and what it needs. It does not
-	// count for the digest, and may explain but not decide: it must not define a rule that Text defines. Nil for none.
-	Reasons []byte
-	// OnDemand rules are compiled when a policy first names them, others also by Warm.
-	OnDemand bool
+	HeldRules []policytext.Held
 }
 
 // Compiler turns policy texts into policies. It is immutable and safe for concurrent use.
 type Compiler struct {
 	timeout time.Duration
 	v0, v1  *ast.Capabilities
-	held    map[[sha256.Size]byte]func() (*program, error) // compiled once, when first asked for
+	held    map[policytext.Digest]func() (*program, error) // compiled once, when first asked for
 	busy    chan struct{}                                  // holds an element while a text is compiled, also one that nobody waits for
 	warm    []func() (*program, error)
 }
@@ -57,10 +47,10 @@ func (e *CompileError) Error() string {
 }
 
 // UnheldRulesError is the refusal of a compact policy whose rules this guest does not hold.
-type UnheldRulesError struct{ Digest [sha256.Size]byte }
+type UnheldRulesError struct{ Digest policytext.Digest }
 
 func (e *UnheldRulesError) Error() string {
-	return fmt.Sprintf("compile policy: rules sha256:%x are not held by this guest, use the full form", e.Digest)
+	return fmt.Sprintf("compile policy: rules %v are not held by this guest, use the full form", e.Digest)
 }
 
 // ErrCompilePanic is wrapped by the error of a text on which the parser or compiler panicked.
@@ -73,7 +63,7 @@ func NewCompiler(opts CompilerOptions) (*Compiler, error) {
 		v0:      capabilities(ast.RegoV0),
 		v1:      capabilities(ast.RegoV1),
 		busy:    make(chan struct{}, 1),
-		held:    make(map[[sha256.Size]byte]func() (*program, error), len(opts.HeldRules)),
+		held:    make(map[policytext.Digest]func() (*program, error), len(opts.HeldRules)),
 	}
 	if c.timeout <= 0 {
 		c.timeout = DefaultTimeout
@@ -85,7 +75,7 @@ func NewCompiler(opts CompilerOptions) (*Compiler, error) {
 		build := sync.OnceValues(func() (*program, error) {
 			return c.build(source{rules: rules.Text, reasons: rules.Reasons, hoisted: true})
 		})
-		c.held[sha256.Sum256(rules.Text)] = build
+		c.held[policytext.DigestOf(rules.Text)] = build
 		if !rules.OnDemand {
 			c.warm = append(c.warm, build)
 		}
@@ -156,26 +146,33 @@ func recoverTo(err *error, as error) {
 // load finds the form of text. A full text with rules that are held, or that compile by themselves, keeps its policy_data as
 // plain data; any other is compiled as it stands, so that taking it apart can never change what it means.
 func (c *Compiler) load(ctx context.Context, text []byte) (*Policy, error) {
-	if p, ok := splitCompact(text); ok {
-		build, ok := c.held[p.digest]
-		if !ok {
-			return nil, &UnheldRulesError{Digest: p.digest}
-		}
-		prog, err := build()
-		if err != nil {
-			return nil, fmt.Errorf("held rules: %w", err)
-		}
-		return newPolicy(ctx, c, policyParts{text: text, program: prog, data: p.data})
+	p, err := policytext.Split(text)
+	if err != nil || p.Form == policytext.Bare {
+		return c.loadWhole(ctx, text)
 	}
-	if p, ok := splitFull(text); ok {
-		build, ok := c.held[p.digest]
-		if !ok {
-			build = func() (*program, error) { return c.build(source{rules: p.rules, hoisted: true}) }
-		}
-		if prog, err := build(); err == nil {
-			return newPolicy(ctx, c, policyParts{text: text, program: prog, data: p.data})
-		}
+	data, err := jsonvalue.ReadStrict(p.Data)
+	if err != nil {
+		return c.loadWhole(ctx, text)
 	}
+	build, held := c.held[p.Digest]
+	if p.Form == policytext.Compact && !held {
+		return nil, &UnheldRulesError{Digest: p.Digest}
+	}
+	if !held {
+		build = func() (*program, error) { return c.build(source{rules: p.Rules, hoisted: true}) }
+	}
+	prog, err := build()
+	switch {
+	case err == nil:
+		return newPolicy(ctx, c, policyParts{text: text, program: prog, data: data})
+	case p.Form == policytext.Compact:
+		return nil, fmt.Errorf("held rules: %w", err)
+	}
+	return c.loadWhole(ctx, text)
+}
+
+// loadWhole compiles text as it stands.
+func (c *Compiler) loadWhole(ctx context.Context, text []byte) (*Policy, error) {
 	prog, err := c.build(source{rules: text})
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/engine"
+	"portcullis/engine/policytext"
 )
 
 func TestTextBounds(t *testing.T) {
@@ -364,7 +365,7 @@ func TestHeldRulesMustCompile(t *testing.T) {
 		"nothing":             "",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := warm(engine.HeldRules{Text: []byte(rules)}); err == nil {
+			if err := warm(policytext.Held{Text: []byte(rules)}); err == nil {
 				t.Error("accepted")
 			}
 		})
@@ -375,7 +376,7 @@ func TestHeldRulesMustCompile(t *testing.T) {
 func TestHeldReasonsExplainAndDoNotDecide(t *testing.T) {
 	rules := "package agent_policy\n\nimport rego.v1\n\nStatsContainerRequest if input.container_id == policy_data.id\n"
 	reasons := "package agent_policy\n\nimport rego.v1\n\nreasons.StatsContainerRequest contains msg if {\n\tmsg := sprintf(\"want %s\", [policy_data.id])\n}\n"
-	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []engine.HeldRules{{Text: []byte(rules), Reasons: []byte(reasons)}}})
+	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []policytext.Held{{Text: []byte(rules), Reasons: []byte(reasons)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -399,14 +400,14 @@ func TestHeldReasonsExplainAndDoNotDecide(t *testing.T) {
 		})
 	}
 	decides := strings.Replace(reasons, "reasons.StatsContainerRequest contains msg", "StatsContainerRequest", 1)
-	if err := warm(engine.HeldRules{Text: []byte(rules), Reasons: []byte(decides)}); err == nil {
+	if err := warm(policytext.Held{Text: []byte(rules), Reasons: []byte(decides)}); err == nil {
 		t.Error("reasons that define a deciding rule were taken")
 	}
 }
 
 // warm compiles held rules.
-func warm(rules engine.HeldRules) error {
-	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []engine.HeldRules{rules}})
+func warm(rules policytext.Held) error {
+	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []policytext.Held{rules}})
 	if err != nil {
 		return err
 	}

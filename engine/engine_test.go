@@ -11,6 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/engine"
+	"portcullis/engine/policytext"
 )
 
 //go:embed testdata/pod.rego
@@ -43,7 +44,7 @@ func newCompiler(t testing.TB, held ...string) *engine.Compiler {
 	t.Helper()
 	var opts engine.CompilerOptions
 	for _, h := range held {
-		opts.HeldRules = append(opts.HeldRules, engine.HeldRules{Text: []byte(h)})
+		opts.HeldRules = append(opts.HeldRules, policytext.Held{Text: []byte(h)})
 	}
 	c, err := engine.NewCompiler(opts)
 	if err != nil {

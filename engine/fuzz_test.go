@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"portcullis/engine"
+	"portcullis/engine/policytext"
 )
 
 // FuzzCompile compiles arbitrary text, and decides by what compiles. A text and the same text with its data kept a rule decide
@@ -21,7 +22,7 @@ func FuzzCompile(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	c, err := engine.NewCompiler(engine.CompilerOptions{Timeout: 100 * time.Millisecond, HeldRules: []engine.HeldRules{{Text: []byte(podRules)}}})
+	c, err := engine.NewCompiler(engine.CompilerOptions{Timeout: 100 * time.Millisecond, HeldRules: []policytext.Held{{Text: []byte(podRules)}}})
 	if err != nil {
 		f.Fatal(err)
 	}

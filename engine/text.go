@@ -2,16 +2,9 @@ package engine
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"unicode/utf8"
-
-	"github.com/open-policy-agent/opa/v1/ast"
-
-	"portcullis/engine/jsonvalue"
 )
 
 // MaxText is the longest policy text, in bytes, that [Compiler.Compile] accepts.
@@ -41,46 +34,4 @@ func CheckText(text []byte) error {
 		return ErrTextNUL
 	}
 	return nil
-}
-
-var (
-	compactHeader = regexp.MustCompile(`^package agent_policy\n+rules := "sha256:([0-9a-f]{64})"\n+policy_data := `)
-	dataRule      = []byte("policy_data := ")
-)
-
-// parts is a policy text taken apart.
-type parts struct {
-	rules  []byte            // full form: the bytes before policy_data
-	digest [sha256.Size]byte // SHA-256 of the rules, as computed (full form) or as stated (compact form)
-	data   ast.Value         // policy_data
-}
-
-// splitCompact recognises the compact form, strictly: a text that only resembles it is a full text.
-func splitCompact(text []byte) (parts, bool) {
-	m := compactHeader.FindSubmatchIndex(text)
-	if m == nil {
-		return parts{}, false
-	}
-	data, err := jsonvalue.ReadStrict(text[m[1]:])
-	if err != nil {
-		return parts{}, false
-	}
-	p := parts{data: data}
-	_, err = hex.Decode(p.digest[:], text[m[2]:m[3]])
-	return p, err == nil
-}
-
-// splitFull takes off a policy_data rule that ends the text and whose value is JSON. The caller must see that what precedes
-// it parses on its own, since only then is the last rule sure to be one.
-func splitFull(text []byte) (parts, bool) {
-	i := bytes.LastIndex(text, append([]byte{'\n'}, dataRule...))
-	if i < 0 {
-		return parts{}, false
-	}
-	data, err := jsonvalue.ReadStrict(text[i+1+len(dataRule):])
-	if err != nil {
-		return parts{}, false
-	}
-	rules := text[:i+1]
-	return parts{rules: rules, digest: sha256.Sum256(rules), data: data}, true
 }

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"portcullis/engine/policytext"
 )
 
 //go:embed requests.rego policy.rego upstream.rego state.rego sandbox.rego create.rego process.rego linux.rego
@@ -117,6 +119,15 @@ var reasons string
 // It only asks the rules of Text and decides nothing, so that it need not travel
 // with a policy: whoever holds the rules compiles it beside them.
 func Reasons() string { return reasons }
+
+// Held are the rules that a guest holds, so that a policy in the compact form may name them: those of Text, and those of
+// UpstreamText.
+func Held() []policytext.Held {
+	return []policytext.Held{
+		{Text: []byte(Text()), Reasons: []byte(Reasons())},
+		{Text: []byte(UpstreamText()), Reasons: []byte(Reasons()), OnDemand: true},
+	}
+}
 
 // Default returns a default policy: "deny-all-but-setpolicy", "allow-all" or
 // "allow-all-except-exec". An unknown name is an error that wraps fs.ErrNotExist.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"portcullis/engine/policytext"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/bounded"
 	"portcullis/rules/generate"
@@ -70,7 +71,7 @@ func explain(path string, io stdio) error {
 
 // findPolicies tells what a file is by what it looks like.
 func findPolicies(path string, text []byte) ([]named, error) {
-	if _, err := policydata.Split(text); err == nil && !bytes.Contains(text, []byte(`"apiVersion"`)) {
+	if _, err := policytext.Split(text); err == nil && !bytes.Contains(text, []byte(`"apiVersion"`)) {
 		return []named{{path, text}}, nil
 	}
 	if doc, err := initdata.Parse(text); err == nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"portcullis/engine"
+	"portcullis/engine/policytext"
 	"portcullis/rules"
 )
 
@@ -17,10 +18,10 @@ func BenchmarkLoad(b *testing.B) {
 		for _, form := range []struct {
 			name string
 			args []string
-			held []engine.HeldRules
+			held []policytext.Held
 		}{
 			{"full", nil, nil},
-			{"compact", []string{"--compact"}, []engine.HeldRules{{Text: []byte(rules.Text()), Reasons: []byte(rules.Reasons())}}},
+			{"compact", []string{"--compact"}, []policytext.Held{{Text: []byte(rules.Text()), Reasons: []byte(rules.Reasons())}}},
 		} {
 			b.Run(fmt.Sprintf("%s/containers=%d", form.name, n), func(b *testing.B) {
 				text := policyOfMany(b, n, form.args...)

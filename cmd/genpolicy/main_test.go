@@ -9,11 +9,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"portcullis/engine/policytext"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/generatetest"
 	"portcullis/rules"
 	"portcullis/rules/generate"
-	"portcullis/rules/policydata"
 )
 
 func TestMain(m *testing.M) {
@@ -128,12 +128,12 @@ func TestBothFormsCarryTheSamePolicy(t *testing.T) {
 		if code != exitDone {
 			t.Fatalf("exit %d: %s", code, errs)
 		}
-		doc, err := policydata.Split([]byte(out))
+		doc, err := policytext.Split([]byte(out))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if doc.Digest != policydata.Digest(rules.Text()) {
-			t.Errorf("rules have digest %s, want %s", doc.Digest, policydata.Digest(rules.Text()))
+		if doc.Digest != policytext.DigestOf([]byte(rules.Text())) {
+			t.Errorf("rules have digest %s, want %s", doc.Digest, policytext.DigestOf([]byte(rules.Text())))
 		}
 		texts[i] = doc.Data
 	}

@@ -30,7 +30,7 @@ func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
-	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: heldRules()})
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
 	if err != nil {
 		return nil, err
 	}
@@ -46,15 +46,6 @@ func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
 
 // hasPackage finds what every Rego text has.
 var hasPackage = regexp.MustCompile(`(?m)^[ \t]*package[ \t]`)
-
-// heldRules are the rules texts that a compact policy may name by digest.
-func heldRules() []engine.HeldRules {
-	reasons := []byte(rules.Reasons())
-	return []engine.HeldRules{
-		{Text: []byte(rules.Text()), Reasons: reasons},
-		{Text: []byte(rules.UpstreamText()), Reasons: reasons, OnDemand: true},
-	}
-}
 
 // openInput opens the FILE argument of a verb, or stdin when there is none or it is "-".
 func openInput(args []string, stdin io.Reader) (io.ReadCloser, error) {

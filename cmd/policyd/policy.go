@@ -6,7 +6,6 @@ import (
 
 	"portcullis/engine"
 	"portcullis/internal/bounded"
-	"portcullis/rules"
 )
 
 // denyAllButSetPolicy decides where no default policy is configured.
@@ -29,13 +28,4 @@ func defaultPolicy(ctx context.Context, compiler *engine.Compiler, path string) 
 		return nil, fmt.Errorf("default policy %s: %w", path, err)
 	}
 	return p, nil
-}
-
-// heldRules are the rules texts that a compact policy may name by digest.
-func heldRules() []engine.HeldRules {
-	reasons := []byte(rules.Reasons())
-	return []engine.HeldRules{
-		{Text: []byte(rules.Text()), Reasons: reasons},
-		{Text: []byte(rules.UpstreamText()), Reasons: reasons, OnDemand: true},
-	}
 }

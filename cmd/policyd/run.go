@@ -18,6 +18,7 @@ import (
 	"portcullis/engine/gate"
 	"portcullis/engine/journal"
 	"portcullis/engine/trace"
+	"portcullis/rules"
 )
 
 const (
@@ -154,7 +155,7 @@ func (d *policyDaemon) warm() {
 // every denial; what cannot be configured is an error.
 func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*policyDaemon, error) {
 	d := &policyDaemon{config: c, guest: g, log: logger}
-	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: heldRules()})
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
 	if err != nil {
 		return nil, err
 	}

@@ -10,15 +10,16 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/engine/policytext"
 	"portcullis/rules/policydata"
 )
 
 // Data is the policy's data as our rules take it, in the shape of package
 // policydata. Of data in upstream's shape it is what our rules for that shape
-// make of it. It wraps [policydata.ErrForm] for a policy of other rules.
+// make of it. It wraps [policytext.ErrForm] for a policy of other rules.
 func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
 	if e.plain {
-		return nil, fmt.Errorf("read policy_data: the rules are of another make: %w", policydata.ErrForm)
+		return nil, fmt.Errorf("read policy_data: the rules are of another make: %w", policytext.ErrForm)
 	}
 	s, err := e.open(ctx, Question{Input: json.RawMessage("{}")})
 	if err != nil {
@@ -35,7 +36,7 @@ func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
 // nil for rules of another make, which this package cannot ask.
 func (e *Explainer) Unbound(ctx context.Context) ([]string, error) {
 	p, err := e.Data(ctx)
-	if errors.Is(err, policydata.ErrForm) {
+	if errors.Is(err, policytext.ErrForm) {
 		return nil, nil
 	}
 	if err != nil {
@@ -71,7 +72,7 @@ func (s *session) data() (*policydata.Policy, error) {
 	}
 	tree := object(value)
 	if tree == nil {
-		return nil, policydata.ErrForm
+		return nil, policytext.ErrForm
 	}
 	containers := map[string]any{}
 	for name := range object(tree["containers"]) {
@@ -81,7 +82,7 @@ func (s *session) data() (*policydata.Policy, error) {
 		}
 		rs, err := s.query(body)
 		if err != nil || len(rs) != 1 {
-			return nil, fmt.Errorf("container %s cannot be read: %w", strconv.Quote(name), errorsOr(err, policydata.ErrForm))
+			return nil, fmt.Errorf("container %s cannot be read: %w", strconv.Quote(name), errorsOr(err, policytext.ErrForm))
 		}
 		if containers[name], err = plainValue(rs[0].Bindings["found"]); err != nil {
 			return nil, err

@@ -13,8 +13,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
+	"portcullis/engine/policytext"
 	"portcullis/rules"
-	"portcullis/rules/policydata"
 )
 
 // ErrRules is returned for a compact policy whose rules this program does not hold.
@@ -43,12 +43,12 @@ func New(text []byte) (*Explainer, error) {
 
 // takeApart gives the rules and, for the compact form, the data beside them.
 func takeApart(text []byte) (source string, data any, err error) {
-	doc, err := policydata.Split(text)
-	if err != nil || doc.Form != policydata.FormCompact {
+	doc, err := policytext.Split(text)
+	if err != nil || doc.Form != policytext.Compact {
 		return string(text), nil, nil // a policy of another make; it compiles or it does not
 	}
 	for _, held := range []string{rules.Text(), rules.UpstreamText()} {
-		if policydata.Digest(held) == doc.Digest {
+		if policytext.DigestOf([]byte(held)) == doc.Digest {
 			data, err = decode(doc.Data)
 			return held, data, err
 		}

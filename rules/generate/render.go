@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -31,7 +32,7 @@ var ErrCompact = errors.New("only the built-in rules have a compact form")
 
 // foreign says whether the rules read upstream's policy_data.
 func (o Output) foreign() bool {
-	return o.Rules != "" && policydata.Digest(o.Rules) != policydata.Digest(rules.Text())
+	return o.Rules != "" && strings.TrimRight(o.Rules, "\n") != strings.TrimRight(rules.Text(), "\n")
 }
 
 // Check refuses what cannot be written.

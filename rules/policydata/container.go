@@ -83,8 +83,8 @@ type Env struct {
 
 // Match stands for a value that is known only at run time. Exactly one is set.
 type Match struct {
-	Pattern  string `json:"pattern,omitempty"`
-	Template string `json:"template,omitempty"` // with $(sandbox-name), $(sandbox-namespace), $(sandbox-uid)
+	Pattern  string `json:"pattern,omitzero"`
+	Template string `json:"template,omitzero"` // with $(sandbox-name), $(sandbox-namespace), $(sandbox-uid)
 }
 
 // ImageFrom is where the root filesystem comes from.
@@ -134,7 +134,7 @@ const (
 type Mount struct {
 	ExtraOptions []string  `json:"extra_options,omitempty"` // options that may be there too (cgroup)
 	From         MountFrom `json:"from"`
-	MayBeMissing bool      `json:"optional,omitempty"`
+	MayBeMissing bool      `json:"optional,omitzero"`
 	Options      []string  `json:"options"` // in any order
 	Source       string    `json:"source"`
 	Type         string    `json:"type_"`

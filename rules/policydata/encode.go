@@ -2,18 +2,21 @@ package policydata
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+
+	jsonv2 "github.com/go-json-experiment/json"
+
+	"portcullis/engine/policytext"
 )
 
 // JSON returns the policy as text: keys sorted, nil lists and maps written as
 // empty, one line for what fits in lineWidth columns, no trailing newline. The
 // same value gives the same bytes.
 func (p *Policy) JSON() ([]byte, error) {
-	raw, err := json.Marshal(p)
+	raw, err := jsonv2.Marshal(p) // which writes nil lists and maps as empty ones
 	if err != nil {
 		return nil, fmt.Errorf("encode policy_data: %w", err)
 	}
@@ -22,7 +25,7 @@ func (p *Policy) JSON() ([]byte, error) {
 		return nil, fmt.Errorf("encode policy_data: %w", err)
 	}
 	var out bytes.Buffer
-	writeTree(&out, fillNil(tree, ""), 0)
+	writeTree(&out, tree, 0)
 	return out.Bytes(), nil
 }
 
@@ -43,14 +46,8 @@ func (p *Policy) Compact(rules string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	start := fmt.Sprintf("package agent_policy\n\nrules := %q\n\npolicy_data := ", Digest(rules))
+	start := fmt.Sprintf("package agent_policy\n\nrules := %q\n\npolicy_data := ", policytext.DigestOf([]byte(head(rules))).String())
 	return slices.Concat([]byte(start), data, []byte("\n")), nil
-}
-
-// Digest names the rules in the compact form: "sha256:" and the lower-case hex
-// SHA-256 of exactly the bytes that precede policy_data in the full form.
-func Digest(rules string) string {
-	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(head(rules))))
 }
 
 // head is what precedes policy_data in the full form: the rules, ended by one
@@ -65,48 +62,6 @@ func decodeTree(raw []byte) (any, error) {
 	var tree any
 	err := dec.Decode(&tree)
 	return tree, err
-}
-
-// nullable is the one key whose null means something: no group.
-const nullable = "fs_group"
-
-// listKeys are the keys whose empty value is a list; every other nil is a map.
-// It is never written to.
-var listKeys = []string{
-	"after", "also", "args", "exec", "apparmor", "devices", "layers", "namespaces", "storages", "options", "driver_options",
-	"fixed", "masked", "readonly", "optional", "oci_versions", "shared_dirs", "whole", "allow", "copy_file", "commands", "joined",
-	"forbidden_addresses", "forbidden_devices", "forbidden_hw_addrs", "forbidden_names", "forbidden_sources", "states",
-	"AdditionalGids", "Ambient", "Bounding", "Effective", "Inheritable", "Permitted",
-}
-
-// fillNil writes empty lists and maps for nil ones. "fixed" and "optional" are
-// lists or maps by the table they are in.
-func fillNil(v any, key string) any {
-	switch v := v.(type) {
-	case map[string]any:
-		for k, child := range v {
-			if child == nil && k != nullable {
-				v[k] = emptyFor(key, k)
-				continue
-			}
-			v[k] = fillNil(child, k)
-		}
-	case []any:
-		for i := range v {
-			v[i] = fillNil(v[i], key)
-		}
-	}
-	return v
-}
-
-func emptyFor(parent, key string) any {
-	if (parent == "annotations" || parent == "sysctl") && (key == "fixed" || key == "optional") || parent == "env" && key == "optional" {
-		return map[string]any{}
-	}
-	if slices.Contains(listKeys, key) {
-		return []any{}
-	}
-	return map[string]any{}
 }
 
 // lineWidth keeps lines short enough to review, and below the limits on line

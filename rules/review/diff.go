@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"portcullis/engine/policytext"
 )
 
 // Difference is what two policies allow differently.
@@ -123,8 +125,8 @@ func shortened(list []sentence, known map[string]bool) []sentence {
 
 func (d *Difference) uncertain(a, b *Subject) {
 	say := func(format string, args ...any) { d.Uncertain = append(d.Uncertain, fmt.Sprintf(format, args...)) }
-	if x, y := a.Document.Digest, b.Document.Digest; x != y {
-		say("the rules differ (%s and %s): what is said holds as far as both read the data alike", or(short(x), "none", x == ""), or(short(y), "none", y == ""))
+	if x, y := a.Parts.Digest, b.Parts.Digest; x != y {
+		say("the rules differ (%s and %s): what is said holds as far as both read the data alike", short(x), short(y))
 	}
 	for name, s := range map[string]*Subject{"A": a, "B": b} {
 		switch {
@@ -147,11 +149,12 @@ func hasPattern(groups []Group) bool {
 	})
 }
 
-func short(digest string) string {
-	if len(digest) > 19 {
-		return digest[:19] + "…"
+// short is enough of a digest to tell two apart.
+func short(d policytext.Digest) string {
+	if d == (policytext.Digest{}) {
+		return "none"
 	}
-	return digest
+	return d.String()[:19] + "…"
 }
 
 // Write writes the difference as text.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"portcullis/engine/policytext"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
 )
@@ -250,11 +251,11 @@ func (s *Subject) facts() []fact {
 		{"SHA-256 of the text", s.Digest(), true},
 		{"Size", fmt.Sprintf("%d bytes", len(s.Text)), false},
 	}
-	if s.Document.Form != "" {
-		list = append(list, fact{"Form", string(s.Document.Form), false})
+	if s.Parts.Form != "" {
+		list = append(list, fact{"Form", string(s.Parts.Form), false})
 	}
-	if s.Document.Digest != "" {
-		list = append(list, fact{"Rules", s.Document.Digest, true})
+	if s.Parts.Digest != (policytext.Digest{}) {
+		list = append(list, fact{"Rules", s.Parts.Digest.String(), true})
 	}
 	list = append(list, fact{"Whose rules", map[Rules]string{
 		Held: "this project's, of this release", HeldUpstream: "this project's, of this release, for data in upstream's shape",

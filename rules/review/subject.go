@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"portcullis/engine/policytext"
 	"portcullis/rules"
 	"portcullis/rules/explain"
 	"portcullis/rules/policydata"
@@ -21,13 +22,13 @@ import (
 
 // Subject is a policy that was read for review.
 type Subject struct {
-	Name     string              // what the reader calls it: a file name
-	Text     []byte              // as measured
-	Document policydata.Document // its parts, where it has policy_data
-	Data     *policydata.Policy  // nil where the policy has no policy_data that can be read
-	Rules    Rules
-	Answers  []Answer // in the order of the agent's methods
-	Waives   bool     // AllowRequestsFailingPolicy: denials are warnings
+	Name    string             // what the reader calls it: a file name
+	Text    []byte             // as measured
+	Parts   policytext.Parts   // its parts, where it has policy_data
+	Data    *policydata.Policy // nil where the policy has no policy_data that can be read
+	Rules   Rules
+	Answers []Answer // in the order of the agent's methods
+	Waives  bool     // AllowRequestsFailingPolicy: denials are warnings
 }
 
 // Rules says whose rules a policy has.
@@ -56,17 +57,17 @@ func Load(ctx context.Context, name string, text []byte) (*Subject, error) {
 		return nil, err
 	}
 	s := &Subject{Name: name, Text: text, Rules: Unknown}
-	if doc, err := policydata.Split(text); err == nil {
-		s.Document = doc
+	if parts, err := policytext.Split(text); err == nil {
+		s.Parts = parts
 	}
 	data, err := e.Data(ctx)
 	switch {
 	case err == nil:
 		s.Data, s.Rules = data, s.whose()
-	case !errors.Is(err, policydata.ErrForm):
+	case !errors.Is(err, policytext.ErrForm):
 		return nil, err
-	case s.Document.IsUpstream():
-		if s.Data, err = upstream(ctx, s.Document.Data); err != nil {
+	case policydata.IsUpstream(s.Parts.Data):
+		if s.Data, err = upstream(ctx, s.Parts.Data); err != nil {
 			s.Data = nil // in the shape of a release that our rules do not read
 		}
 	}
@@ -77,10 +78,10 @@ func Load(ctx context.Context, name string, text []byte) (*Subject, error) {
 }
 
 func (s *Subject) whose() Rules {
-	switch s.Document.Digest {
-	case policydata.Digest(rules.Text()):
+	switch s.Parts.Digest {
+	case policytext.DigestOf([]byte(rules.Text())):
 		return Held
-	case policydata.Digest(rules.UpstreamText()):
+	case policytext.DigestOf([]byte(rules.UpstreamText())):
 		return HeldUpstream
 	}
 	return Like
