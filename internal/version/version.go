@@ -4,10 +4,10 @@ package version
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"fmt"
 	"runtime/debug"
 
+	"portcullis/engine/policytext"
 	"portcullis/rules"
 )
 
@@ -26,10 +26,12 @@ func Build() string {
 
 // Rules are the held rules by their digests, as a compact policy names them: those of this project, then upstream's.
 func Rules() []string {
-	return []string{digest(rules.Text()), digest(rules.UpstreamText())}
+	var digests []string
+	for _, held := range rules.Held() {
+		digests = append(digests, policytext.DigestOf(held.Text).String())
+	}
+	return digests
 }
-
-func digest(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }
 
 // Text is what a program says to --version, without its name: the build, then a line for each of the held rules.
 func Text() string {

@@ -14,8 +14,12 @@ import (
 
 // What is printed is what compact policies name.
 func TestHeldRulesAreNamedAsPoliciesNameThem(t *testing.T) {
-	if got, want := version.Rules()[0], policydata.Digest(rules.Text()); got != want {
-		t.Errorf("rules %s, policies name them %s", got, want)
+	compact, err := new(policydata.Policy).Compact(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := version.Rules()[0]; !strings.Contains(string(compact), `"`+got+`"`) {
+		t.Errorf("rules %s, policies name them otherwise: %.150s", got, compact)
 	}
 }
 
