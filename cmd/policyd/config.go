@@ -29,11 +29,12 @@ type config struct {
 }
 
 type gateConfig struct {
-	Listen     []string `toml:"listen"`
-	Agent      string   `toml:"agent"`
-	REST       string   `toml:"rest"`
-	VsockPeers []uint32 `toml:"vsock_peers"`
-	Allow      []string `toml:"allow"` // see gate.CheckAllow
+	Listen     []string  `toml:"listen"`
+	Agent      string    `toml:"agent"`
+	REST       string    `toml:"rest"`
+	VsockPeers []uint32  `toml:"vsock_peers"`
+	Allow      []string  `toml:"allow"` // see gate.CheckAllow
+	TLS        tlsConfig `toml:"tls"`
 }
 
 type policyConfig struct {
@@ -119,6 +120,7 @@ func parseConfig(text []byte) (config, error) {
 // configKeys are the keys that exist, in their only spelling.
 var configKeys = []string{
 	"gate", "gate.listen", "gate.agent", "gate.rest", "gate.vsock_peers", "gate.allow",
+	"gate.tls", "gate.tls.certificate", "gate.tls.key", "gate.tls.client_ca", "gate.tls.forwarder",
 	"policy", "policy.default", "policy.debug_log",
 	"binding", "binding.mode", "binding.binding", "binding.backend", "binding.alg", "binding.initdata",
 	"binding.allow_debug_guest", "binding.policy_update",
@@ -165,15 +167,36 @@ func (c *config) validate() error {
 			return fmt.Errorf("gate.rest: %w", err)
 		}
 	}
-	for _, l := range append(slices.Clone(c.Gate.Listen), c.Gate.Agent) {
-		if _, err := gate.ParseAddress(l); err != nil {
-			return err
-		}
+	if err := c.Gate.validateAddresses(); err != nil {
+		return err
 	}
 	if len(c.Gate.Listen) == 0 && c.Gate.REST == "" {
 		return errors.New("gate.listen is empty and gate.rest is not set: there is nothing to serve")
 	}
 	return nil
+}
+
+// validateAddresses checks that TCP is listened on under TLS alone, and spoken without it to the loopback alone.
+func (g gateConfig) validateAddresses() error {
+	for _, l := range g.Listen {
+		a, err := gate.ParseAddress(l)
+		if err != nil {
+			return err
+		}
+		if a.Host != "" && !a.TLS {
+			return fmt.Errorf("gate.listen has %s: want tls:// with certificates in [gate.tls]", a)
+		}
+		if a.TLS {
+			if err := g.TLS.validate(); err != nil {
+				return err
+			}
+		}
+	}
+	a, err := gate.ParseAddress(g.Agent)
+	if err == nil && a.TLS {
+		err = fmt.Errorf("gate.agent is %s: want unix:///path, vsock://CID:PORT or tcp://127.0.0.1:PORT", a)
+	}
+	return err
 }
 
 func (v vtpmConfig) validate() error {

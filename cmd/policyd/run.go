@@ -221,11 +221,7 @@ func isUp(ctx context.Context, a gate.Address) bool {
 
 func (d *policyDaemon) listen(ctx context.Context) (listeners []net.Listener, err error) {
 	for _, s := range d.config.Gate.Listen {
-		var l net.Listener
-		address, err := gate.ParseAddress(s)
-		if err == nil {
-			l, err = address.Listen(ctx)
-		}
+		l, err := d.listenOn(ctx, s)
 		if err != nil {
 			for _, open := range listeners {
 				open.Close()
@@ -235,6 +231,21 @@ func (d *policyDaemon) listen(ctx context.Context) (listeners []net.Listener, er
 		listeners = append(listeners, l)
 	}
 	return listeners, nil
+}
+
+func (d *policyDaemon) listenOn(ctx context.Context, address string) (net.Listener, error) {
+	a, err := gate.ParseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	if !a.TLS {
+		return a.Listen(ctx)
+	}
+	files, err := d.config.Gate.TLS.files()
+	if err != nil {
+		return nil, err
+	}
+	return a.ListenTLS(ctx, files)
 }
 
 func (d *policyDaemon) close() {

@@ -11,6 +11,8 @@
 #   BINDING             required (default) or auto
 #   TPM_TRUST           azure-paravisor, svsm, asserted or empty (default): who keeps the TPM from the host
 #   PEERPOD             no (default), or how PCR 8 gets the digest of initdata in a peer-pod image: extend or check
+#   PEERPOD_GATE        front (default) of the forwarder, which acts on requests before it passes them on, or behind it
+#   PEERPOD_TLS         certificates for front: the forwarder's configuration (default /run/peerpod/daemon.json), or CERTIFICATE:KEY:CLIENT_CA
 #   KATA_AGENT          the agent's path in the guest
 #   REST                HOST:PORT on which agents of the sidecar era ask, such as 127.0.0.1:8181; default none. Needs systemd
 #
@@ -22,6 +24,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${DESTDIR:?names the root filesystem}"
 AGENT_POLICY=${AGENT_POLICY:-yes} AGENT_POLICY_DEBUG=${AGENT_POLICY_DEBUG:-no} AGENT_INIT=${AGENT_INIT:-no}
 BINDING=${BINDING:-required} TPM_TRUST=${TPM_TRUST:-} PEERPOD=${PEERPOD:-no} REST=${REST:-}
+PEERPOD_GATE=${PEERPOD_GATE:-front} PEERPOD_TLS=${PEERPOD_TLS:-/run/peerpod/daemon.json}
 
 die() { echo "install portcullis: $*" >&2; exit 1; }
 
@@ -62,13 +65,14 @@ known_init() { # WORD...
 }
 
 configuration() {
-	mode=$BINDING listen=vsock://-1:1024 initdata=auto preextended=false
+	mode=$BINDING listen=vsock://-1:1024 agent=unix:///run/portcullis/agent.sock tls=/@TLS@/d initdata=auto preextended=false
 	note="Off: what it writes holds the secrets of the workload." log=
 	[ "$AGENT_POLICY_DEBUG" = yes ] && note="DEBUG BUILD: requests are written to a file with the secrets of the workload." log=/tmp/policy.txt
 	[ "$PEERPOD" = no ] || listen=unix:///run/portcullis/gate.sock initdata=/run/peerpod/initdata
+	! in_front || peerpod_front
 	[ "$PEERPOD" = check ] && preextended=true
 	fill "$here/etc/config.toml.in" /etc/portcullis/config.toml \
-		-e "s|@LISTEN@|$listen|" -e "s|@MODE@|$mode|" -e "s|@INITDATA@|$initdata|" -e "s|@TPM_TRUST@|$TPM_TRUST|" \
+		-e "s|@LISTEN@|$listen|" -e "s|@AGENT@|$agent|" -e "$tls" -e "s|@MODE@|$mode|" -e "s|@INITDATA@|$initdata|" -e "s|@TPM_TRUST@|$TPM_TRUST|" \
 		-e "s|@PREEXTENDED@|$preextended|" -e "s|@DEBUG_NOTE@|$note|" -e "s|@DEBUG_LOG@|$log|" -e "s|@REST@|$REST|"
 	level=error
 	[ "$AGENT_POLICY_DEBUG" = yes ] && level=info
@@ -77,6 +81,20 @@ configuration() {
 	[ "$BINDING" = auto ] && default=allow-all
 	put 644 "${AGENT_POLICY_FILE:-$here/../../rules/default/$default.rego}" /etc/portcullis/default-policy.rego
 	put 644 "$here/../../rules/default/allow-all.rego" /etc/portcullis/agent-policy.rego
+}
+
+in_front() { [ "$PEERPOD" != no ] && [ "$PEERPOD_GATE" = front ]; }
+
+# peerpod_front sets what the configuration says of a gate in front of the forwarder.
+peerpod_front() {
+	listen=tls://0.0.0.0:15150 agent=tcp://127.0.0.1:15151
+	case $PEERPOD_TLS in
+	*:*:*)
+		rest=${PEERPOD_TLS#*:}
+		tls="s|@TLS@|tls = { certificate = \"${PEERPOD_TLS%%:*}\", key = \"${rest%%:*}\", client_ca = \"${rest#*:}\" }|"
+		;;
+	*) tls="s|@TLS@|tls = { forwarder = \"$PEERPOD_TLS\" }|" ;;
+	esac
 }
 
 units() {
@@ -111,7 +129,12 @@ close_units() {
 }
 
 peerpod_units() {
-	put 644 "$here/peerpod/forwarder.conf" /usr/lib/systemd/system/agent-protocol-forwarder.service.d/10-portcullis.conf
+	forwarder=forwarder
+	if in_front; then
+		forwarder=forwarder-front
+		put 644 "$here/peerpod/policyd.conf" /usr/lib/systemd/system/policyd.service.d/20-peerpod.conf
+	fi
+	put 644 "$here/peerpod/$forwarder.conf" /usr/lib/systemd/system/agent-protocol-forwarder.service.d/10-portcullis.conf
 	put 644 "$here/peerpod/forwarder-path.conf" /usr/lib/systemd/system/agent-protocol-forwarder.path.d/10-portcullis.conf
 	[ "$PEERPOD" = check ] || put 644 "$here/peerpod/user-data.conf" /usr/lib/systemd/system/process-user-data.service.d/20-portcullis.conf
 }
@@ -161,6 +184,7 @@ one_of AGENT_INIT "$AGENT_INIT" yes no
 one_of BINDING "$BINDING" required auto
 one_of TPM_TRUST "$TPM_TRUST" "" azure-paravisor svsm asserted
 one_of PEERPOD "$PEERPOD" no extend check
+one_of PEERPOD_GATE "$PEERPOD_GATE" front behind
 case $REST in
 "" | 127.*:[0-9]* | localhost:[0-9]* | \[::1\]:[0-9]*) ;;
 *) die "REST=$REST: want a loopback address and a port" ;;

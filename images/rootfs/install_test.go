@@ -117,6 +117,7 @@ func TestInstall(t *testing.T) {
 		first      = "/etc/portcullis/default-policy.rego"
 		forwarder  = "/usr/lib/systemd/system/agent-protocol-forwarder.service.d/10-portcullis.conf"
 		userData   = "/usr/lib/systemd/system/process-user-data.service.d/20-portcullis.conf"
+		network    = "/usr/lib/systemd/system/policyd.service.d/20-peerpod.conf"
 	)
 	tests := []struct {
 		name      string
@@ -147,9 +148,16 @@ func TestInstall(t *testing.T) {
 			"/usr/sbin/init": "/usr/libexec/portcullis/init", "/usr/libexec/portcullis/init": "-rwxr-xr-x init", "/usr/bin/kata-agent": "the agent",
 		}, []string{unit, agent}},
 		{"peer pod that extends", []string{"PEERPOD=extend"}, map[string]string{
-			config:    "listen = [\"unix:///run/portcullis/gate.sock\"]",
-			forwarder: "-kata-agent-socket /run/portcullis/gate.sock", userData: "ExecStartPost=\n",
+			config:    "listen = [\"tls://0.0.0.0:15150\"]\nagent = \"tcp://127.0.0.1:15151\"",
+			forwarder: "-listen 127.0.0.1:15151 -disable-tls ", userData: "ExecStartPost=\n", network: "PrivateNetwork=no",
 		}, nil},
+		{"certificates of the forwarder's", []string{"PEERPOD=extend"}, map[string]string{config: `tls = { forwarder = "/run/peerpod/daemon.json" }`}, nil},
+		{"certificates in files", []string{"PEERPOD=check", "PEERPOD_TLS=/a/tls.crt:/a/tls.key:/a/ca.crt"}, map[string]string{
+			config: `tls = { certificate = "/a/tls.crt", key = "/a/tls.key", client_ca = "/a/ca.crt" }`}, nil},
+		{"peer pod behind the forwarder", []string{"PEERPOD=extend", "PEERPOD_GATE=behind"}, map[string]string{
+			config:    "listen = [\"unix:///run/portcullis/gate.sock\"]\nagent = \"unix:///run/portcullis/agent.sock\"",
+			forwarder: "-kata-agent-socket /run/portcullis/gate.sock", userData: "ExecStartPost=\n",
+		}, []string{network}},
 		{"peer pod that checks", []string{"PEERPOD=check"}, map[string]string{config: "expect_preextended = true"}, []string{userData}},
 	}
 	for _, tt := range tests {
@@ -198,7 +206,7 @@ func TestAnAgentThatIsInitGoesBackToItsPlace(t *testing.T) {
 // TestNothingIsPrintedWhereTheHostReads: no unit sends output of agent or daemon to the console or to a journal, from where a word on
 // the kernel command line sends it there.
 func TestNothingIsPrintedWhereTheHostReads(t *testing.T) {
-	for _, variables := range [][]string{nil, {"PEERPOD=extend"}, {"PEERPOD=check"}} {
+	for _, variables := range [][]string{nil, {"PEERPOD=extend"}, {"PEERPOD=check", "PEERPOD_GATE=behind"}} {
 		dir := tree(t)
 		if err := install(t, dir, variables...); err != nil {
 			t.Fatal(err)
@@ -359,7 +367,7 @@ func TestAnExtensionWithoutItsHashIsNotMounted(t *testing.T) {
 }
 
 func TestWhatInstallDoesNotKnowIsRefused(t *testing.T) {
-	for _, variable := range []string{"BINDING=none", "AGENT_POLICY=maybe", "TPM_TRUST=mine", "PEERPOD=yes", "AGENT_INIT=1", "AGENT_POLICY_DEBUG=on", "REST=10.0.0.1:8181"} {
+	for _, variable := range []string{"BINDING=none", "AGENT_POLICY=maybe", "TPM_TRUST=mine", "PEERPOD=yes", "PEERPOD_GATE=beside", "AGENT_INIT=1", "AGENT_POLICY_DEBUG=on", "REST=10.0.0.1:8181"} {
 		dir := tree(t)
 		before := contents(t, dir)
 		if install(t, dir, variable) == nil {

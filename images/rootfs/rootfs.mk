@@ -1,6 +1,6 @@
 # Targets that put policyd into guests. Included by the top Makefile; paths are from the project's root.
 #
-#   make install DESTDIR=... [AGENT_POLICY=] [AGENT_POLICY_DEBUG=] [AGENT_POLICY_FILE=] [AGENT_INIT=] [BINDING=] [TPM_TRUST=] [PEERPOD=] [REST=]
+#   make install DESTDIR=... [AGENT_POLICY=] [AGENT_POLICY_DEBUG=] [AGENT_POLICY_FILE=] [AGENT_INIT=] [BINDING=] [TPM_TRUST=] [PEERPOD=] [PEERPOD_GATE=] [PEERPOD_TLS=] [REST=]
 #   make overlay      the same tree as build/portcullis-overlay.tar, for builders that take a tarball
 #   make guest-test   boot guests with it in QEMU, all or by RUN=pattern
 BUILD ?= build
@@ -11,7 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # The guest speaks no HTTP/2: the standard library can leave it out.
 GUEST_GO = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags='-s -w -buildid= -X $(shell go list -m)/internal/version.described=$(VERSION)'
 
-export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD KATA_AGENT REST
+export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD PEERPOD_GATE PEERPOD_TLS KATA_AGENT REST
 
 .PHONY: guest-binaries install check-install overlay reproducible guest-test
 

@@ -30,7 +30,7 @@ portcullis_install() {
 	local -a variables=(
 		DESTDIR="$(readlink -f "${ROOTFS_DIR}")" AGENT_POLICY="${AGENT_POLICY:-no}" AGENT_POLICY_FILE="${policy_file}"
 		AGENT_POLICY_DEBUG="${AGENT_POLICY_DEBUG:-no}" AGENT_INIT="${AGENT_INIT:-no}" BINDING="${BINDING:-required}"
-		TPM_TRUST="${TPM_TRUST:-}" PEERPOD="${PEERPOD:-no}"
+		TPM_TRUST="${TPM_TRUST:-}" PEERPOD="${PEERPOD:-no}" PEERPOD_GATE="${PEERPOD_GATE:-front}" PEERPOD_TLS="${PEERPOD_TLS:-}"
 	)
 	if [[ -z "${PORTCULLIS_BUILD:-}" ]]; then
 		make -C "${portcullis_dir}" install "${variables[@]}"
