@@ -4,6 +4,7 @@ package emulatortest
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,9 @@ func Options(tb testing.TB, platform string, store images.Store) emulator.Option
 		HostImages: !config.GuestPull, Pause: "registry.k8s.io/pause:3.10",
 	}
 }
+
+// Emulates is true for a platform whose pods can be emulated.
+func Emulates(platform string) bool { return slices.Contains(emulator.Platforms(), platform) }
 
 // Pods emulates the first pod of each workload of a manifest from start to end.
 func Pods(tb testing.TB, manifest []byte, o emulator.Options) []Pod {

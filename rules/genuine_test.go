@@ -1,0 +1,149 @@
+package rules_test
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"portcullis/images"
+	"portcullis/images/layout"
+	"portcullis/internal/emulator/recordings"
+	"portcullis/internal/generatetest"
+	"portcullis/internal/rulestest"
+	"portcullis/rules/generate"
+	"portcullis/rules/policydata"
+)
+
+// recordedPods are pods whose recorded requests are changed: by folder, one for
+// each kind of thing that a pod can have.
+var recordedPods = []struct{ set, platform, images, pods string }{
+	{"containerd-1.7.35_kubelet-1.34.4", "peer-pods", "images.tgz", "img-user"},
+	{"containerd-2.4.2_kubelet-1.37.2", "peer-pods", "images.tgz", "caps-drop config links resources sysctls tty"},
+	{"controllers_kubelet-1.37.2", "peer-pods", "images.tgz", "made-sts.0"},
+	{"runtime-rs-4.1.0_peer-pods", "peer-pods", "images.tgz", "w-simple"},
+	{"shim-go-4.1.0_shared-fs", "non-coco", "images-accounts.tgz", "w-deploy"},
+}
+
+// leaves are the changes of a single value; the others leave something out of a
+// list or put it there twice.
+var leaves = []rulestest.Change{rulestest.Append, rulestest.Prefix, rulestest.Empty, rulestest.Flip, rulestest.PlusOne}
+
+// Recorded requests that make containers and processes are changed in one leaf,
+// and judged in the state in which the recorded one was allowed. What is still
+// allowed must be on the written list, and be at most 2 %.
+func TestSingleLeafChangesOfRecordedRequestsAreDenied(t *testing.T) {
+	folder := recordings.Folder(t)
+	all := newTally()
+	for _, set := range recordedPods {
+		store := openLayout(t, filepath.Join(folder, set.images))
+		for _, recorded := range recordings.Pods(t, folder, set.set) {
+			if !slices.Contains(strings.Fields(set.pods), recorded.Name) {
+				continue
+			}
+			t.Run(set.set+"/"+recorded.Name, func(t *testing.T) {
+				all.addRecorded(t, policyOf(t, recorded, set.platform, store), recorded)
+			})
+		}
+	}
+	for _, kind := range strictKinds {
+		leaf, list := all.of(kind)
+		t.Logf("%s: %d leaves changed, %d allowed; %d changes of lists, %d allowed", kind, leaf.tried, leaf.allowed, list.tried, list.allowed)
+	}
+	made, _ := all.of("CreateContainerRequest")
+	started, _ := all.of("StartContainerRequest")
+	tried, allowed := made.tried+started.tried, made.allowed+started.allowed
+	percent := 100 * float64(allowed) / float64(max(tried, 1))
+	t.Logf("%d leaves of requests that make containers were changed, %d allowed (%.2f %%)", tried, allowed, percent)
+	if tried < 5000 || percent > mostAllowed {
+		t.Errorf("%d changes, %.2f %% allowed, want at most %v %%", tried, percent, mostAllowed)
+	}
+}
+
+// of adds up the changes of leaves and of lists of a kind of request.
+func (m *mutationTally) of(kind string) (leaf, list count) {
+	for at, changes := range m.counts {
+		for change, c := range changes {
+			switch {
+			case at.kind != kind:
+			case slices.Contains(leaves, change):
+				leaf = count{leaf.tried + c.tried, leaf.allowed + c.allowed}
+			default:
+				list = count{list.tried + c.tried, list.allowed + c.allowed}
+			}
+		}
+	}
+	return leaf, list
+}
+
+// addRecorded tries every change of the recorded requests of a pod.
+func (m *mutationTally) addRecorded(t *testing.T, p *policydata.Policy, recorded recordings.Pod) {
+	ctx := context.Background()
+	j := judgeCompact(t, p)
+	for _, q := range recorded.Requests {
+		r := rulestest.Request{Kind: q.Kind, Input: q.Input}
+		if !q.Allowed && q.Kind != "ExecProcessRequest" {
+			continue
+		}
+		for mutation := range mutations(r, strictKinds) {
+			d, err := j.Decide(ctx, r.Kind, value(t, mutation.Request))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := count{tried: 1}
+			if d.Allowed {
+				c.allowed = 1
+				strictPod{node: []string{"NODE="}}.checkAllowed(t, r, mutation)
+			}
+			m.count(field{r.Kind, mutation.Path}, mutation.Change, c)
+		}
+		if d, err := j.Ask(ctx, r); q.Allowed && (err != nil || !d.Allowed) {
+			t.Fatalf("%s is denied (%v): %s", r.Kind, err, why(t, j, r))
+		}
+	}
+}
+
+func policyOf(t *testing.T, recorded recordings.Pod, platform string, store images.Store) *policydata.Policy {
+	t.Helper()
+	m, err := generate.Parse(recorded.Name+".yaml", recorded.Manifest, generate.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _, err := generatetest.Policies(m, generatetest.Settings(t, platform), storedImages{store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made[0]
+}
+
+func openLayout(t *testing.T, archive string) *layout.Store {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "xzf", archive, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	index, err := filepath.Glob(filepath.Join(dir, "*", "index.json"))
+	if err != nil || len(index) != 1 {
+		t.Fatalf("%s holds no layout (%v)", archive, err)
+	}
+	store, err := layout.Open(filepath.Dir(index[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store
+}
+
+// storedImages finds images in one store.
+type storedImages struct{ store images.Store }
+
+// Image implements generate.Images.
+func (s storedImages) Image(ctx context.Context, reference string) (*images.Image, error) {
+	ref, err := images.ParseReference(reference)
+	if err != nil {
+		return nil, err
+	}
+	return images.Open(ctx, s.store, ref, images.Options{})
+}
