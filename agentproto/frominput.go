@@ -2,6 +2,7 @@ package agentproto
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ import (
 // A CopyFileRequest may come in the judged shape: file_type then sets the S_IFMT
 // bits of a file_mode that has none, symlink_target becomes the data. It may also
 // come as the message is, with data.
+//
+// Bytes, which an input has as an array of numbers, may be written as a string,
+// which stands for its UTF-8 text, or as {"base64": "..."} with padding.
 //
 // A request may also carry its own name as "type", as lists of mixed requests have
 // it: "CreateContainer" or "CreateContainerRequest".
@@ -294,11 +298,23 @@ func (f *field) parseNumber(value any) (protoreflect.Value, error) {
 	return v, nil
 }
 
+// parseBytes takes an array of numbers, a text, or {"base64": "..."}.
 func parseBytes(value any) ([]byte, error) {
-	elements, ok := value.([]any)
-	if !ok {
-		return nil, mismatch("array of numbers", value)
+	switch v := value.(type) {
+	case []any:
+		return parseByteNumbers(v)
+	case string:
+		return []byte(v), nil
+	case map[string]any:
+		if text, ok := v["base64"].(string); ok && len(v) == 1 {
+			data, err := base64.StdEncoding.DecodeString(text)
+			return data, at("base64", err)
+		}
 	}
+	return nil, mismatch(`array of numbers, text or {"base64": text}`, value)
+}
+
+func parseByteNumbers(elements []any) ([]byte, error) {
 	data := make([]byte, len(elements))
 	for i, element := range elements {
 		number, ok := element.(json.Number)

@@ -42,6 +42,8 @@ func TestCopyFileComesBackFromTheJudgedShape(t *testing.T) {
 		"mode that tells the same":    {`{"file_type":"Regular","file_mode":33188,"symlink_target":null}`, &agentpb.CopyFileRequest{FileMode: 0o100644}},
 		"symbolic link":               {`{"file_type":"Symlink","symlink_target":"é"}`, &agentpb.CopyFileRequest{FileMode: 0o120000, Data: []byte("é")}},
 		"unknown type":                {`{"file_type":"Unknown","file_mode":420}`, &agentpb.CopyFileRequest{FileMode: 0o644}},
+		"contents as text":            {`{"file_mode":33188,"data":"é\n"}`, &agentpb.CopyFileRequest{FileMode: 0o100644, Data: []byte("é\n")}},
+		"contents in base64":          {`{"file_mode":33188,"data":{"base64":"Af8="}}`, &agentpb.CopyFileRequest{FileMode: 0o100644, Data: []byte{1, 255}}},
 		"message as it is":            {`{"file_mode":33188,"data":[1,255]}`, &agentpb.CopyFileRequest{FileMode: 0o100644, Data: []byte{1, 255}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +70,8 @@ func TestWrongInputIsRefusedWithItsPath(t *testing.T) {
 		"negative unsigned number":  {"ResizeVolumeRequest", `{"size":-1}`, `size: -1 is no uint64`},
 		"fraction":                  {"TtyWinResizeRequest", `{"row":1.5}`, `row: 1.5 is no uint32`},
 		"no byte":                   {"WriteStreamRequest", `{"data":[1,256]}`, `data[1]: 256 is no byte`},
+		"no base64":                 {"WriteStreamRequest", `{"data":{"base64":"?"}}`, `data.base64: illegal base64 data at input byte 0`},
+		"base64 and more":           {"WriteStreamRequest", `{"data":{"base64":"","x":1}}`, `data: want array of numbers, text or {"base64": text}, got object`},
 		"map value":                 {"CreateContainerRequest", `{"OCI":{"Annotations":{"a b":1}}}`, `OCI.Annotations.a b: want string, got number`},
 		"unknown member of a oneof": {"CreateContainerRequest", `{"OCI":{"Linux":{"Seccomp":{"Syscalls":[{"ErrnoRet":{"x":1}}]}}}}`, `OCI.Linux.Seccomp.Syscalls[0].ErrnoRet.x: unknown key`},
 		"oneof with two members":    {"CreateContainerRequest", `{"OCI":{"Linux":{"Seccomp":{"Syscalls":[{"ErrnoRet":{"x":1,"y":2}}]}}}}`, `ErrnoRet: want one key, got 2`},

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +14,12 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
+	"portcullis/engine"
 	"portcullis/engine/gate"
 	"portcullis/engine/trace"
 )
@@ -27,9 +31,11 @@ func newSend() *cobra.Command {
 		Use:   "send --address ADDR [FILE]",
 		Short: "Send recorded requests to a live gate or agent",
 		Long: `Send the requests of FILE, or of standard input, over ttrpc to a gate or an agent, one after the other, and print what it
-answers, a line for each. FILE has the formats that replay reads.
+answers: a line for each request, below it the answer as JSON where it says anything. FILE has the formats that replay reads.
+Bytes may be an array of numbers, a text, or {"base64": "..."}.
 
-ADDR is unix:///path or vsock://CID:PORT. Recorded files come without their contents, except for the target of a link.
+ADDR is unix:///path or vsock://CID:PORT. Recorded files come without their contents, except for the target of a link, and are
+sent as empty files.
 
 Exit code 1: a request was refused, or answered otherwise than the record says.`,
 		Example: `  policyctl send --address unix:///run/portcullis/gate.sock requests.jsonl
@@ -41,6 +47,9 @@ Exit code 1: a request was refused, or answered otherwise than the record says.`
 				return err
 			}
 			defer in.Close()
+			if address == "" {
+				return usageError(errors.New("--address is required"))
+			}
 			client, err := connect(cmd.Context(), address)
 			if err != nil {
 				return err
@@ -58,9 +67,6 @@ Exit code 1: a request was refused, or answered otherwise than the record says.`
 // connect dials a gate or an agent.
 func connect(ctx context.Context, address string) (*ttrpc.Client, error) {
 	log.L.Logger.SetOutput(io.Discard) // ttrpc's own log
-	if address == "" {
-		return nil, usageError(errors.New("--address is required"))
-	}
 	a, err := gate.ParseAddress(address)
 	if err != nil {
 		return nil, usageError(err)
@@ -82,18 +88,8 @@ type sender struct {
 }
 
 func (s *sender) run(ctx context.Context, in io.Reader) error {
-	records := trace.NewReader(in)
-	for {
-		record, err := records.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if err := s.one(ctx, record); err != nil {
-			return err
-		}
+	if err := eachRecord(ctx, in, nil, s.one); err != nil {
+		return err
 	}
 	fmt.Fprintf(s.out, "%d requests: %d allowed, %d denied, %d mismatches\n", s.ok+s.refused, s.ok, s.refused, s.mismatches)
 	if s.refused > 0 || s.mismatches > 0 {
@@ -110,13 +106,14 @@ func (s *sender) one(ctx context.Context, record trace.Record) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	err = s.client.Call(ctx, m.Service, m.Name, request, m.Response.New().Interface())
+	answer := m.Response.New().Interface()
+	err = s.client.Call(ctx, m.Service, m.Name, request, answer)
 	allowed := status.Code(err) != codes.PermissionDenied
 	switch _, answered := status.FromError(err); {
 	case !answered:
 		return fmt.Errorf("%s: %w", record.Kind, err)
 	case err == nil:
-		fmt.Fprintf(s.out, "ALLOW %s%s\n", record.Kind, detail(record.Case, ""))
+		fmt.Fprintf(s.out, "ALLOW %s%s\n%s", record.Kind, detail(record.Case, ""), said(answer))
 	case allowed:
 		fmt.Fprintf(s.out, "ALLOW %s%s\n", record.Kind, detail(record.Case, "but the agent says "+status.Convert(err).Message()))
 	default:
@@ -133,6 +130,23 @@ func (s *sender) one(ctx context.Context, record trace.Record) error {
 	}
 	return nil
 }
+
+// said is what an answer says, on an indented line; nothing for an answer that says nothing.
+func said(answer proto.Message) string {
+	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(answer)
+	if err != nil {
+		return fmt.Sprintf("  answer: cannot be shown: %v\n", err)
+	}
+	// protojson puts spaces in at random, so that nobody compares its text.
+	var line bytes.Buffer
+	if err := json.Compact(&line, text); err != nil || line.String() == "{}" {
+		return ""
+	}
+	return fmt.Sprintf("  answer: %s\n", engine.OneLine(line.String(), maxAnswer))
+}
+
+// maxAnswer bounds one answer on the terminal, in bytes.
+const maxAnswer = 4 << 10
 
 // messageOf turns a record into a call: the first method that takes such a request.
 func messageOf(record trace.Record) (agentproto.Method, proto.Message, error) {

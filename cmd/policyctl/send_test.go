@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,18 +34,26 @@ func TestSendToALiveGate(t *testing.T) {
 	if code != exitNo || !strings.Contains(out, "DENY GuestDetailsRequest: GuestDetailsRequest is blocked by policy: policy-not-set") {
 		t.Errorf("before a policy is set: %d\n%s", code, out)
 	}
-	policy, err := os.ReadFile("demo/policy.rego")
-	if err != nil {
-		t.Fatal(err)
+	set := func(name, text string) (int, string) {
+		var out, errs bytes.Buffer
+		code := run(context.Background(), []string{"set-policy", address.String(), name}, stdio{strings.NewReader(text), &out, &errs})
+		return code, out.String() + errs.String()
 	}
-	set := strings.NewReplacer("\\", "\\\\", "\"", "\\\"", "\n", "\\n", "\t", "\\t").Replace(string(policy))
-	code, out = send(`{"kind":"SetPolicyRequest","request":{"policy":"` + set + `"}}
-{"kind":"GuestDetailsRequest","request":{},"case":"details","allowed":true}
+	if code, out := set("-", "package agent_policy\n\nx := }\n"); code != exitNo || !strings.HasPrefix(out, "DENY SetPolicyRequest: ") {
+		t.Errorf("a policy that does not compile: %d\n%s", code, out)
+	}
+	if code, out := set("demo/policy.rego", ""); code != exitOK || !strings.HasPrefix(out, "ALLOW SetPolicyRequest: sha256 ") {
+		t.Errorf("set the policy: %d\n%s", code, out)
+	}
+	if code, out := set("-", "package agent_policy\n"); code != exitNo || !strings.HasPrefix(out, "DENY SetPolicyRequest: ") {
+		t.Errorf("set another policy: %d\n%s", code, out)
+	}
+	code, out = send(`{"kind":"GuestDetailsRequest","request":{},"case":"details","allowed":true}
 {"kind":"StatsContainerRequest","request":{"container_id":"none"}}
 {"kind":"CopyFileRequest","request":{"path":"/run/kata-containers/shared/containers/x","file_type":"Regular","symlink_target":null,"file_size":5,"file_mode":33188,"dir_mode":493,"uid":0,"gid":0,"offset":0}}
 `)
-	if code != exitOK || !strings.Contains(out, "ALLOW GuestDetailsRequest details\n") || !strings.Contains(out, "but the agent says") ||
-		!strings.HasSuffix(out, "4 requests: 4 allowed, 0 denied, 0 mismatches\n") {
+	if code != exitOK || !strings.Contains(out, "ALLOW GuestDetailsRequest details\n  answer: {\"agent_details\":") || !strings.Contains(out, "but the agent says") ||
+		!strings.HasSuffix(out, "3 requests: 3 allowed, 0 denied, 0 mismatches\n") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 }
