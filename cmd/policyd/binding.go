@@ -205,7 +205,7 @@ func (b *binder) useRegister() error {
 		return refused(binding.CodeNoBackend, "%w", err)
 	}
 	b.out.Facts.Backend = "vtpm"
-	b.out.Register = &register{r, fmt.Sprintf("pcr%d", b.config.VTPM.PCR)}
+	b.out.Register = r
 	if b.out.Alg != "sha256" {
 		b.log.Warn("binding.alg is not used: a vTPM takes sha256", "alg", b.out.Alg)
 		b.out.Alg = "sha256"
@@ -251,48 +251,7 @@ type recorder struct {
 	field   hostdata.Field
 }
 
-func (r *recorder) Record(e binding.Event, match bool) error {
-	_, err := r.journal.Record(measure.Comparison{Event: measured(e), Field: r.field.Name, Value: slices.Clone(r.field.Value), Match: match})
-	return coded(err)
-}
-
-// register is a PCR with its log.
-type register struct {
-	register *measure.Register
-	name     string
-}
-
-func (r *register) Measured(ctx context.Context) ([]byte, error) {
-	s, err := r.register.Resume(ctx)
-	if err != nil || s.Event == nil {
-		return nil, coded(err)
-	}
-	return s.Event.Digest, nil
-}
-
-func (r *register) Measure(ctx context.Context, e binding.Event) error {
-	_, err := r.register.Measure(ctx, measured(e))
-	return coded(err)
-}
-
-func (r *register) Update(ctx context.Context, e binding.Event) error {
-	_, err := r.register.Update(ctx, measured(e))
-	return coded(err)
-}
-
-func (r *register) Status(ctx context.Context) (binding.RegisterStatus, error) {
-	s, err := r.register.State(ctx)
-	return binding.RegisterStatus{Name: r.name, Device: s.Device, State: s.State, Values: s.Values, Events: s.Seq, Digest: s.Digest}, err
-}
-
-func measured(e binding.Event) measure.Event {
-	return measure.Event{Type: e.Type, Binding: e.Type, Alg: e.Alg, Digest: e.Digest, Len: int64(e.Size)}
-}
-
-// coded gives an error of package measure the code that goes on the wire.
-func coded(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &binding.Error{Code: binding.Code(measure.Reason(err)), Err: err}
+func (r *recorder) Record(e measure.Event, match bool) error {
+	_, err := r.journal.Record(measure.Comparison{Event: e, Field: r.field.Name, Value: slices.Clone(r.field.Value), Match: match})
+	return err
 }

@@ -21,6 +21,8 @@ import (
 	"portcullis/engine"
 	"portcullis/engine/journal"
 	"portcullis/internal/wait"
+	"portcullis/measure"
+	"portcullis/measure/eventlog"
 )
 
 // Field is the value that the launcher bound into this guest: SNP HOST_DATA or TDX MRCONFIGID, read once at start.
@@ -30,31 +32,23 @@ type Field interface {
 	Match(digest []byte) error
 }
 
-// Register takes digests into a register that only accumulates, and its event log.
+// Register takes digests into a register that only accumulates, and its event log. *measure.Register implements it.
 type Register interface {
-	// Measured returns the digest that was measured last in this boot, nil if none was. It changes nothing. An error says
-	// that the register cannot be read, or holds what nobody accounted for.
-	Measured(ctx context.Context) ([]byte, error)
+	// Resume returns what was measured in this boot. It changes nothing. An error says that the register cannot be read, or
+	// holds what nobody accounted for.
+	Resume(ctx context.Context) (measure.Standing, error)
 	// Measure takes the first digest of this boot. The same digest again has no effect, another is an error.
-	Measure(ctx context.Context, e Event) error
+	Measure(ctx context.Context, e measure.Event) (eventlog.Record, error)
 	// Update takes a digest onto those before it. The one measured last again has no effect.
-	Update(ctx context.Context, e Event) error
-	// Status is for display.
-	Status(ctx context.Context) (RegisterStatus, error)
+	Update(ctx context.Context, e measure.Event) (eventlog.Record, error)
+	// State is for display.
+	State(ctx context.Context) (measure.Status, error)
 }
 
 // Recorder writes the event log where there is a Field and nothing to extend.
 type Recorder interface {
 	// Record makes the comparison of e with the field durable. A repeated one may be left out.
-	Record(e Event, match bool) error
-}
-
-// Event is what is measured.
-type Event struct {
-	Type   string // "policy" or "initdata"
-	Alg    string // of Digest: sha256, sha384 or sha512
-	Digest []byte // raw, as long as Alg says
-	Size   int    // bytes of what was digested
+	Record(e measure.Event, match bool) error
 }
 
 // Initdata is what the guest was started with, already read and parsed.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"portcullis/engine"
+	"portcullis/measure"
 )
 
 // Code is a stable word for why a policy was refused or requests are denied. Tools and verifiers branch on it; the text
@@ -106,4 +107,13 @@ func because(fallback Code, err error) *Error {
 		return refuse(Code(c.Reason()), err)
 	}
 	return refuse(fallback, err)
+}
+
+// unmeasured turns an error of package measure into an Error. The fallback is for errors of another origin, as because's.
+func unmeasured(fallback Code, err error) *Error {
+	code := Code(measure.Reason(err))
+	if code == CodePCRExtend && !errors.Is(err, measure.ErrExtend) {
+		return because(fallback, err)
+	}
+	return refuse(code, err)
 }

@@ -4,11 +4,13 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
+
+	"portcullis/measure"
 )
 
 // newEvent digests text with alg: sha256, sha384 or sha512.
-func newEvent(kind, alg string, text []byte) (Event, error) {
-	e := Event{Type: kind, Alg: alg, Size: len(text)}
+func newEvent(kind, alg string, text []byte) (measure.Event, error) {
+	e := measure.Event{Type: kind, Binding: kind, Alg: alg, Len: int64(len(text))}
 	switch alg {
 	case "sha256":
 		d := sha256.Sum256(text)

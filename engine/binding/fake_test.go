@@ -16,6 +16,8 @@ import (
 	"portcullis/engine"
 	"portcullis/engine/binding"
 	"portcullis/engine/journal"
+	"portcullis/measure"
+	"portcullis/measure/eventlog"
 )
 
 // sequence is what the parts around a chain were asked to do, in order.
@@ -71,16 +73,24 @@ func (r *register) latest() []byte {
 	return r.digests[len(r.digests)-1]
 }
 
-func (r *register) Measured(context.Context) ([]byte, error) {
+func (r *register) Resume(context.Context) (measure.Standing, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.latest(), r.fail
+	if r.latest() == nil {
+		return measure.Standing{}, r.fail
+	}
+	return measure.Standing{Event: &measure.Event{Digest: r.latest()}}, r.fail
 }
 
-func (r *register) Measure(_ context.Context, e binding.Event) error { return r.take(e, false) }
-func (r *register) Update(_ context.Context, e binding.Event) error  { return r.take(e, true) }
+func (r *register) Measure(_ context.Context, e measure.Event) (eventlog.Record, error) {
+	return eventlog.Record{}, r.take(e, false)
+}
 
-func (r *register) take(e binding.Event, update bool) error {
+func (r *register) Update(_ context.Context, e measure.Event) (eventlog.Record, error) {
+	return eventlog.Record{}, r.take(e, true)
+}
+
+func (r *register) take(e measure.Event, update bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seq.add("measure")
@@ -102,10 +112,10 @@ func (r *register) take(e binding.Event, update bool) error {
 	return nil
 }
 
-func (r *register) Status(context.Context) (binding.RegisterStatus, error) {
+func (r *register) State(context.Context) (measure.Status, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return binding.RegisterStatus{Name: "pcr8", State: "measured", Events: uint64(len(r.digests))}, r.fail
+	return measure.Status{PCR: 8, State: "measured", Seq: uint64(len(r.digests))}, r.fail
 }
 
 // recorder keeps comparisons.
@@ -115,7 +125,7 @@ type recorder struct {
 	fail    error
 }
 
-func (r *recorder) Record(e binding.Event, match bool) error {
+func (r *recorder) Record(e measure.Event, match bool) error {
 	r.seq.add("record")
 	r.records = append(r.records, fmt.Sprintf("%s %t", e.Type, match))
 	return r.fail

@@ -12,6 +12,8 @@ import (
 
 	"portcullis/engine"
 	"portcullis/internal/wait"
+	"portcullis/measure"
+	"portcullis/measure/eventlog"
 )
 
 // measureTimeout bounds one measurement: a TPM that does not answer must not hold requests back for good.
@@ -55,7 +57,7 @@ func (c *Chain) replace(ctx context.Context, text []byte) *Error {
 	} else if err != nil {
 		return refuse(CodePolicyInvalid, err)
 	}
-	event, err := newEvent("policy", c.cfg.Alg, text)
+	event, err := newEvent(eventlog.Policy, c.cfg.Alg, text)
 	if err != nil {
 		return refuse(CodePolicyInvalid, err)
 	}
@@ -111,7 +113,7 @@ func (c *Chain) allowed(ctx context.Context, text []byte) *Error {
 }
 
 // compare holds an event against what the launcher bound. A mismatch is recorded; a match is recorded when it takes effect.
-func (c *Chain) compare(e Event) *Error {
+func (c *Chain) compare(e measure.Event) *Error {
 	if c.cfg.Field == nil {
 		return nil
 	}
@@ -143,7 +145,7 @@ func (c *Chain) compile(ctx context.Context, text []byte) (*engine.Policy, error
 
 // activate measures and records a compiled policy and makes it the active one. No request is admitted meanwhile, so that
 // none is let through by the old policy once the new one is measured.
-func (c *Chain) activate(ctx context.Context, p *engine.Policy, e Event) *Error {
+func (c *Chain) activate(ctx context.Context, p *engine.Policy, e measure.Event) *Error {
 	change, refused := c.begin()
 	if refused != nil {
 		return refused
@@ -165,7 +167,7 @@ func (c *Chain) activate(ctx context.Context, p *engine.Policy, e Event) *Error 
 		return refuse(CodeAlreadyRunning, fmt.Errorf("a request of the current policy is still with the agent: %w", err))
 	}
 	c.end(func() { c.isSet, c.ran, c.denied = true, false, nil })
-	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", e.Type, "size", e.Size)
+	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", e.Type, "size", e.Len)
 	return nil
 }
 
@@ -202,7 +204,7 @@ func (c *Chain) taint(err *Error) {
 }
 
 // commit takes e into the register or the event log and p into the journal. It is called when nothing else can fail any more.
-func (c *Chain) commit(ctx context.Context, p *engine.Policy, e Event, s engine.State) *Error {
+func (c *Chain) commit(ctx context.Context, p *engine.Policy, e measure.Event, s engine.State) *Error {
 	if err := c.measure(ctx, e); err != nil {
 		return err
 	}
@@ -218,7 +220,7 @@ func (c *Chain) commit(ctx context.Context, p *engine.Policy, e Event, s engine.
 	return nil
 }
 
-func (c *Chain) measure(ctx context.Context, e Event) *Error {
+func (c *Chain) measure(ctx context.Context, e measure.Event) *Error {
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
 	c.mu.Lock()
@@ -227,16 +229,16 @@ func (c *Chain) measure(ctx context.Context, e Event) *Error {
 	var err error
 	switch {
 	case c.cfg.Register != nil && update:
-		err = c.cfg.Register.Update(ctx, e)
+		_, err = c.cfg.Register.Update(ctx, e)
 	case c.cfg.Register != nil:
-		err = c.cfg.Register.Measure(ctx, e)
+		_, err = c.cfg.Register.Measure(ctx, e)
 	case c.cfg.Recorder != nil:
 		if err := c.cfg.Recorder.Record(e, true); err != nil {
-			return because(CodeLogFailed, err)
+			return unmeasured(CodeLogFailed, err)
 		}
 	}
 	if err != nil {
-		return because(CodePCRExtend, err)
+		return unmeasured(CodePCRExtend, err)
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"portcullis/engine"
 	"portcullis/engine/journal"
+	"portcullis/measure"
+	"portcullis/measure/eventlog"
 )
 
 // Start brings the chain into the state it begins to serve in: what an earlier process of this boot left in the journal, or
@@ -74,18 +76,21 @@ func (c *Chain) startFresh(ctx context.Context) error {
 	return err
 }
 
-// measured is Register.Measured, bounded; nil without a register.
+// measured is the digest that was measured last in this boot, nil if none was or there is no register.
 func (c *Chain) measured(ctx context.Context) ([]byte, *Error) {
 	if c.cfg.Register == nil {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
-	digest, err := c.cfg.Register.Measured(ctx)
-	if err != nil {
-		return nil, because(CodePCRUnexpected, err)
+	standing, err := c.cfg.Register.Resume(ctx)
+	switch {
+	case err != nil:
+		return nil, unmeasured(CodePCRUnexpected, err)
+	case standing.Event == nil:
+		return nil, nil
 	}
-	return digest, nil
+	return standing.Event.Digest, nil
 }
 
 func (c *Chain) bindInitdata(ctx context.Context, i *Initdata) *Error {
@@ -102,8 +107,8 @@ func (c *Chain) bindInitdata(ctx context.Context, i *Initdata) *Error {
 	return c.activate(ctx, p, i.event())
 }
 
-func (i *Initdata) event() Event {
-	return Event{Type: "initdata", Alg: i.Alg, Digest: i.Digest, Size: i.Size}
+func (i *Initdata) event() measure.Event {
+	return measure.Event{Type: eventlog.Initdata, Binding: eventlog.Initdata, Alg: i.Alg, Digest: i.Digest, Len: int64(i.Size)}
 }
 
 // resumeDefault goes on with the default policy in the journal's state.
@@ -152,7 +157,7 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 // rebind checks that a restored policy is the one that was bound, and compiles it. With errReplaced the policy is still the
 // one to go on from: it ruled, and an update was measured that did not come into force.
 func (c *Chain) rebind(ctx context.Context, text []byte) (*engine.Policy, error) {
-	event, err := newEvent("policy", c.cfg.Alg, text)
+	event, err := newEvent(eventlog.Policy, c.cfg.Alg, text)
 	if err != nil {
 		return nil, err
 	}

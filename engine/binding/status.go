@@ -3,6 +3,7 @@ package binding
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"time"
 
 	"portcullis/engine"
@@ -82,7 +83,8 @@ func (c *Chain) Status(ctx context.Context) Status {
 		s.Initdata = &DigestStatus{Alg: i.Alg, Digest: hex.EncodeToString(i.Digest)}
 	}
 	if c.cfg.Register != nil {
-		r, err := c.cfg.Register.Status(ctx)
+		now, err := c.cfg.Register.State(ctx)
+		r := RegisterStatus{Name: fmt.Sprintf("pcr%d", now.PCR), Device: now.Device, State: now.State, Values: now.Values, Events: now.Seq, Digest: now.Digest}
 		if err != nil {
 			r.Error = engine.OneLine(err.Error(), maxErrorText)
 		}
