@@ -129,9 +129,9 @@ func New(c Config) *Chain {
 	return chain
 }
 
-// Judge decides one request, as engine.Engine.Judge does, while no reason to deny everything stands. The verdict counts for
-// the policy that is active when Judge returns. While a policy is being swapped, it waits for the one that comes.
-func (c *Chain) Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error) {
+// Admit decides one request, as engine.Engine.Judge does, while no reason to deny everything stands. The verdict counts for
+// the policy that is active when Admit returns. While a policy is being swapped, it waits for the one that comes.
+func (c *Chain) Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error) {
 	for {
 		if err := c.settled(ctx); err != nil {
 			return nil, err
@@ -146,7 +146,7 @@ func (c *Chain) Judge(ctx context.Context, r engine.Request) (*engine.Verdict, e
 		if err != nil || !v.Allowed {
 			return v, err
 		}
-		ok, err := c.admit(r.EntryPoint, v)
+		ok, err := c.countRun(r.EntryPoint, v)
 		if ok {
 			return v, nil
 		}
@@ -168,8 +168,8 @@ func (c *Chain) settled(ctx context.Context) error {
 	return wait.For(ctx, changing)
 }
 
-// admit makes an allowed request count as run by its policy, unless that policy does not decide any more.
-func (c *Chain) admit(entryPoint string, v *engine.Verdict) (bool, error) {
+// countRun makes an allowed request count as run by its policy, unless that policy does not decide any more.
+func (c *Chain) countRun(entryPoint string, v *engine.Verdict) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.changing != nil || c.denied != nil || v.Policy != c.cfg.Engine.Active() {

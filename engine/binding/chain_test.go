@@ -281,12 +281,12 @@ func TestNobodyIsLetThroughWhileAPolicyIsMeasured(t *testing.T) {
 	<-r.entered
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if v, err := p.chain.Judge(ctx, ask("CreateContainerRequest", `{"id": "a"}`)); err == nil {
+	if v, err := p.chain.Admit(ctx, ask("CreateContainerRequest", `{"id": "a"}`)); err == nil {
 		t.Errorf("a request was decided (%t) while the policy was measured", v.Allowed)
 	}
 	decided := make(chan bool, 1)
 	go func() {
-		v, err := p.chain.Judge(t.Context(), ask("CreateContainerRequest", `{"id": "a"}`))
+		v, err := p.chain.Admit(t.Context(), ask("CreateContainerRequest", `{"id": "a"}`))
 		decided <- err == nil && v.Allowed
 	}()
 	close(release)
@@ -307,7 +307,7 @@ func TestARequestUnderWayIsNotLetThroughByThePolicyThatGoes(t *testing.T) {
 	var once sync.Once
 	decided := make(chan bool, 1)
 	go func() {
-		v, err := p.chain.Judge(t.Context(), engine.Request{EntryPoint: "CreateContainerRequest", Input: func(*engine.Policy) (ast.Value, error) {
+		v, err := p.chain.Admit(t.Context(), engine.Request{EntryPoint: "CreateContainerRequest", Input: func(*engine.Policy) (ast.Value, error) {
 			once.Do(func() { close(judging); <-r.entered })
 			return ast.NewObject(), nil
 		}})
@@ -337,7 +337,7 @@ func TestUpdateWaitsForTheRequestThatHoldsTheState(t *testing.T) {
 	r := &register{}
 	p := newBench(t).start(binding.Config{Register: r, Update: true}, closedDefault, false)
 	p.set(good)
-	held, err := p.chain.Judge(t.Context(), ask("CreateContainerRequest", `{"id": "a"}`))
+	held, err := p.chain.Admit(t.Context(), ask("CreateContainerRequest", `{"id": "a"}`))
 	if err != nil || !held.Holds() {
 		t.Fatal(held, err)
 	}
@@ -350,7 +350,7 @@ func TestUpdateWaitsForTheRequestThatHoldsTheState(t *testing.T) {
 	go func() { set <- p.chain.SetPolicy(t.Context(), []byte(good2)) }()
 	second := make(chan error, 1)
 	go func() {
-		v, err := p.chain.Judge(t.Context(), ask("CreateContainerRequest", `{"id": "b"}`))
+		v, err := p.chain.Admit(t.Context(), ask("CreateContainerRequest", `{"id": "b"}`))
 		if err == nil {
 			err = v.Commit()
 		}
@@ -384,7 +384,7 @@ func TestSetPolicyBesideRequests(t *testing.T) {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				v, err := p.chain.Judge(t.Context(), ask("CreateContainerRequest", `{"id": "a"}`))
+				v, err := p.chain.Admit(t.Context(), ask("CreateContainerRequest", `{"id": "a"}`))
 				if err == nil && v.Allowed && v.Generation == 1 {
 					ranByDefault.Store(true)
 				}

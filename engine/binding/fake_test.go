@@ -211,7 +211,7 @@ func (p *process) judge(entryPoint, input string) (bool, error) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
 	defer cancel()
-	v, err := p.chain.Judge(ctx, ask(entryPoint, input))
+	v, err := p.chain.Admit(ctx, ask(entryPoint, input))
 	if err != nil {
 		return false, err
 	}

@@ -24,7 +24,7 @@ func (p panicking) Judge(ctx context.Context, r engine.Request) (*engine.Verdict
 	if r.EntryPoint == p.entryPoint {
 		panic("planted")
 	}
-	return p.Policies.Judge(ctx, r)
+	return p.Policies.Admit(ctx, r)
 }
 
 // Decide judges a message as a handler does, from the encoding for the cache to the verdict.

@@ -25,8 +25,8 @@ import (
 
 // Policies decides requests and takes new policies. engine/binding implements it.
 type Policies interface {
-	// Judge decides one request. Its verdict counts for the policy that rules at that moment.
-	Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error)
+	// Admit decides one request. Its verdict counts for the policy that rules at that moment.
+	Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Observe gives the active policy the agent's answer to a request it allowed.
 	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Started reports whether anything may run in the guest: before that nothing but health reaches the agent.

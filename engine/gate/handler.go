@@ -140,7 +140,7 @@ func (c *call) serve(ctx context.Context) (*reply, proto.Message, error) {
 	case *agentpb.CheckRequest:
 		return c.health(ctx)
 	}
-	v, err := c.judge(ctx)
+	v, err := c.authorize(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,9 +163,9 @@ func (c *call) forwardAllowed(ctx context.Context, v *engine.Verdict) (*reply, e
 	}
 }
 
-// judge returns the verdict of an allowed request, or the error that denies it. A denied read of a container's output
+// authorize returns the verdict of an allowed request, or the error that denies it. A denied read of a container's output
 // gives neither: it is to be answered without the output.
-func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
+func (c *call) authorize(ctx context.Context) (*engine.Verdict, error) {
 	if err := c.gate.protected.check(c.request); err != nil {
 		return c.denied(err.Error())
 	}
@@ -173,7 +173,7 @@ func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := c.gate.policies.Judge(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: key, Input: c.input, Turns: c.evaluating})
+	v, err := c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: key, Input: c.input, Turns: c.evaluating})
 	if err != nil {
 		c.message = nil // an evaluation that was given up may still be reading it
 	}

@@ -29,8 +29,8 @@ const (
 
 // Policies decides requests and takes new policies. *binding.Chain implements it.
 type Policies interface {
-	// Judge decides one request. Its verdict counts for the policy that rules at that moment.
-	Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error)
+	// Admit decides one request. Its verdict counts for the policy that rules at that moment.
+	Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// SetPolicy makes text the active policy, or returns an error, a *binding.Error where the policy is to blame.
 	SetPolicy(ctx context.Context, text []byte) error
 	// Suspend leaves a journal that no process can go on from; Resume makes it the active policy's again.

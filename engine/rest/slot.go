@@ -94,7 +94,7 @@ func (s *slot) ask(ctx context.Context, path []string, in input) (ast.Value, err
 	case err != nil:
 		return nil, nil
 	case isRequest(path) && s.Engine.Active().Has(path[1]):
-		return s.decide(ctx, path[1], in)
+		return s.decision(ctx, path[1], in)
 	case isRule(path) && path[1] == waiverRule && !s.Engine.Active().AllowsFailing():
 		return s.unwaived(ctx, in)
 	}
@@ -135,9 +135,9 @@ func (s *slot) document(ctx context.Context, path []string, in input) (ast.Value
 	return v, err
 }
 
-// decide judges. What the policy does not allow is looked at once more for its document: agents tell false from undefined.
-func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, error) {
-	v, err := s.judge(ctx, name, in)
+// decision has the policy judge. What the policy does not allow is looked at once more for its document: agents tell false from undefined.
+func (s *slot) decision(ctx context.Context, name string, in input) (ast.Value, error) {
+	v, err := s.admit(ctx, name, in)
 	var denied *binding.Error
 	switch {
 	case errors.As(err, &denied):
@@ -166,8 +166,8 @@ func (s *slot) decide(ctx context.Context, name string, in input) (ast.Value, er
 	return doc, nil
 }
 
-// judge has the policy decide for which the input's key is made.
-func (s *slot) judge(ctx context.Context, name string, in input) (*engine.Verdict, error) {
+// admit has the policy decide for which the input's key is made.
+func (s *slot) admit(ctx context.Context, name string, in input) (*engine.Verdict, error) {
 	value := in.value
 	if len(in) > maxKeyed { // to read it is not to count as evaluation, which has a deadline
 		v, err := in.value()
@@ -178,7 +178,7 @@ func (s *slot) judge(ctx context.Context, name string, in input) (*engine.Verdic
 	}
 	for {
 		p := s.Engine.Active()
-		v, err := s.Policies.Judge(ctx, engine.Request{EntryPoint: name, Key: in.key(p, name), Input: func(*engine.Policy) (ast.Value, error) {
+		v, err := s.Policies.Admit(ctx, engine.Request{EntryPoint: name, Key: in.key(p, name), Input: func(*engine.Policy) (ast.Value, error) {
 			return value()
 		}})
 		if err != nil || v.Policy == p {
