@@ -9,7 +9,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	if len(os.Args) > 2 && (os.Args[1] == agentProgram || os.Args[1] == proxyProgram) {
+		os.Exit(serveProgram(os.Args[1:]))
+	}
+	testscript.Main(tidy{m}, map[string]func(){
 		"policyd": func() {
 			os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdout, os.Stderr}))
 		},
@@ -21,4 +24,12 @@ func TestMain(m *testing.M) {
 
 func TestCommandLine(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata"})
+}
+
+// tidy removes what the tests have built, which is too large to be left behind.
+type tidy struct{ tests *testing.M }
+
+func (m tidy) Run() int {
+	defer func() { _ = os.RemoveAll(builtDir) }()
+	return m.tests.Run()
 }

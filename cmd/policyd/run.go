@@ -108,14 +108,14 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 }
 
 // The collector's settings, see runtime/debug.SetGCPercent. What is compiled at start stays for good: collecting often meanwhile
-// packs it densely, where garbage between would keep 2 MB from ever being used again. Afterwards the collector runs seldom while
-// there is room, and often when there is not: a guest's memory is small, and a decision's latency is the pod's. A sidecar, which
-// forwards nothing, needs less room.
+// packs it densely, where garbage between would keep 2 MB from ever being used again. What passes through is not made anew, so
+// there is little to collect afterwards, and the heap may be twice what lives. The limit is above what that needs: only a host that
+// makes the gate hold all it may gets near it. A sidecar, which forwards nothing, needs less room.
 const (
 	gcPercentAtStart   = 50
-	gcPercent          = 400
+	gcPercent          = 100
 	gcPercentOfSidecar = 200
-	memoryLimit        = 21 << 20
+	memoryLimit        = 28 << 20
 )
 
 func limitMemory() {
@@ -145,9 +145,13 @@ type policyDaemon struct {
 // warm compiles the held rules while the guest is still waiting for its policy. A sidecar, whose agents rarely name them, does it
 // when one does.
 func (d *policyDaemon) warm() {
-	defer debug.SetGCPercent(gcPercent)
 	if err := d.compiler.Warm(); err != nil {
 		d.log.Error("held rules do not compile, policies in compact form are refused", "error", err)
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.FreeOSMemory()
+	if err := leaveStart(); err != nil {
+		d.log.Warn("pages that only the start needed stay in memory", "error", err)
 	}
 }
 
