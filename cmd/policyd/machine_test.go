@@ -297,6 +297,7 @@ var policyctl = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = append(built, dir)
 	path := filepath.Join(dir, "policyctl")
 	if out, err := exec.Command("go", "build", "-o", path, "../policyctl").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build policyctl: %w\n%s", err, out)

@@ -30,6 +30,10 @@ func TestCommandLine(t *testing.T) {
 type tidy struct{ tests *testing.M }
 
 func (m tidy) Run() int {
-	defer func() { _ = os.RemoveAll(builtDir) }()
+	defer func() {
+		for _, dir := range built {
+			_ = os.RemoveAll(dir)
+		}
+	}()
 	return m.tests.Run()
 }

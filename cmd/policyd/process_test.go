@@ -26,15 +26,17 @@ import (
 	"portcullis/internal/agenttest"
 )
 
-// builtDir is where builtPolicyd is; empty before.
-var builtDir string
+// built are the directories of what was built for all tests, until they have run.
+var built []string
 
 // builtPolicyd is policyd as it is installed, built once for all tests.
-var builtPolicyd = sync.OnceValues(func() (_ string, err error) {
-	if builtDir, err = os.MkdirTemp("", "policyd-test-"); err != nil {
+var builtPolicyd = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "policyd-test-")
+	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(builtDir, "policyd")
+	built = append(built, dir)
+	path := filepath.Join(dir, "policyd")
 	cmd := exec.Command("go", "build", "-tags=nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
