@@ -125,7 +125,13 @@ close_units() {
 	put 644 "$here/systemd/modprobe.conf" /usr/lib/modprobe.d/portcullis.conf
 	put 644 "$here/systemd/extension.conf" $units/kata-extension-mount@.service.d/10-portcullis.conf
 	for unit in systemd-sysext systemd-confext systemd-sysext-initrd systemd-confext-initrd; do link /dev/null /etc/systemd/system/$unit.service; done
-	for generator in systemd-ssh-generator systemd-import-generator; do link /dev/null /etc/systemd/system-generators/$generator; done
+	# Units, shells and commands that the host asks for by credentials or words on the kernel command line.
+	generators="systemd-ssh-generator systemd-import-generator"
+	[ "$AGENT_POLICY_DEBUG" = yes ] || generators="$generators systemd-debug-generator systemd-run-generator"
+	for generator in $generators; do link /dev/null /etc/systemd/system-generators/$generator; done
+	# Kata masks these by words that systemd-debug-generator reads: the agent sets the network up.
+	[ "$PEERPOD" = no ] || return 0
+	for unit in systemd-networkd.service systemd-networkd.socket; do link /dev/null /etc/systemd/system/$unit; done
 }
 
 peerpod_units() {

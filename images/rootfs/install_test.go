@@ -131,6 +131,8 @@ func TestInstall(t *testing.T) {
 			"/etc/portcullis/agent.toml": `server_addr = "unix:///run/portcullis/agent.sock"`,
 			"/usr/lib/systemd/system/kata-containers.target.wants/policyd.service":       "../policyd.service",
 			"/usr/lib/systemd/system/service.d/00-portcullis-credentials.conf":           "\nLoadCredential=\n",
+			"/etc/systemd/system-generators/systemd-debug-generator":                     "/dev/null",
+			"/etc/systemd/system/systemd-networkd.socket":                                "/dev/null",
 			"/etc/systemd/system/systemd-sysext.service":                                 "/dev/null",
 			"/usr/lib/modprobe.d/portcullis.conf":                                        "blacklist qemu_fw_cfg",
 			"/usr/lib/systemd/system/kata-extension-mount@.service.d/10-portcullis.conf": "ExecStartPre=",
@@ -158,7 +160,8 @@ func TestInstall(t *testing.T) {
 			config:    "listen = [\"unix:///run/portcullis/gate.sock\"]\nagent = \"unix:///run/portcullis/agent.sock\"",
 			forwarder: "-kata-agent-socket /run/portcullis/gate.sock", userData: "ExecStartPost=\n",
 		}, []string{network}},
-		{"peer pod that checks", []string{"PEERPOD=check"}, map[string]string{config: "expect_preextended = true"}, []string{userData}},
+		{"peer pod that checks", []string{"PEERPOD=check"}, map[string]string{config: "expect_preextended = true"},
+			[]string{userData, "/etc/systemd/system/systemd-networkd.service"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
