@@ -1,15 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
 	"fmt"
+	"io"
 
 	"portcullis/engine"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/bounded"
 	"portcullis/measure/evidence"
+	"portcullis/rules"
 )
 
 // boundText is a policy or an initdata document, and its digest.
@@ -17,6 +21,7 @@ type boundText struct {
 	Kind string `json:"kind"` // policy or initdata
 	Size int    `json:"size"` // bytes that the digest is over
 	evidence.Bound
+	policy []byte // the policy, also of an initdata document; nil if it has none
 }
 
 // readBoundPolicy digests the exact bytes of a policy file. What a guest would refuse is refused.
@@ -25,10 +30,15 @@ func readBoundPolicy(path, alg string) (boundText, error) {
 	if err != nil {
 		return boundText{}, err
 	}
+	return boundPolicy(path, text, alg)
+}
+
+// boundPolicy digests a policy, which name tells people of.
+func boundPolicy(name string, text []byte, alg string) (boundText, error) {
 	if err := engine.CheckText(text); err != nil {
-		return boundText{}, &exitError{exitNo, fmt.Errorf("%s: a guest refuses it: %w", path, err)}
+		return boundText{}, refusedText(name, err)
 	}
-	b := boundText{Kind: "policy", Size: len(text), Bound: evidence.Bound{Alg: alg}}
+	b := boundText{Kind: "policy", Size: len(text), Bound: evidence.Bound{Alg: alg}, policy: text}
 	switch alg {
 	case "sha256":
 		d := sha256.Sum256(text)
@@ -48,12 +58,113 @@ func readBoundPolicy(path, alg string) (boundText, error) {
 // readBoundInitdata digests an initdata document, as TOML or as the value of its annotation, with its own algorithm.
 func readBoundInitdata(path string) (boundText, error) {
 	doc, err := initdata.ReadFile(path)
+	return boundInitdata(path, doc, err)
+}
+
+// boundInitdata digests a document that was read with an error or without.
+func boundInitdata(name string, doc *initdata.Document, err error) (boundText, error) {
 	if errors.Is(err, initdata.ErrInvalid) {
-		return boundText{}, &exitError{exitNo, fmt.Errorf("%s: a guest refuses it: %w", path, err)}
+		return boundText{}, refusedText(name, err)
 	}
 	if err != nil {
 		return boundText{}, err
 	}
-	return boundText{Kind: "initdata", Size: len(doc.Bytes()),
-		Bound: evidence.Bound{Alg: string(doc.Algorithm()), Digest: doc.Digest()}}, nil
+	b := boundText{Kind: "initdata", Size: len(doc.Bytes()), Bound: evidence.Bound{Alg: string(doc.Algorithm()), Digest: doc.Digest()}}
+	if policy, ok := doc.Value(initdata.PolicyKey); ok {
+		b.policy = []byte(policy)
+	}
+	return b, nil
+}
+
+// refusedText is the error of what no guest takes.
+func refusedText(name string, err error) error {
+	return &exitError{exitNo, fmt.Errorf("%s: a guest refuses it: %w", name, err)}
+}
+
+// digestSource is what policyctl digest is asked to digest.
+type digestSource struct {
+	path       string // "-" is stdin
+	isInitdata bool
+	alg        string // of a policy; empty: sha256
+}
+
+// read reads a policy, an initdata document, or a manifest whose annotation holds one of them. What no guest takes is refused: it is
+// compiled, as a guest does. notes are what people should know.
+func (s digestSource) read(ctx context.Context, stdin io.Reader) (b boundText, notes []string, err error) {
+	name, text := s.path, []byte(nil)
+	if s.path == "-" {
+		name = "standard input"
+		text, err = bounded.ReadAll(stdin, maxDigested)
+	} else {
+		text, err = bounded.ReadFile(s.path, maxDigested)
+	}
+	if err != nil {
+		return b, nil, err
+	}
+	switch annotated, found, err := annotationOf(text); {
+	case s.isInitdata && !found:
+		b, err = initdataOf(name, text)
+		if err != nil {
+			return b, nil, err
+		}
+	case err != nil:
+		return b, nil, &exitError{exitNo, fmt.Errorf("%s: %w", name, err)}
+	case found:
+		b, err = annotated.read(name, s.alg)
+		if err != nil {
+			return b, nil, err
+		}
+	default:
+		if b, err = boundPolicy(name, text, s.policyAlg()); err != nil {
+			return b, nil, err
+		}
+	}
+	if s.isInitdata && b.Kind != "initdata" {
+		return b, nil, usageError(errors.New("--initdata: the manifest's annotation holds a policy"))
+	}
+	if s.alg != "" && b.Kind == "initdata" {
+		return b, nil, usageError(errors.New("--alg is for a policy; initdata names its own algorithm"))
+	}
+	notes, err = b.compile(ctx, name)
+	return b, notes, err
+}
+
+// maxDigested bounds a policy, a document or a manifest, in bytes.
+const maxDigested = 16 << 20
+
+func (s digestSource) policyAlg() string {
+	if s.alg == "" {
+		return "sha256"
+	}
+	return s.alg
+}
+
+// initdataOf reads a document as TOML, or in the form of the annotation, which has no quote where TOML must have one.
+func initdataOf(name string, text []byte) (boundText, error) {
+	if bytes.ContainsAny(text, `"'`) {
+		doc, err := initdata.Parse(text)
+		return boundInitdata(name, doc, err)
+	}
+	doc, err := initdata.ParseAnnotation(string(bytes.TrimSuffix(text, []byte("\n"))))
+	return boundInitdata(name, doc, err)
+}
+
+// compile says whether a guest takes the policy. One with rules that this program does not hold may be for a guest that does.
+func (b boundText) compile(ctx context.Context, name string) (notes []string, err error) {
+	if b.policy == nil {
+		return []string{"there is no policy.rego in it: a guest with Portcullis denies everything"}, nil
+	}
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
+	if err != nil {
+		return nil, err
+	}
+	var unheld *engine.UnheldRulesError
+	_, err = compiler.Compile(ctx, b.policy)
+	switch {
+	case errors.As(err, &unheld):
+		return []string{fmt.Sprintf("it was not compiled: rules %v are not held here, only by the guest that it is for", unheld.Digest)}, nil
+	case err != nil && ctx.Err() == nil:
+		return nil, refusedText(name, err)
+	}
+	return nil, err
 }

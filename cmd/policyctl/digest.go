@@ -1,64 +1,145 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"portcullis/engine/policytext"
 	"portcullis/measure/evidence"
+	"portcullis/measure/rim"
 )
 
-func newDigest() *cobra.Command {
-	var isInitdata, asJSON bool
-	var alg string
+func newDigest(stdin io.Reader) *cobra.Command {
+	var source digestSource
+	var format string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "digest [--initdata] FILE",
 		Short: "Print what binds a policy or initdata to the hardware",
 		Long: `Print the digest of FILE, a policy, and what a launcher or verifier makes of it: SNP HOST_DATA, TDX MRCONFIGID, and PCR 8 of a
 vTPM after one extend, in each bank. The digest is over the exact bytes: a line end more or less gives another one.
 
-With --initdata FILE is an initdata document, as TOML or as the value of its pod annotation. Its digest is over the TOML's
-bytes, with the algorithm that it names.
+FILE may be a manifest: then what its annotation holds is digested. "-" is standard input. With --initdata FILE is an initdata
+document, as TOML or as the value of its pod annotation; its digest is over the TOML's bytes, with the algorithm that it names.
 
-Exit code 1: a guest would refuse FILE whatever binds it.`,
+--format rvps prints a message for the reference value provider of Trustee, and corim an unsigned CoRIM (CBOR), both with HOST_DATA,
+MRCONFIGID, PCR 8, the digest, and that of the rules.
+
+Exit code 1: no guest takes FILE, whatever binds it. It is compiled, as a guest does.`,
 		Example: `  policyctl digest policy.rego
-  policyctl digest --initdata --json initdata.toml | jq -r .hostdata.base64`,
+  policyctl digest --initdata --json initdata.toml | jq -r .hostdata.base64
+  policyctl digest --format rvps pod.yaml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			read := func() (boundText, error) { return readBoundPolicy(args[0], alg) }
-			if isInitdata {
-				if cmd.Flags().Changed("alg") {
-					return usageError(errors.New("--alg is for a policy; initdata names its own algorithm"))
-				}
-				read = func() (boundText, error) { return readBoundInitdata(args[0]) }
+			if asJSON {
+				format = "json"
 			}
-			b, err := read()
+			source.path = args[0]
+			if !cmd.Flags().Changed("alg") {
+				source.alg = ""
+			}
+			print, ok := map[string]func(io.Writer, boundText) error{"text": printDigest, "json": printDigestJSON, "rvps": printRVPS, "corim": printCoRIM}[format]
+			if !ok {
+				return usageError(fmt.Errorf("--format %.20q: want text, json, rvps or corim", format))
+			}
+			b, notes, err := source.read(cmd.Context(), stdin)
 			if err != nil {
 				return err
 			}
-			return printDigest(cmd.OutOrStdout(), b, asJSON)
+			for _, note := range notes {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note:", note)
+			}
+			return print(cmd.OutOrStdout(), b)
 		},
 	}
-	cmd.Flags().BoolVar(&isInitdata, "initdata", false, "FILE is an initdata document")
-	cmd.Flags().StringVar(&alg, "alg", "sha256", "`hash` of the policy: sha256, sha384 or sha512; a vTPM takes sha256 only")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&source.isInitdata, "initdata", false, "FILE is an initdata document")
+	cmd.Flags().StringVar(&source.alg, "alg", "sha256", "`hash` of the policy: sha256, sha384 or sha512; a vTPM takes sha256 only")
+	cmd.Flags().StringVar(&format, "format", "text", "`form` of what is printed: text, json, rvps or corim")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "the same as --format json")
 	return cmd
 }
 
-func printDigest(out io.Writer, b boundText, asJSON bool) error {
+func printDigestJSON(out io.Writer, b boundText) error {
 	expected, err := evidence.Expect(b.Bound)
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		return writeJSON(out, struct {
-			Kind string `json:"kind"`
-			Size int    `json:"size"`
-			evidence.Expected
-		}{b.Kind, b.Size, expected})
+	return writeJSON(out, struct {
+		Kind string `json:"kind"`
+		Size int    `json:"size"`
+		evidence.Expected
+	}{b.Kind, b.Size, expected})
+}
+
+// referenceValues are what verifier services compare with.
+func referenceValues(b boundText) ([]rim.Value, error) {
+	expected, err := evidence.Expect(b.Bound)
+	if err != nil {
+		return nil, err
+	}
+	hostdata, err := hex.DecodeString(expected.HostData.Hex)
+	if err != nil {
+		return nil, err
+	}
+	mrconfigid, err := hex.DecodeString(expected.MRConfigID.Hex)
+	if err != nil {
+		return nil, err
+	}
+	values := []rim.Value{{Model: "snp", Key: "hostdata", Raw: hostdata}, {Model: "tdx", Key: "mrconfigid", Raw: mrconfigid},
+		{Model: b.Kind, Key: "digest", Digests: []rim.Digest{{Alg: b.Alg, Value: b.Digest}}}}
+	pcr := rim.Value{Model: "tpm", Key: "pcr8"}
+	for _, bank := range []string{"sha256", "sha384", "sha512"} { // the registry of digests has no SHA-1
+		if text, ok := expected.PCR[bank]; ok {
+			value, err := hex.DecodeString(text)
+			if err != nil {
+				return nil, err
+			}
+			pcr.Digests = append(pcr.Digests, rim.Digest{Alg: bank, Value: value})
+		}
+	}
+	if len(pcr.Digests) > 0 {
+		values = append(values, pcr)
+	}
+	if parts, err := policytext.Split(b.policy); err == nil { // else it is another's policy, of one part
+		values = append(values, rim.Value{Model: "policy", Key: "rules", Digests: []rim.Digest{{Alg: "sha256", Value: parts.Digest[:]}}})
+	}
+	return values, nil
+}
+
+func printRVPS(out io.Writer, b boundText) error {
+	values, err := referenceValues(b)
+	if err != nil {
+		return err
+	}
+	message, err := rim.RVPS(values)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(message)
+	return err
+}
+
+func printCoRIM(out io.Writer, b boundText) error {
+	values, err := referenceValues(b)
+	if err != nil {
+		return err
+	}
+	corim, err := rim.CoRIM(fmt.Sprintf("portcullis-%x", b.Digest[:16]), values)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(corim)
+	return err
+}
+
+func printDigest(out io.Writer, b boundText) error {
+	expected, err := evidence.Expect(b.Bound)
+	if err != nil {
+		return err
 	}
 	line := func(label, form, value string) { fmt.Fprintf(out, "%-12s%-8s%s\n", label, form, value) }
 	line(b.Kind, b.Alg, expected.Digest.Hex)
