@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"portcullis/cmd/manual"
 	"portcullis/internal/version"
@@ -61,6 +62,9 @@ func run(ctx context.Context, args []string, io stdio) int {
 	for _, line := range parts(err) {
 		fmt.Fprintf(io.err, "genpolicy: %s\n", strings.ReplaceAll(line, "\n", "; "))
 	}
+	if errors.Is(err, errStale) {
+		return exitRefused
+	}
 	return exitFailed
 }
 
@@ -109,7 +113,8 @@ const examples = `  genpolicy -y pod.yaml                                  chang
   helm template . | genpolicy > pods.yaml                stdin to stdout
   genpolicy -y manifests/ --lock-digests                 every manifest of a folder, images by digest
   genpolicy -y pod.yaml -j logs --output with-logs.yaml  kubectl logs allowed, into another file
-  genpolicy explain pod.yaml                             what its policy allows`
+  genpolicy explain pod.yaml                             what its policy allows
+  genpolicy check manifests/                             are the policies in them what they would be made now?`
 
 func newCommand(io stdio) *cobra.Command {
 	var f flags
@@ -124,10 +129,7 @@ func newCommand(io stdio) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if len(maps) > 0 {
-				fmt.Fprintln(io.err, "genpolicy: warning: --config-map-file is deprecated, use --config-file")
-			}
-			f.configFiles = append(f.configFiles, maps...)
+			f.takeMaps(maps, io.err)
 			return makePolicies(cmd.Context(), f, io)
 		},
 	}
@@ -136,30 +138,48 @@ func newCommand(io stdio) *cobra.Command {
 	set := cmd.Flags()
 	set.SortFlags = false
 	set.StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` or folder, changed in place; stdin when not given")
+	f.addSources(set, &maps)
+	set.BoolVarP(&f.raw, "raw-out", "r", false, "print the policies as text")
+	set.BoolVarP(&f.base64, "base64-out", "b", false, "print the values of the annotations")
+	set.StringVar(&f.output, "output", "", "write to `FILE` what would be changed in place or printed")
+	set.BoolVar(&f.lockDigests, "lock-digests", false, "write the digest of each image into the manifest")
+	set.BoolP("version", "v", false, "print the version")
+	completeSources(cmd)
+	cmd.AddCommand(newExplain(io), newCheck(io), manual.NewCommand())
+	return cmd
+}
+
+// takeMaps takes the files of a flag by its old name.
+func (f *flags) takeMaps(maps []string, out io.Writer) {
+	if len(maps) > 0 {
+		fmt.Fprintln(out, "genpolicy: warning: --config-map-file is deprecated, use --config-file")
+	}
+	f.configFiles = append(f.configFiles, maps...)
+}
+
+// addSources adds the flags that say what a policy is made from, and in which form.
+func (f *flags) addSources(set *pflag.FlagSet, maps *[]string) {
 	set.StringArrayVar(&f.configFiles, "config-file", nil, "`FILE` with ConfigMaps and Secrets that pods refer to (repeatable)")
-	set.StringArrayVarP(&maps, "config-map-file", "c", nil, "`FILE` for --config-file (deprecated name)")
+	set.StringArrayVarP(maps, "config-map-file", "c", nil, "`FILE` for --config-file (deprecated name)")
 	set.StringVarP(&f.rules, "rego-rules-path", "p", "", "`FILE` with rules to use instead of the built-in ones")
 	set.StringArrayVarP(&f.settings, "json-settings-path", "j", nil,
 		"settings over the platform's: a `FILE`, a folder of files, or one of "+strings.Join(settings.DropIns(), ", ")+" (repeatable)")
 	set.StringVar(&f.platform, "platform", settings.DefaultPlatform, "`NAME` of where the pods run: "+strings.Join(settings.Platforms(), ", "))
 	set.StringVar(&f.annotation, "annotation", "", "`KIND` of annotation that takes policies into the guest: initdata or policy (default: the platform's)")
 	set.StringVar(&f.initdata, "initdata-path", "", "initdata `FILE` (TOML) whose other keys are kept")
-	set.BoolVarP(&f.raw, "raw-out", "r", false, "print the policies as text")
-	set.BoolVarP(&f.base64, "base64-out", "b", false, "print the values of the annotations")
 	set.BoolVar(&f.compact, "compact", false, "write policies that name the rules instead of holding them; the guest must have them")
-	set.StringVar(&f.output, "output", "", "write to `FILE` what would be changed in place or printed")
 	set.BoolVarP(&f.ignoreUnknown, "silent-unsupported-fields", "s", false, "warn of fields that Kubernetes does not know instead of refusing them")
 	set.StringArrayVar(&f.runtimeClasses, "runtime-class-names", nil, "only for pods whose runtimeClassName begins with `NAME` (repeatable)")
-	set.BoolVar(&f.lockDigests, "lock-digests", false, "write the digest of each image into the manifest")
 	set.BoolVar(&f.needDigests, "require-digests", false, "refuse images that are named by a tag")
 	f.images.add(set)
-	set.BoolP("version", "v", false, "print the version")
+}
+
+// completeSources has shells offer the values of the flags of addSources.
+func completeSources(cmd *cobra.Command) {
 	completeValues(cmd, map[string][]string{
 		"platform": settings.Platforms(), "json-settings-path": settings.DropIns(),
 		"annotation": {string(settings.Initdata), string(settings.Policy)},
 	})
-	cmd.AddCommand(newExplain(io), manual.NewCommand())
-	return cmd
 }
 
 // completeValues has shells offer the values of flags. Files are offered beside them.

@@ -75,7 +75,8 @@ func findPolicies(path string, text []byte) ([]named, error) {
 		return []named{{path, text}}, nil
 	}
 	if doc, err := initdata.Parse(text); err == nil {
-		return fromInitdata(path, doc)
+		found, err := fromInitdata(path, doc)
+		return []named{found}, err
 	}
 	m, err := generate.Parse(path, text, generate.ReadOptions{IgnoreUnknown: true})
 	if err != nil {
@@ -97,29 +98,38 @@ func findPolicies(path string, text []byte) ([]named, error) {
 
 func fromPod(p *generate.Pod) ([]named, error) {
 	var all []named
-	if value := p.Annotation(initdata.Annotation); value != "" {
-		doc, err := initdata.ParseAnnotation(strings.TrimSpace(value))
+	for _, annotation := range []string{initdata.Annotation, initdata.PolicyAnnotation} {
+		value := p.Annotation(annotation)
+		if value == "" {
+			continue
+		}
+		found, err := fromAnnotation(p.Name(), annotation, value)
 		if err != nil {
 			return nil, err
 		}
-		if all, err = fromInitdata(p.Name(), doc); err != nil {
-			return nil, err
-		}
-	}
-	if value := p.Annotation(initdata.PolicyAnnotation); value != "" {
-		text, err := initdata.ParsePolicy(strings.TrimSpace(value))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, named{p.Name(), text})
+		all = append(all, found)
 	}
 	return all, nil
 }
 
-func fromInitdata(name string, doc *initdata.Document) ([]named, error) {
+// fromAnnotation reads the policy that an annotation carries.
+func fromAnnotation(name, annotation, value string) (named, error) {
+	value = strings.TrimSpace(value)
+	if annotation == initdata.PolicyAnnotation {
+		text, err := initdata.ParsePolicy(value)
+		return named{name, text}, err
+	}
+	doc, err := initdata.ParseAnnotation(value)
+	if err != nil {
+		return named{}, err
+	}
+	return fromInitdata(name, doc)
+}
+
+func fromInitdata(name string, doc *initdata.Document) (named, error) {
 	text, ok := doc.Value(initdata.PolicyKey)
 	if !ok {
-		return nil, fmt.Errorf("%s: the initdata has no %s", name, initdata.PolicyKey)
+		return named{}, fmt.Errorf("%s: the initdata has no %s", name, initdata.PolicyKey)
 	}
-	return []named{{name, []byte(text)}}, nil
+	return named{name, []byte(text)}, nil
 }

@@ -25,12 +25,23 @@ type job struct {
 }
 
 // makePolicies is genpolicy without a verb.
-func makePolicies(ctx context.Context, f flags, io stdio) (err error) {
+func makePolicies(ctx context.Context, f flags, io stdio) error {
+	return withJob(f, io, []string{f.yamlFile}, func(j *job) error {
+		printed, err := j.policies(ctx)
+		if err != nil {
+			return err
+		}
+		return j.write(printed)
+	})
+}
+
+// withJob reads and opens what the flags and paths name, and does one thing with it.
+func withJob(f flags, io stdio, paths []string, do func(*job) error) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
 	j := &job{flags: f, io: io}
-	if err := j.read(); err != nil {
+	if err := j.read(paths); err != nil {
 		return err
 	}
 	opened, err := f.images.open(io.err)
@@ -44,11 +55,7 @@ func makePolicies(ctx context.Context, f flags, io stdio) (err error) {
 	}
 	j.images = opened.images
 	j.generator = generate.New(j.settings, j.images, configs, generate.Options{RequireDigests: f.needDigests})
-	printed, err := j.policies(ctx)
-	if err != nil {
-		return err
-	}
-	return j.write(printed)
+	return do(j)
 }
 
 // check refuses flags that contradict each other.
@@ -64,8 +71,8 @@ func (f *flags) check() error {
 	return nil
 }
 
-// read reads settings, rules, initdata and manifests.
-func (j *job) read() (err error) {
+// read reads settings, rules, initdata and the manifests at paths.
+func (j *job) read(paths []string) (err error) {
 	if j.settings, err = loadSettings(j.flags, j.io.err); err != nil {
 		return err
 	}
@@ -78,11 +85,17 @@ func (j *job) read() (err error) {
 	if err := j.readRules(); err != nil {
 		return err
 	}
-	j.sources, err = manifests(j.flags, j.io.in)
-	if err == nil && j.flags.output != "" && len(j.sources) > 1 {
+	for _, path := range paths {
+		some, err := manifests(path, j.flags.ignoreUnknown, j.io.in)
+		if err != nil {
+			return err
+		}
+		j.sources = append(j.sources, some...)
+	}
+	if j.flags.output != "" && len(j.sources) > 1 {
 		return usagef("--output is one file, but -y names a folder of %d", len(j.sources))
 	}
-	return err
+	return nil
 }
 
 // readRules reads the file of -p.

@@ -24,24 +24,24 @@ type source struct {
 	manifest *generate.Manifest
 }
 
-// manifests reads what -y names: a file, every manifest of a folder, or stdin.
-func manifests(f flags, in io.Reader) ([]*source, error) {
-	if f.yamlFile == "" || f.yamlFile == "-" {
+// manifests reads what a path names: a file, every manifest of a folder, or stdin for "" and "-".
+func manifests(path string, ignoreUnknown bool, in io.Reader) ([]*source, error) {
+	if path == "" || path == "-" {
 		text, err := bounded.ReadAll(in, maxInput)
 		if err != nil {
 			return nil, fmt.Errorf("read stdin: %w", err)
 		}
-		m, err := generate.Parse("stdin", text, generate.ReadOptions{IgnoreUnknown: f.ignoreUnknown})
+		m, err := generate.Parse("stdin", text, generate.ReadOptions{IgnoreUnknown: ignoreUnknown})
 		return []*source{{"", m}}, err
 	}
-	paths, err := manifestPaths(f.yamlFile)
+	paths, err := manifestPaths(path)
 	if err != nil {
 		return nil, err
 	}
 	var all []*source
 	var faults []error
 	for _, path := range paths {
-		m, err := parseFile(path, f.ignoreUnknown)
+		m, err := parseFile(path, ignoreUnknown)
 		if err != nil {
 			faults = append(faults, err)
 		}

@@ -159,6 +159,11 @@ func short(d policytext.Digest) string {
 
 // Write writes the difference as text.
 func (d *Difference) Write(out io.Writer) error {
+	return d.WriteAs(out, "B allows, and A does not:", "A allows, and B does not:")
+}
+
+// WriteAs writes the difference as text under titles of the caller.
+func (d *Difference) WriteAs(out io.Writer, onlyB, onlyA string) error {
 	var text strings.Builder
 	part := func(title string, groups []Group) {
 		if len(groups) == 0 {
@@ -178,8 +183,8 @@ func (d *Difference) Write(out io.Writer) error {
 	case d.Equal():
 		text.WriteString("the policies allow the same\n")
 	}
-	part("B allows, and A does not:", d.OnlyB)
-	part("A allows, and B does not:", d.OnlyA)
+	part(onlyB, d.OnlyB)
+	part(onlyA, d.OnlyA)
 	if len(d.Uncertain) > 0 {
 		text.WriteString("not certain:\n")
 		for _, words := range d.Uncertain {
