@@ -62,6 +62,8 @@ failSwapOn: false
 imageGCHighThresholdPercent: 100
 maxPods: 200
 syncFrequency: 5s
+staticPodPath: ` + StaticPods + `
+fileCheckFrequency: 2s
 registryPullQPS: 0
 kubeAPIQPS: 500
 kubeAPIBurst: 500
@@ -114,6 +116,9 @@ func (o Options) configure(self string) error {
 		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
 			return fmt.Errorf("configure: %w", err)
 		}
+	}
+	if err := os.MkdirAll(StaticPods, 0o755); err != nil {
+		return err
 	}
 	for _, link := range []string{"/lab/bin/containerd-shim-kata-v2", "/lab/cni/lab-cni", "/lab/cni/loopback"} {
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {

@@ -19,6 +19,8 @@ const (
 	NodeName = "node1"
 	NodeIP   = "192.0.2.10"
 	Dir      = "/lab" // the lab's folder, seen from inside
+
+	StaticPods = "/etc/lab-static" // the kubelet's folder of static pods
 )
 
 // Inside runs the program anew, with these arguments, as the first process of new namespaces.

@@ -2,23 +2,24 @@
 package pods
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
 	"portcullis/ci/lab/cluster"
 	"portcullis/ci/lab/recording"
-
-	"bytes"
-	"regexp"
 )
 
 // Manifest is one file.
 type Manifest struct {
 	Name      string // of the file
+	static    []byte // the text, where the kubelet reads it from a folder: files named static-…
 	objects   []cluster.Object
 	workloads []workload
 }
@@ -48,6 +49,9 @@ func Load(dir string) ([]*Manifest, error) {
 			return nil, err
 		}
 		m := &Manifest{Name: filepath.Base(name)}
+		if strings.HasPrefix(m.Name, "static-") {
+			m.static = content
+		}
 		for _, document := range separator.Split(string(content), -1) {
 			if len(bytes.TrimSpace([]byte(document))) == 0 {
 				continue

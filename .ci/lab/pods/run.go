@@ -140,20 +140,15 @@ func (r *Runner) wait(ctx context.Context, limit time.Duration, ask func() (bool
 
 // manifest creates the objects, waits until the pods are recorded, and takes everything away.
 func (r *Runner) manifest(ctx context.Context, m *Manifest) (made []Made, err error) {
+	if m.static != nil {
+		return r.static(ctx, m)
+	}
 	var paths []string
 	defer func() {
 		for _, p := range paths {
 			err = errors.Join(err, r.API.Delete(p, 2))
 		}
-		for _, pod := range made {
-			gone := func() (bool, error) {
-				there, err := r.exists("/api/v1/namespaces/" + pod.Namespace + "/pods/" + pod.Name)
-				return !there, err
-			}
-			if e := r.wait(ctx, goodbye, gone); e != nil {
-				err = errors.Join(err, fmt.Errorf("pod %s does not end: %w", pod.Name, e))
-			}
-		}
+		err = errors.Join(err, r.gone(ctx, made))
 	}()
 	for _, o := range m.objects {
 		path, err := r.API.Create(o)
@@ -173,6 +168,41 @@ func (r *Runner) manifest(ctx context.Context, m *Manifest) (made []Made, err er
 		}
 	}
 	return made, nil
+}
+
+// gone waits until the API server has none of the pods any more.
+func (r *Runner) gone(ctx context.Context, made []Made) error {
+	for _, pod := range made {
+		err := r.wait(ctx, goodbye, func() (bool, error) {
+			there, err := r.exists("/api/v1/namespaces/" + pod.Namespace + "/pods/" + pod.Name)
+			return !there, err
+		})
+		if err != nil {
+			return fmt.Errorf("pod %s does not end: %w", pod.Name, err)
+		}
+	}
+	return nil
+}
+
+// static puts a manifest where the kubelet itself looks for pods. Those are called after the node too.
+func (r *Runner) static(ctx context.Context, m *Manifest) ([]Made, error) {
+	file := filepath.Join(cluster.StaticPods, m.Name)
+	if err := os.WriteFile(file, m.static, 0o600); err != nil {
+		return nil, err
+	}
+	var made []Made
+	for _, w := range m.workloads {
+		pod := w.name + "-" + cluster.NodeName
+		err := r.wait(ctx, patient, func() (bool, error) { return r.recorded(w, []string{pod}), nil })
+		if err != nil {
+			return made, fmt.Errorf("static pod %s is not recorded: %w", pod, err)
+		}
+		made = append(made, Made{Manifest: m.Name, Namespace: cluster.Namespace(w.object), Name: pod})
+	}
+	if err := os.Remove(file); err != nil {
+		return made, err
+	}
+	return made, r.gone(ctx, made)
 }
 
 // errNoRoom: the node is full for now.

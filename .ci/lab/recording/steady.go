@@ -52,6 +52,7 @@ var (
 	tokens    = regexp.MustCompile(`kube-api-access-[a-z0-9]{5}\b`)
 	messages  = regexp.MustCompile(`(/containers/[^/"]+/)[0-9a-f]{8}\b`) // the kubelet's name for a termination log
 	moments   = regexp.MustCompile(`\.\.\d{4}_\d\d_\d\d_\d\d_\d\d_\d\d\.\d+`)
+	seenAt    = regexp.MustCompile(`("kubernetes.io/config.seen":")[^"]*"`)
 	processes = regexp.MustCompile(`/proc/\d+/ns/`)
 )
 
@@ -68,6 +69,7 @@ func (r replacer) apply(text []byte) []byte {
 	s = tokens.ReplaceAllString(s, "kube-api-access-bcdfg")
 	s = messages.ReplaceAllString(s, "${1}"+r.digest("message")[:8])
 	s = moments.ReplaceAllString(s, "..2026_01_01_00_00_00.1")
+	s = seenAt.ReplaceAllString(s, `${1}2026-01-01T00:00:00.000000001Z"`)
 	s = processes.ReplaceAllString(s, "/proc/4242/ns/")
 	return []byte(s)
 }

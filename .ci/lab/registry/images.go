@@ -60,6 +60,7 @@ func Images() []Image {
 		{Name: "ghcr.io/example/usergroup:v1", Config: Config{User: "1000:2000", Env: []string{path}, Entrypoint: []string{"/bin/app"}, WorkingDir: "/srv/app"}},
 		{Name: "ghcr.io/example/named:v1", Config: Config{User: "app", Env: []string{path}, Entrypoint: []string{"/bin/app"}, WorkingDir: "/home/app"}},
 		{Name: "ghcr.io/example/terminal:v1", Config: Config{Env: []string{path, "TERM=dumb", "HOSTNAME=image", "HOME=/nowhere"}, Cmd: []string{"/bin/app"}}},
+		{Name: "ghcr.io/example/empty-entrypoint:v1", Config: Config{Env: []string{path}, Entrypoint: []string{""}, Cmd: []string{"/bin/app"}}},
 		{Name: "ghcr.io/example/accounts:v1", Config: Config{User: "app", Env: []string{path}, Entrypoint: []string{"/bin/app"}, WorkingDir: "/home/app"},
 			Passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:1234:4321:app:/home/app:/bin/sh\nother:x:1235:1235::/:/bin/sh\n",
 			Group:  "root:x:0:\napp:x:4321:\nextra:x:5000:app\nmore:x:5001:app,other\n"},
