@@ -69,7 +69,7 @@ kubeAPIQPS: 500
 kubeAPIBurst: 500
 eventRecordQPS: 0
 serializeImagePulls: false
-allowedUnsafeSysctls: ["net.*", "kernel.*"]
+allowedUnsafeSysctls: ["net.*", "kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*"]
 systemReserved: {}
 enableDebuggingHandlers: false
 readOnlyPort: 0

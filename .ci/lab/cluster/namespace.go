@@ -110,7 +110,6 @@ func fill(root, work string) error {
 		{"/dev", "/dev", "", unix.MS_BIND | unix.MS_REC},
 		{"proc", "/proc", "proc", 0},
 		{"tmpfs", "/run", "tmpfs", 0},
-		{"tmpfs", "/tmp", "tmpfs", 0},
 		{"tmpfs", "/var/log", "tmpfs", 0},
 	}
 	for _, m := range mounts {

@@ -22,6 +22,8 @@ type Options struct {
 	Parts, Containerd, Kubernetes string
 	Servers                       string // the release of the API server and the controllers
 	Records                       string // folder of the raw records
+
+	ended context.CancelCauseFunc // called when a part ends
 }
 
 func (o Options) containerdMajor() string {
@@ -37,6 +39,7 @@ func (o Options) kubernetesMinor() int {
 
 // Start starts everything, inside the namespaces, and gives the API server once the node is ready. The processes end with the namespace.
 func Start(ctx context.Context, o Options) (*API, error) {
+	ctx, o.ended = context.WithCancelCause(ctx)
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ func (o Options) runtime(ctx context.Context) error {
 	return nil
 }
 
-var etcdFlags = []string{"--data-dir", "/tmp/etcd", "--listen-client-urls", "http://127.0.0.1:2379", "--advertise-client-urls", "http://127.0.0.1:2379",
+var etcdFlags = []string{"--data-dir", "/run/lab-etcd", "--listen-client-urls", "http://127.0.0.1:2379", "--advertise-client-urls", "http://127.0.0.1:2379",
 	"--listen-peer-urls", "http://127.0.0.1:2380", "--unsafe-no-fsync", "--log-level", "warn"}
 
 var apiserverFlags = []string{"--etcd-servers=http://127.0.0.1:2379", "--advertise-address=" + NodeIP, "--secure-port=6443", "--service-cluster-ip-range=10.96.0.0/16",
@@ -152,7 +155,7 @@ func (o Options) process(name, path string, args ...string) error {
 	}
 	go func() {
 		err := cmd.Wait()
-		fmt.Fprintf(os.Stderr, "lab: %s ended (%v): see its log\n", name, err)
+		o.ended(fmt.Errorf("%s ended: %w", name, err))
 	}()
 	return nil
 }
@@ -166,7 +169,7 @@ func until(ctx context.Context, what string, try func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, errors.Join(ctx.Err(), err))
+			return fmt.Errorf("wait for %s: %w", what, errors.Join(context.Cause(ctx), err))
 		case <-time.After(300 * time.Millisecond):
 		}
 	}

@@ -41,6 +41,9 @@ func Load(dir string) ([]*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no manifests in %s", dir)
+	}
 	sort.Strings(names)
 	var all []*Manifest
 	for _, name := range names {
