@@ -36,10 +36,10 @@ type hold struct {
 	after  []document // possible states if the request took effect
 	either []document // possible states if nobody knows
 
-	mu      sync.Mutex
-	begun   bool    // what is recorded allows for either outcome
-	outcome outcome // 0 while nobody knows
-	err     error   // of the outcome
+	mu      sync.Mutex // taken by the holder; the recorder's lock is taken under it
+	begun   bool       // what is recorded allows for either outcome
+	outcome outcome    // 0 while nobody knows
+	err     error      // of the outcome
 }
 
 // outcome is how a hold was resolved.

@@ -95,11 +95,11 @@ type Config struct {
 type Chain struct {
 	cfg     Config
 	log     *slog.Logger
-	setting chan struct{} // holds one element while somebody sets a policy
+	setting chan struct{} // holds one element while somebody sets a policy; taken before the engine's holder
 
 	unobserved atomic.Uint64 // answers of the agent that the policy could not take note of
 
-	mu       sync.Mutex
+	mu       sync.Mutex    // taken under the engine's holder, not the other way round; the journal's lock is taken under it
 	denied   *Error        // why nothing is allowed; nil once a policy decides
 	fatal    *Error        // denied for the life of this process, whatever policy comes
 	changing chan struct{} // nobody is admitted until it is closed; nil when no policy is being swapped

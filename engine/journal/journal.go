@@ -53,7 +53,7 @@ type Record struct {
 type Journal struct {
 	dir string
 
-	mu     sync.Mutex
+	mu     sync.Mutex // taken last: nothing of ours is called under it
 	record Record
 	ids    ids
 }

@@ -29,7 +29,7 @@ const (
 type slot struct {
 	Config
 
-	mu    sync.RWMutex // held for reading while a request is judged, so that none outlasts its policy
+	mu    sync.RWMutex // held for reading while a request is judged, so that none outlasts its policy; taken before all locks of the chain
 	id    string
 	named bool // id comes from a PUT
 	phase phase

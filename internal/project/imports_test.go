@@ -18,6 +18,9 @@ func TestMakingPoliciesAndVerifyingLinkNoDaemon(t *testing.T) {
 		module := strings.TrimSuffix(deps[len(deps)-1], path[1:])
 		for _, dep := range deps {
 			own, isOwn := strings.CutPrefix(dep, module)
+			if isOwn && own == "/engine/policytext" { // the parts of a policy's text; it is data, and links nothing
+				continue
+			}
 			for _, bad := range forbidden {
 				if isOwn && strings.HasPrefix(own, bad) || strings.HasPrefix(dep, bad) {
 					t.Errorf("%s links %s", path, dep)
