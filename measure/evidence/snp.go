@@ -92,6 +92,13 @@ func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attest
 		r.skipNetwork()
 		return
 	}
+	if report := at.GetReport(); report.GetCpuid1EaxFms() == 0 {
+		// A report of version 2 does not say. Where the library has to assume a line, it says so on standard output.
+		at.Product = &spb.SevProduct{Name: spb.SevProduct_SEV_PRODUCT_MILAN}
+		if snpLine(at) == "Genoa" {
+			at.Product.Name = spb.SevProduct_SEV_PRODUCT_GENOA
+		}
+	}
 	err := verify.SnpAttestationContext(ctx, at, opts)
 	var unreachable *trust.AttestationRecreationErr
 	if errors.As(err, &unreachable) || errors.Is(err, verify.ErrMissingVlek) {

@@ -10,14 +10,17 @@ import (
 	"crypto/sha512"
 	"encoding/pem"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
 	stest "github.com/google/go-sev-guest/testing"
 	"github.com/google/go-sev-guest/verify/trust"
+	"github.com/google/go-tdx-guest/testing/testdata"
 
 	"portcullis/measure/evidence"
 )
@@ -286,6 +289,31 @@ func TestNotChecked(t *testing.T) {
 	if want := []string{"nonce", "measurement", "revocation", "tcb-status", "reference"}; !slices.Equal(r.NotChecked, want) {
 		t.Errorf("not checked: %q, want %q", r.NotChecked, want)
 	}
+}
+
+// TestLibrariesKeepQuiet: standard output is where results go, as JSON too.
+func TestLibrariesKeepQuiet(t *testing.T) {
+	if os.Getenv("PORTCULLIS_TEST_QUIET") == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(exe, "-test.run=^TestLibrariesKeepQuiet$")
+		cmd.Env = append(os.Environ(), "PORTCULLIS_TEST_QUIET=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != "PASS\n" {
+			t.Errorf("%v, and it says\n%s", err, out)
+		}
+		return
+	}
+	a := newAMD(t)
+	o := a.opts
+	o.Fetch, o.SNPGetter = true, stest.SimpleGetter(map[string][]byte{})
+	e := evidence.SNP{Report: version2(a.report(t, nil, bound(text).Digest, nil)), Bound: bound(text)}
+	evidence.VerifySNP(t.Context(), e, o)
+	e.Certs = []byte(strings.Repeat("\x00", 24)) // a certificate table without entries
+	evidence.VerifySNP(t.Context(), e, o)
+	evidence.VerifyTDX(t.Context(), evidence.TDX{Quote: testdata.RawQuote, Bound: bound(text)}, evidence.Options{Now: quoteTime})
 }
 
 func TestSNPFetchesTheCertificate(t *testing.T) {
