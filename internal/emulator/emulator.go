@@ -7,9 +7,9 @@ package emulator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
@@ -101,12 +101,11 @@ func New(ctx context.Context, m *controller.Manifest, at int, o Options) (*Pod, 
 			return nil, fmt.Errorf("container %s: %w", c.Name, err)
 		}
 	}
-	pause, err := p.image(ctx, o.Pause)
-	if errors.Is(err, images.ErrNotFound) {
-		pause, err = pauseImage(o.Pause), nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("pause container: %w", err)
+	pause := pauseImage(o.Pause)
+	if !strings.HasPrefix(o.Pause, publishedPause) {
+		if pause, err = p.image(ctx, o.Pause); err != nil {
+			return nil, fmt.Errorf("pause container: %w", err)
+		}
 	}
 	p.sandbox, err = p.runtime.Sandbox(o.Node.Random.ID(), p.kubelet.Sandbox(), pause)
 	return p, err
@@ -116,6 +115,9 @@ func (p *Pod) image(ctx context.Context, name string) (containerd.Image, error) 
 	config, accounts, err := p.options.Images.Image(ctx, name, p.options.HostImages)
 	return containerd.Image{Name: name, Config: config, Accounts: accounts}, err
 }
+
+// publishedPause is how the names of Kubernetes' own pause images begin.
+const publishedPause = "registry.k8s.io/pause:3."
 
 // pauseImage is what Kubernetes publishes as the image of pause containers.
 func pauseImage(name string) containerd.Image {

@@ -37,3 +37,9 @@ func (r Request) Input() (kind string, input map[string]any, err error) {
 	}
 	return kind, input, nil
 }
+
+// Optional is true for a kind of request that a pod runs without, which a policy may
+// deny: reading its output, asking for its counters.
+func Optional(kind string) bool {
+	return kind == "ReadStreamRequest" || kind == "StatsContainerRequest"
+}

@@ -38,6 +38,13 @@ func (p *Pod) Life() ([]Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	return append(out, p.Stop()...), nil
+}
+
+// Stop returns the requests of a pod that started and is asked for its counters,
+// then deleted.
+func (p *Pod) Stop() []Request {
+	var out []Request
 	running := slices.DeleteFunc(slices.Clone(p.containers), func(c *container) bool { return c.init && !c.sidecar })
 	for _, c := range running {
 		out = append(out, p.of(c, p.shim.Stats(c.id))...)
@@ -45,7 +52,7 @@ func (p *Pod) Life() ([]Request, error) {
 	for _, c := range running {
 		out = append(out, p.stop(c)...)
 	}
-	return append(out, p.stopSandbox()...), nil
+	return append(out, p.stopSandbox()...)
 }
 
 func (p *Pod) of(c *container, messages ...proto.Message) []Request {

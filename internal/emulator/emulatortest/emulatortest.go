@@ -86,7 +86,7 @@ func Inputs(tb testing.TB, life []emulator.Request) []rulestest.Request {
 // Optional is true for what a pod runs without: its output, its counters, the end of
 // a process that has ended. Policies may deny it.
 func Optional(r rulestest.Request) bool {
-	return r.Kind == "ReadStreamRequest" || r.Kind == "StatsContainerRequest"
+	return emulator.Optional(r.Kind)
 }
 
 // Denied asks for each request of a pod's life that it needs, and returns the first
