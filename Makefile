@@ -13,7 +13,9 @@ GUEST_TAGS := nethttpomithttp2
 # What the tests run against besides our own code: a TPM, its tools, dm-verity's reference, a containerd, what people type.
 TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd systemd curl
 OPA := $(BIN)/opa
-STATICCHECK := $(BIN)/staticcheck
+# The linters, built from the tools' module. golangci-lint is not among them: see docs/dependencies.md.
+LINTERS := $(addprefix $(BIN)/,staticcheck unparam deadcode revive lint)
+LINT_PACKAGES := shellcheck
 
 # Where goroutines meet, or the host's bytes are read.
 RACE_PACKAGES ?= ./agentproto/... ./engine/... ./hostdata/... ./measure/... ./images/... ./cmd/policyd
@@ -23,7 +25,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint check-gen generate fuzz mutants bench regorus interop lab check-lab clean
+.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants bench regorus interop lab check-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,9 +70,9 @@ $(OPA): $(TOOLS)/go.mod
 	@mkdir -p $(BIN)
 	$(GO) -C $(TOOLS) build -o $@ github.com/open-policy-agent/opa
 
-$(STATICCHECK): $(TOOLS)/go.mod
+$(LINTERS): $(TOOLS)/go.mod $(wildcard $(TOOLS)/lint/*.go)
 	@mkdir -p $(BIN)
-	$(GO) -C $(TOOLS) build -o $@ honnef.co/go/tools/cmd/staticcheck
+	$(GO) -C $(TOOLS) build -o $(BIN)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/unparam golang.org/x/tools/cmd/deadcode github.com/mgechev/revive ./lint
 
 # A browser is a lot to install for one page: it is not part of `make test`.
 report-check: ## open the pages of policyctl report in Chromium, with axe; screenshots in build/report
@@ -84,10 +86,11 @@ report-check: ## open the pages of policyctl report in Chromium, with axe; scree
 	REPORT_DIR=$(CURDIR)/build/report REPORT_CHECK=$(BIN)/reportcheck REPORT_AXE=$(CURDIR)/$(TOOLS)/axe/node_modules/axe-core/axe.min.js \
 	  $(GO) test -tags chromium -count 1 -v -run InChromium ./cmd/policyctl
 
-lint: $(STATICCHECK) ## gofmt, go vet, staticcheck
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "not gofmt-clean:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(STATICCHECK) ./...
+lint: $(LINTERS) $(OPA) lint-packages ## format, go vet, linters, shell scripts, Rego
+	@.ci/lint
+
+lint-packages:
+	@command -v shellcheck >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(LINT_PACKAGES) >/dev/null; }
 
 generate: ## write the generated files anew
 	$(GO) -C $(TOOLS) run ./protogen

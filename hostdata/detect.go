@@ -19,6 +19,7 @@ import (
 // Kind is a TEE whose field this package reads.
 type Kind string
 
+// The kinds.
 const (
 	None Kind = ""    // no sign of a TEE
 	SNP  Kind = "snp" // AMD SEV-SNP

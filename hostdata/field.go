@@ -16,6 +16,7 @@ const (
 // Source is the kernel interface that a field was read through.
 type Source string
 
+// The sources.
 const (
 	SourceDevice Source = "device" // ioctl on the TEE's device node
 	SourceSysfs  Source = "sysfs"  // measurement file; the DEBUG attribute cannot be seen

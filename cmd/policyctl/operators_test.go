@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -71,7 +72,8 @@ func runConsole(t *testing.T, dir, block string) string {
 		shell.Dir = dir
 		shell.Env = append(os.Environ(), "PATH="+dir+"/bin:"+os.Getenv("PATH"))
 		said, err := shell.CombinedOutput()
-		if exit, is := err.(*exec.ExitError); err != nil && (!is || exit.ExitCode() != exitNo) {
+		var exit *exec.ExitError
+		if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitNo) {
 			t.Fatalf("%s: %v\n%s", command, err, said)
 		}
 		out += "$ " + command + "\n" + string(said)

@@ -22,9 +22,9 @@ const maxIDs = 1 << 16
 const idSize = 8
 
 var (
-	// ErrTaken: the container id was used before in this boot.
+	// ErrTaken says that the container id was used before in this boot.
 	ErrTaken = errors.New("container id was used before in this boot and may not be used again")
-	// ErrTooManyIDs: no more containers can be told apart in this boot.
+	// ErrTooManyIDs says that no more containers can be told apart in this boot.
 	ErrTooManyIDs = fmt.Errorf("%d containers were created in this boot, and no more can be told apart", maxIDs)
 )
 

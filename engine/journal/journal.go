@@ -29,11 +29,11 @@ const (
 )
 
 var (
-	// ErrNone: there is no journal of this boot.
+	// ErrNone says that there is no journal of this boot.
 	ErrNone = errors.New("no journal of this boot")
-	// ErrCorrupt: there is one, and it cannot be used.
+	// ErrCorrupt says that there is one, and it cannot be used.
 	ErrCorrupt = errors.New("journal is not usable")
-	// ErrFull: the journal is at its bound.
+	// ErrFull says that the journal is at its bound.
 	ErrFull = errors.New("journal is full")
 )
 

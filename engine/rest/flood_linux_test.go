@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -188,7 +189,7 @@ func TestCgroupOfASocketIsEnough(t *testing.T) {
 	}
 	for _, tt := range tests {
 		k := &knownCgroups{ids: tt.ids, listed: now.Add(time.Hour)}
-		if err := k.check(tt.id); err != tt.want {
+		if err := k.check(tt.id); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}

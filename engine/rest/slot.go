@@ -170,11 +170,10 @@ func (s *slot) decision(ctx context.Context, name string, in input) (ast.Value, 
 func (s *slot) admit(ctx context.Context, name string, in input) (*engine.Verdict, error) {
 	value := in.value
 	if len(in) > maxKeyed { // to read it is not to count as evaluation, which has a deadline
-		v, err := in.value()
-		if err != nil {
+		value = sync.OnceValues(in.value)
+		if _, err := value(); err != nil {
 			return nil, err
 		}
-		value = func() (ast.Value, error) { return v, nil }
 	}
 	for {
 		p := s.Engine.Active()

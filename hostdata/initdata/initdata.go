@@ -42,6 +42,7 @@ const (
 // Algorithm is the hash that a document's digest is made with.
 type Algorithm string
 
+// The algorithms.
 const (
 	SHA256 Algorithm = "sha256" // 32 bytes; the only one that fits a vTPM
 	SHA384 Algorithm = "sha384" // 48 bytes

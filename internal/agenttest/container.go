@@ -51,7 +51,7 @@ func (s *sandbox) startContainer(_ context.Context, q *agentpb.StartContainerReq
 
 func (s *sandbox) removeContainer(_ context.Context, q *agentpb.RemoveContainerRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
-		c.kill(killed)
+		c.kill()
 		delete(s.containers, q.GetContainerId())
 		return nil
 	})
@@ -90,7 +90,7 @@ func (s *sandbox) signalProcess(_ context.Context, q *agentpb.SignalProcessReque
 	number := syscall.Signal(q.GetSignal())
 	if q.GetExecId() == "" && number == syscall.SIGKILL { // all of the container, by its cgroup
 		return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
-			c.kill(killed)
+			c.kill()
 			return nil
 		})
 	}
@@ -107,7 +107,7 @@ func (s *sandbox) signalProcess(_ context.Context, q *agentpb.SignalProcessReque
 	}
 	// Without its first process the others of a pid namespace end too.
 	return &emptypb.Empty{}, s.withContainer(q.GetContainerId(), codes.Internal, func(c *container) error {
-		c.kill(killed)
+		c.kill()
 		return nil
 	})
 }

@@ -37,7 +37,7 @@ func (s *sandbox) destroySandbox(context.Context, *agentpb.DestroySandboxRequest
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, c := range s.containers {
-		c.kill(killed)
+		c.kill()
 		delete(s.containers, id)
 	}
 	if s.options.EndsWithSandbox {

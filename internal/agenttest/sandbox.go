@@ -135,14 +135,14 @@ func (s *sandbox) stop() {
 	defer s.mu.Unlock()
 	s.stopped = true
 	for _, c := range s.containers {
-		c.kill(killed)
+		c.kill()
 	}
 }
 
 // kill ends all processes of a container.
-func (c *container) kill(code int32) {
-	c.first.exit(code)
+func (c *container) kill() {
+	c.first.exit(killed)
 	for _, p := range c.processes {
-		p.exit(code)
+		p.exit(killed)
 	}
 }

@@ -60,7 +60,7 @@ func (d *decoder) unknown(faults []error, prefix string, in reflect.Type) error 
 	var all []error
 	for _, fault := range faults {
 		field, meant := prefix, ""
-		if f, ok := fault.(sigsjson.FieldError); ok {
+		if f := sigsjson.FieldError(nil); errors.As(fault, &f) {
 			field, meant = join(prefix, f.FieldPath()), nearestField(in, f.FieldPath())
 		}
 		found := d.doc.fault(field, "is not a field that Kubernetes knows here")

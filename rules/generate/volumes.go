@@ -40,7 +40,7 @@ func (b *builder) mounts(c placed, config images.Config, vars variables, out *po
 			return b.pod.fault(field+".mountPath", fmt.Sprintf("is %s for a second time", vm.MountPath))
 		}
 		seen[path.Clean(vm.MountPath)] = true
-		if err := b.mount(c, vm, field, vars, out); err != nil {
+		if err := b.mount(vm, field, vars, out); err != nil {
 			return err
 		}
 	}
@@ -137,7 +137,7 @@ type shaped struct {
 }
 
 // mount adds one volume mount.
-func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars variables, out *policydata.Container) error {
+func (b *builder) mount(vm corev1.VolumeMount, field string, vars variables, out *policydata.Container) error {
 	volume, ok := b.volumes[vm.Name]
 	if !ok {
 		return b.pod.fault(field+".name", fmt.Sprintf("is %s, which is no volume of the pod", vm.Name))
