@@ -81,6 +81,14 @@ func (p *program) compileModule(prints bool) (*ast.Compiler, error) {
 
 // withPrints is en's query with prints left in, or nil if there is none or ctx ends before it is compiled.
 func (p *program) withPrints(ctx context.Context, en *entry) *query {
+	if p.printer(ctx) == nil {
+		return nil
+	}
+	return en.printing()
+}
+
+// printer is the compiler of the rules with prints left in, or nil if ctx ends before it has compiled them.
+func (p *program) printer(ctx context.Context) *ast.Compiler {
 	p.printing.start.Do(func() {
 		go func() {
 			defer close(p.printing.ready)
@@ -92,7 +100,7 @@ func (p *program) withPrints(ctx context.Context, en *entry) *query {
 	if wait.For(ctx, p.printing.ready) != nil {
 		return nil
 	}
-	return en.printing()
+	return p.printing.compiler
 }
 
 // explain prepares the reasons rule, whole or below the given keys. It is nil when the policy has none.

@@ -4,85 +4,95 @@ package agent_policy
 import rego.v1
 
 CopyFileRequest if {
-	input.file_type == "Directory"
+	copy_type_ok
 	copy_path_ok
-}
-
-# Not with a set-user-id or set-group-id bit.
-CopyFileRequest if {
-	input.file_type == "Regular"
-	copy_path_ok
-	bits.and(input.file_mode, 3072) == 0
+	copy_mode_ok
 	copy_content_ok
-}
-
-# Below a volume, and not out of it.
-CopyFileRequest if {
-	input.file_type == "Symlink"
-	copy_path_ok
-	count(copy_inner) > 0
-	not startswith(input.symlink_target, "/")
-	not ".." in split(input.symlink_target, "/")
 	copy_link_ok
 }
 
+copy_type_ok if input.file_type in {"Directory", "Regular", "Symlink"}
+
 # A policy's pattern says where; whatever it says, the path names no directory twice.
+#
+# at: path
+# one of: policy.requests.copy_file
 copy_path_ok if {
 	some pattern in policy.requests.copy_file
 	regex.match(pattern, input.path)
-	parts := array.slice(split(input.path, "/"), 1, 10000)
-	count({part | some part in parts; part in {"", ".", ".."}}) == 0
+	startswith(input.path, "/")
+	count({name | some name in split(substring(input.path, 1, -1), "/"); name in {"", ".", ".."}}) == 0
 }
 
-# <shared directory>/<container id>-<16 random>-<volume>/<inner>/…
-copy_volume := split(copy_tail, "/")[0]
+# Not with a set-user-id or set-group-id bit.
+copy_mode_ok if {
+	# where
+	input.file_type != "Regular"
+}
 
-copy_inner := array.slice(split(copy_tail, "/"), 1, 10000)
+# wanted: no set-id bits
+# got: {octal(input.file_mode)}
+copy_mode_ok if bits.and(input.file_mode, set_id_bits) == 0
 
-copy_tail := substring(tail, 82, -1) if {
-	some dir in policy.common.shared_dirs
-	startswith(input.path, concat("", [dir, "/"]))
-	tail := trim_prefix(input.path, concat("", [dir, "/"]))
-	regex.match(`^[a-z0-9]{64}-[a-z0-9]{16}-[^/]`, tail)
+set_id_bits := 3072
+
+# A volume whose contents the policy knows takes those contents only, whole.
+copy_content_ok if {
+	# where
+	input.file_type != "Regular"
+}
+
+copy_content_ok if copy_free
+
+copy_content_ok if {
+	input.offset == 0
+	input.data_sha256 in policy.files[copied.name][copy_key]
+}
+
+# Below a volume, and not out of it; a known volume links each name to the file of
+# that name.
+copy_link_ok if {
+	# where
+	input.file_type != "Symlink"
+}
+
+# at: symlink_target
+# wanted: a path inside the volume, below its top
+copy_link_ok if {
+	count(copied.inner) > 0
+	not startswith(input.symlink_target, "/")
+	not ".." in split(input.symlink_target, "/")
+	copy_link_known
+}
+
+copy_link_known if copy_free
+
+copy_link_known if {
+	policy.files[copied.name]
+	copied.inner == ["..data"]
+	regex.match(`^\.\.[0-9_.]+$`, input.symlink_target)
+}
+
+copy_link_known if {
+	policy.files[copied.name]
+	[name] := copied.inner
+	input.symlink_target == concat("", ["..data/", name])
+}
+
+copied := shared_file(input.path)
+
+# The policy does not know what the volume holds.
+copy_free if count(policy.files) == 0
+
+copy_free if {
+	copied
+	not policy.files[copied.name]
 }
 
 # The key of a file in its volume: kubelet writes files below a dated directory,
 # "..2026_11_23_08_00_00.1", and links them from the top.
-copy_key := concat("/", copy_inner) if not in_dated_directory
+copy_key := concat("/", copied.inner) if not in_dated_directory
 
-copy_key := concat("/", array.slice(copy_inner, 1, 10000)) if in_dated_directory
+copy_key := concat("/", array.slice(copied.inner, 1, count(copied.inner))) if in_dated_directory
 
-in_dated_directory if startswith(copy_inner[0], "..")
-
-# A volume whose contents the policy knows takes those contents only, whole.
-copy_content_ok if count(policy.files) == 0
-
-copy_content_ok if {
-	copy_volume
-	not policy.files[copy_volume]
-}
-
-copy_content_ok if {
-	input.offset == 0
-	input.data_sha256 in policy.files[copy_volume][copy_key]
-}
-
-# And links each name to the file of that name.
-copy_link_ok if count(policy.files) == 0
-
-copy_link_ok if {
-	copy_volume
-	not policy.files[copy_volume]
-}
-
-copy_link_ok if {
-	policy.files[copy_volume]
-	copy_inner == ["..data"]
-	regex.match(`^\.\.[0-9_.]+$`, input.symlink_target)
-}
-
-copy_link_ok if {
-	policy.files[copy_volume]
-	[name] := copy_inner
-	input.symlink_target == concat("", ["..data/", name])
-}
+in_dated_directory if startswith(copied.inner[0], "..")

@@ -1,12 +1,15 @@
 # CreateContainer: one of the policy's containers, and nothing of it may differ.
-# The container is found by its name; checks that cost little come first. Every
-# check has a name, and findings.rego tells which of them failed.
+# The container is found by its name; checks that cost little come first.
+#
+# A check is a rule named <check>_ok. Why a request was denied is read off the
+# conditions that failed: package findings says how, and which comments word what
+# a condition alone does not say.
 package agent_policy
 
 import rego.v1
 
 CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
-	container
+	name_ok
 	instance_ok
 	order_ok
 	type_ok
@@ -16,9 +19,7 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	args_ok
 	capabilities_ok
 	stdio_ok
-	cpu_ok
-	control_group_ok
-	linux_devices_ok
+	linux_ok
 	devices_ok
 	paths_ok
 	namespaces_ok
@@ -32,29 +33,31 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	env_ok(container, input.OCI.Process.Env, policy.strict.env)
 }
 
+name_ok if container_name in container_names
+
+# of the policy
 container := policy_container(container_name)
 
 container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "$sandbox")
 
 type_ok if {
+	# wanted: none of that name
 	not input.OCI.Annotations["io.kubernetes.cri.container-name"] == "$sandbox"
 	input.OCI.Annotations["io.kubernetes.cri.container-type"] == container.type
 	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == concat("_", ["pod", container.type])
+	input.sandbox_pidns == container.pidns
 }
 
-# What this container is by itself; and what none may ask for: code of the host's
-# (hooks), other platforms, profiles and mappings that no manifest can express.
+# What none may ask for: code of the host's (hooks), other platforms, profiles and
+# mappings that no manifest can express.
 plain_ok if {
-	c := container
 	object.subset(input, {
-		"sandbox_pidns": c.pidns,
 		"string_user": null,
 		"OCI": {
 			"Hooks": null,
-			"Root": {"Readonly": c.readonly_root},
 			"Solaris": null,
 			"Windows": null,
-			"Process": {"Cwd": c.cwd, "NoNewPrivileges": c.no_new_privileges, "SelinuxLabel": "", "Terminal": c.terminal},
+			"Process": {"SelinuxLabel": ""},
 			"Linux": {
 				"IntelRdt": null,
 				"MountLabel": "",
@@ -70,27 +73,35 @@ plain_ok if {
 
 # The id in the root path is the container's id.
 id_ok if {
+	input.OCI.Root.Readonly == container.readonly_root
+	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", root_id)
 	safe_id(root_id)
 	same_id
 }
 
-root_id := input.container_id if input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", input.container_id)
-
-else := id if {
+root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
 	around := split(policy.common.root_path, "$(container-id)")
-	id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1])
-	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", id)
+	startswith(input.OCI.Root.Path, around[0])
+	endswith(input.OCI.Root.Path, around[1])
 }
 
+else := input.container_id
+
 same_id if {
-	root_id == input.container_id
-	input.exec_id in {"", root_id}
+	input.container_id == root_id
+	exec_id_ok
 }
 
 same_id if {
 	policy.strict.container_id == "free"
+
+	# wanted: an id
 	regex.match(`^[0-9A-Za-z._-]*$`, input.container_id)
 }
+
+exec_id_ok if input.exec_id == root_id
+
+exec_id_ok if input.exec_id == ""
 
 # Who the pod is. pod_ok holds every later container to it.
 pod := {
@@ -103,34 +114,33 @@ pod := {
 	annotations := input.OCI.Annotations
 }
 
-# What is pinned was found right when it was.
 identity_ok if {
-	pod_known
-	bundle := input.OCI.Annotations["io.katacontainers.pkg.oci.bundle_path"]
-	bundle == replace(policy.common.bundle_path, "$(container-id)", root_id)
+	regex.match(policy.sandbox.name, pod.name)
+	namespace_ok
+	regex.match(`^[a-z0-9][a-z0-9-]*$`, pod.namespace)
+	regex.match(`^[a-z0-9]{64}$`, pod.id)
+	regex.match(`^[0-9a-f-]*$`, pod.uid)
+	input.OCI.Annotations["io.katacontainers.pkg.oci.bundle_path"] == replace(policy.common.bundle_path, "$(container-id)", root_id)
 	hostname_ok
 	log_directory_ok
 }
 
-pod_known if data.pstate.pod == pod
+namespace_ok if policy.sandbox.namespace == ""
 
-pod_known if {
-	regex.match(policy.sandbox.name, pod.name)
-	policy.sandbox.namespace in {"", pod.namespace}
-	regex.match(`^[a-z0-9][a-z0-9-]*$`, pod.namespace)
-	regex.match(`^[a-z0-9]{64}$`, pod.id)
-	regex.match(`^[0-9a-f-]*$`, pod.uid)
-}
-
-hostname_ok if input.OCI.Hostname in {"", policy.sandbox.hostname}
+namespace_ok if pod.namespace == policy.sandbox.namespace
 
 hostname_ok if policy.sandbox.hostname == ""
 
-hostname_ok if {
-	policy.sandbox.hostname == "$(sandbox-name)"
-	input.OCI.Hostname == trim_right(substring(pod.name, 0, 63), "-.")
-}
+hostname_ok if input.OCI.Hostname == hostname
 
+hostname_ok if input.OCI.Hostname == ""
+
+hostname := trim_right(substring(pod.name, 0, 63), "-.") if policy.sandbox.hostname == "$(sandbox-name)"
+
+else := policy.sandbox.hostname
+
+# at: OCI.Annotations[io.kubernetes.cri.sandbox-log-directory]
+# wanted: /var/log/pods/{pod.namespace}_{pod.name}_{pod.uid}, for the sandbox alone
 log_directory_ok if not input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"]
 
 log_directory_ok if {
@@ -143,13 +153,8 @@ log_directory_ok if {
 
 annotations_ok if {
 	fixed_annotations_ok
-	others := other_annotations
-	patterns := policy.common.annotations.patterns
-	count({key | some key, value in others; regex.match(patterns[key], value)}) == count(others)
-}
 
-annotations_ok if {
-	fixed_annotations_ok
+	# item: OCI.Annotations[{key}]
 	every key, value in other_annotations {
 		annotation_ok(key, value)
 	}
@@ -159,6 +164,8 @@ fixed_annotations_ok if object.subset(input.OCI.Annotations, container.annotatio
 
 fixed_annotations_ok if {
 	policy.strict.annotations != "required"
+
+	# item: OCI.Annotations[{key}]
 	every key, value in container.annotations.fixed {
 		object.get(input.OCI.Annotations, key, value) == value
 	}
@@ -178,6 +185,7 @@ other_annotations := object.remove(object.remove(input.OCI.Annotations, containe
 	"io.kubernetes.cri.sandbox-uid",
 })
 
+# wanted: {annotation_wanted(key)}
 annotation_ok(key, value) if regex.match(policy.common.annotations.patterns[key], value)
 
 annotation_ok(key, value) if container.annotations.optional[key] == value

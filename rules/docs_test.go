@@ -8,23 +8,25 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"portcullis/agentproto"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
 )
 
-var update = flag.Bool("update", false, "write generated documents anew")
+var update = flag.Bool("update", false, "write generated documents")
 
 const docsHead = `# What the rules say to each request
 
 Generated from rules/requests.json and rules/hostchosen.json by
 ` + "`go test ./rules -run TestRequestsDocument -update`" + `.
 
-The agent has 42 methods with 41 messages, which are the entry points of the
+The agent has %d methods with %d messages, which are the entry points of the
 rules: ReadStdout and ReadStderr share one. A request without an entry is denied.
 *allowed*: whatever it holds. *checked*: allowed where the checks hold. *denied*:
 unless the pod's policy asks for it.
@@ -47,7 +49,7 @@ it found is in [strictness.md](strictness.md).
 
 func TestRequestsDocumentIsFresh(t *testing.T) {
 	var doc strings.Builder
-	doc.WriteString(docsHead)
+	fmt.Fprintf(&doc, docsHead, len(agentMethods()), len(rules.Entries()))
 	for _, e := range rules.Entries() {
 		fmt.Fprintf(&doc, "| %s | %s | %s |\n", e.Request, e.Default, e.Checks)
 	}
@@ -61,7 +63,11 @@ func TestRequestsDocumentIsFresh(t *testing.T) {
 // checkDocument holds that a file of the documentation has the text, or writes it.
 func checkDocument(t *testing.T, name, text string) {
 	t.Helper()
-	path := filepath.Join("..", "docs", name)
+	checkFile(t, filepath.Join("..", "docs", name), text)
+}
+
+func checkFile(t *testing.T, path, text string) {
+	t.Helper()
 	if *update {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -72,7 +78,7 @@ func checkDocument(t *testing.T, name, text string) {
 		t.Fatal(err)
 	}
 	if string(got) != text {
-		t.Errorf("docs/%s differs from what it is made of; run with -update", name)
+		t.Errorf("%s differs from what it is made of; run with -update", path)
 	}
 }
 
@@ -102,33 +108,55 @@ func TestDefaultsAreAsDocumented(t *testing.T) {
 	}
 }
 
+// agentMethods are the methods of the agent's service, by its descriptors.
+func agentMethods() []agentproto.Method {
+	return slices.DeleteFunc(agentproto.Methods(), func(m agentproto.Method) bool { return m.Service != "grpc.AgentService" })
+}
+
 func TestEveryMethodHasAnEntry(t *testing.T) {
-	methods := readMethods(t)
-	if methods == nil {
-		t.Skip("SKIPPED: agent-api.json is absent")
-	}
 	entries := map[string]bool{}
 	for _, e := range rules.Entries() {
 		entries[e.Request] = true
 	}
 	seen := map[string]bool{}
-	for _, m := range methods {
-		name := strings.TrimPrefix(m.Request, "grpc.")
-		if seen[name] = true; !entries[name] {
-			t.Errorf("%s has no entry", name)
+	for _, m := range agentMethods() {
+		if seen[m.EntryPoint()] = true; !entries[m.EntryPoint()] {
+			t.Errorf("%s has no entry", m.EntryPoint())
 		}
 	}
-	if len(seen) != len(entries) || len(methods) != 42 {
-		t.Errorf("%d methods with %d messages, %d entries", len(methods), len(seen), len(entries))
+	if len(seen) == 0 || len(seen) != len(entries) {
+		t.Errorf("%d messages, %d entries", len(seen), len(entries))
+	}
+}
+
+// defaultPolicies are what each default policy is for, and what it denies.
+var defaultPolicies = map[string]struct {
+	about string
+	allow func(request string) bool
+}{
+	"allow-all":              {"Allows every request: for images without confidentiality, and for debugging.", func(string) bool { return true }},
+	"allow-all-except-exec":  {"Allows every request but new processes in a container.", func(r string) bool { return r != "ExecProcessRequest" }},
+	"deny-all-but-setpolicy": {"Waits for the pod's own policy: nothing else is allowed, so that nothing can have\n# happened before it.", func(r string) bool { return r == "SetPolicyRequest" }},
+}
+
+func TestDefaultPoliciesAreFresh(t *testing.T) {
+	var names []string
+	for _, e := range rules.Entries() {
+		names = append(names, e.Request)
+	}
+	slices.Sort(names)
+	for name, policy := range defaultPolicies {
+		text := "# " + policy.about + "\npackage agent_policy\n\nimport rego.v1\n"
+		for _, request := range names {
+			text += fmt.Sprintf("\n%s := %v\n", request, policy.allow(request))
+		}
+		text += "\nAllowRequestsFailingPolicy := false\n"
+		checkFile(t, filepath.Join("default", name+".rego"), text)
 	}
 }
 
 func TestDefaultPolicies(t *testing.T) {
-	for name, wants := range map[string]func(request string) bool{
-		"allow-all":              func(string) bool { return true },
-		"allow-all-except-exec":  func(r string) bool { return r != "ExecProcessRequest" },
-		"deny-all-but-setpolicy": func(r string) bool { return r == "SetPolicyRequest" },
-	} {
+	for name, policy := range defaultPolicies {
 		text, err := rules.Default(name)
 		if err != nil {
 			t.Fatal(err)
@@ -139,7 +167,7 @@ func TestDefaultPolicies(t *testing.T) {
 		}
 		for _, e := range rules.Entries() {
 			d, err := j.Decide(context.Background(), e.Request, ast.NewObject())
-			if err != nil || d.Allowed != wants(e.Request) {
+			if err != nil || d.Allowed != policy.allow(e.Request) {
 				t.Errorf("%s: %s allowed is %v (%v)", name, e.Request, d.Allowed, err)
 			}
 		}

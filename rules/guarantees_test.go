@@ -138,7 +138,7 @@ func TestOnlyTheExpectedImage(t *testing.T) {
 	}
 	p.denied(p.create("web", func(_, oci, _ map[string]any) {
 		oci["Annotations"].(map[string]any)["io.kubernetes.cri.image-name"] = "registry.example/evil"
-	}), "image name")
+	}), "image")
 }
 
 // The kubelet names an image as the manifest does, older ones by its whole name.
@@ -150,8 +150,8 @@ func TestAnImageIsKnownByBothOfItsNames(t *testing.T) {
 		return rewrite(emulator(policy).CreateContainer("web"), image.Annotation, name)
 	}
 	p := newPod(t, policy, sandbox)
-	p.denied(other("web:2"), "image name")
-	p.denied(other("pause"), "image name")
+	p.denied(other("web:2"), "image")
+	p.denied(other("pause"), "image")
 	p.denied(rewrite(emulator(policy).CreateContainer(sandbox), "pause", "web:1"), "")
 	p.allowed(other("web:1"))
 	p.allowed(lifecycle("RemoveContainerRequest", "web"))
@@ -186,16 +186,16 @@ func TestOnlyTheExpectedLayers(t *testing.T) {
 func TestNoOtherProcess(t *testing.T) {
 	p := newPod(t, richPod(t), sandbox, "init-db", "web")
 	p.allowed(p.emulator.ExecProcess("web", []string{"true"}))
-	p.denied(p.emulator.ExecProcess("web", []string{"sh"}), "args")
-	p.denied(p.emulator.ExecProcess("web", []string{"true", "-x"}), "args")
-	p.denied(p.emulator.ExecProcess("init-db", []string{"true"}), "args")
+	p.denied(p.emulator.ExecProcess("web", []string{"sh"}), "command")
+	p.denied(p.emulator.ExecProcess("web", []string{"true", "-x"}), "command")
+	p.denied(p.emulator.ExecProcess("init-db", []string{"true"}), "command")
 	p.denied(p.emulator.ExecProcess("gpu", []string{"true"}), "container")
 	change := func(set map[string]any) rulestest.Request {
 		r := p.emulator.ExecProcess("web", []string{"true"})
 		maps.Copy(r.Input["process"].(map[string]any), set)
 		return r
 	}
-	p.denied(change(map[string]any{"Terminal": true}), "args")
+	p.denied(change(map[string]any{"Terminal": true}), "command")
 	p.denied(change(map[string]any{"Cwd": "/tmp"}), "process")
 	p.denied(change(map[string]any{"User": map[string]any{"UID": 0, "GID": 0, "AdditionalGids": []any{}, "Username": ""}}), "process")
 	p.denied(change(map[string]any{"Env": []any{}}), "env")

@@ -3,71 +3,105 @@ package agent_policy
 
 import rego.v1
 
+linux_ok if {
+	cpu_ok
+	control_group_ok
+	linux_devices_ok
+}
+
 # Shares and quotas are the host's, but not which CPUs, nor real time.
 cpu_ok if object.subset(input.OCI.Linux.Resources.CPU, {"Cpus": "", "Mems": "", "RealtimePeriod": 0, "RealtimeRuntime": 0})
 
 cpu_ok if input.OCI.Linux.Resources.CPU == null
 
 # /kubepods/…/<id>, or slice:prefix:<id> where systemd keeps the tree.
+#
+# wanted: /path or slice:prefix:id of letters, digits and /:._-, no ..
 control_group_ok if {
 	regex.match(`^((/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*)?$`, input.OCI.Linux.CgroupsPath)
 	not contains(input.OCI.Linux.CgroupsPath, "..")
 }
 
 linux_devices_ok if {
-	input.OCI.Linux.Devices == []
-	policy.strict.mounts == "optional"
-}
+	# at: OCI.Linux.Devices
+	sort([d.Path | some d in input.OCI.Linux.Devices]) == sort(container.devices)
 
-linux_devices_ok if {
-	paths := [d.Path | some d in input.OCI.Linux.Devices]
-	sort(paths) == sort(container.devices)
-	count(paths) == count(input.OCI.Linux.Devices)
+	# item: OCI.Linux.Devices[{d.Path}]
 	every d in input.OCI.Linux.Devices {
 		d.Type in {"b", "c"}
 	}
 }
 
+linux_devices_ok if {
+	policy.strict.mounts == "optional"
+	input.OCI.Linux.Devices == []
+}
+
 # One network namespace at most; it is the pod's, see pod_ok.
-namespaces_ok if input.OCI.Linux.Namespaces == own_namespaces
-
 namespaces_ok if {
-	network_namespace
-	own_namespaces == [object.union(n, {"Type": object.get({"mnt": "mount"}, n.Type, n.Type)}) |
-		some n in input.OCI.Linux.Namespaces
-		not n.Type in {"network", "cgroup"}
-	]
+	# item: OCI.Linux.Namespaces[{n.Type}]
+	# wanted: one at most
+	count([n | some n in input.OCI.Linux.Namespaces; n.Type == "network"]) <= 1
+	own := [n | some n in input.OCI.Linux.Namespaces; not n.Type in {"network", "cgroup"}]
+
+	# item: OCI.Linux.Namespaces[{n.Type}]
+	every n in own {
+		# wanted: no such namespace
+		# got: present
+		namespace_type(n) in container.namespaces
+		n.Path == ""
+	}
+
+	# item: OCI.Linux.Namespaces[{item}]
+	# wanted: a namespace of its own
+	# got: missing
+	count({type | some type in container.namespaces} - {namespace_type(n) | some n in own}) == 0
+
+	# at: OCI.Linux.Namespaces
+	[namespace_type(n) | some n in own] == container.namespaces
 }
 
-own_namespaces := [{"Path": "", "Type": type} | some type in container.namespaces]
+namespace_type(n) := object.get({"mnt": "mount"}, n.Type, n.Type)
 
-network_namespace := concat("", paths) if {
-	paths := [n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"]
-	count(paths) <= 1
-}
-
-paths_ok if {
-	wanted := policy.common.paths[container.paths]
-	input.OCI.Linux.MaskedPaths == wanted.masked
-	input.OCI.Linux.ReadonlyPaths == wanted.readonly
-}
+network_namespace := concat("", [n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"])
 
 # In any order; a read-only path may be masked instead; more only where known.
 paths_ok if {
 	wanted := policy.common.paths[container.paths]
 	masked := {path | some path in input.OCI.Linux.MaskedPaths}
 	readonly := {path | some path in input.OCI.Linux.ReadonlyPaths}
-	count(masked) == count(input.OCI.Linux.MaskedPaths)
-	count(readonly) == count(input.OCI.Linux.ReadonlyPaths)
 	needed := {path | some path in wanted.masked}
 	protected := needed | {path | some path in wanted.readonly}
+
+	# item: OCI.Linux.MaskedPaths[{item}]
+	# wanted: masked
+	# got: missing
 	count(needed - masked) == 0
-	count(protected - (masked | readonly)) == 0
-	every path in (masked | readonly) - protected {
+
+	# item: OCI.Linux.ReadonlyPaths[{item}]
+	# wanted: read-only
+	# got: missing
+	count((protected - needed) - (masked | readonly)) == 0
+
+	# item: OCI.Linux.MaskedPaths[{path}]
+	count({path | some path in input.OCI.Linux.MaskedPaths}) == count(input.OCI.Linux.MaskedPaths)
+
+	# item: OCI.Linux.ReadonlyPaths[{path}]
+	count({path | some path in input.OCI.Linux.ReadonlyPaths}) == count(input.OCI.Linux.ReadonlyPaths)
+
+	# item: OCI.Linux.MaskedPaths[{path}]
+	every path in masked - protected {
+		extra_path_ok(wanted.optional, path)
+	}
+
+	# item: OCI.Linux.ReadonlyPaths[{path}]
+	every path in readonly - protected {
 		extra_path_ok(wanted.optional, path)
 	}
 }
 
+# wanted: no such path
+# got: present
 extra_path_ok(_, _) if policy.strict.paths == "optional"
 
 extra_path_ok(patterns, path) if {
@@ -75,9 +109,8 @@ extra_path_ok(patterns, path) if {
 	regex.match(pattern, path)
 }
 
-sysctl_ok if input.OCI.Linux.Sysctl == container.sysctl.fixed
-
 sysctl_ok if {
+	# unknown: no such sysctl
 	object.subset(object.union(container.sysctl.optional, container.sysctl.fixed), input.OCI.Linux.Sysctl)
 	sysctl_complete
 }
@@ -89,33 +122,58 @@ sysctl_complete if policy.strict.sysctl == "optional"
 # Agent devices: block devices of the manifest, one to one, and VFIO. Those that
 # are hot-plugged have an annotation each; cold-plugged ones annotations alone.
 devices_ok if {
-	input.devices == []
-	container.devices == []
-	container.vfio.count == 0
-}
-
-devices_ok if {
 	plain := [d | some d in input.devices; not startswith(d.container_path, vfio_path)]
-	sort([d.container_path | some d in plain]) == sort(container.devices)
-	count(plain) == count(container.devices)
+
+	# item: devices[{d.container_path}]
 	every d in plain {
+		# wanted: no such device
+		# got: {d.type_}
+		d.container_path in container.devices
 		d.type_ in {"blk", "blk-ccw", "mmioblk", "nvdimm", "scsi"}
 		d.options == []
 	}
-	vfio := [d | some d in input.devices; startswith(d.container_path, vfio_path)]
-	count(plain) + count(vfio) == count(input.devices)
-	every d in vfio {
+
+	# item: devices[{item}]
+	# wanted: a block device
+	# got: missing
+	count({path | some path in container.devices} - {d.container_path | some d in plain}) == 0
+
+	# item: devices[{d.container_path}]
+	count({d.container_path | some d in plain}) == count(plain)
+	vfio_ok([d | some d in input.devices; startswith(d.container_path, vfio_path)])
+}
+
+vfio_ok(devices) if {
+	devices == []
+	container.vfio.count == 0
+	count(vfio_annotated) == 0
+}
+
+vfio_ok(devices) if {
+	# item: devices[{d.container_path}]
+	every d in devices {
 		number := trim_prefix(d.container_path, vfio_path)
 		regex.match(`^[0-9]+$`, number)
 		object.subset(d, {"id": concat("", ["vfio", number]), "type_": container.vfio.type, "vm_path": ""})
 		count(d.options) > 0
+
+		# at: devices[{d.container_path}].options
+		# wanted: addresses on the PCI bus
 		every option in d.options {
 			regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]=[0-9a-f]{2}/[0-9a-f]{2}$`, option)
 		}
 	}
-	numbers := {trim_prefix(d.container_path, vfio_path) | some d in vfio}
-	count(numbers) == count(vfio)
-	count(numbers) in {0, container.vfio.count}
+	numbers := {trim_prefix(d.container_path, vfio_path) | some d in devices}
+
+	# at: devices
+	# wanted: {container.vfio.count} passed through, each with an annotation
+	# got: {count(devices)}, with {count(vfio_annotated)} annotations
+	vfio_complete(numbers, count(devices))
+}
+
+vfio_complete(numbers, n) if {
+	count(numbers) == n
+	n in {0, container.vfio.count}
 	count(numbers - vfio_annotated) == 0
 	count(vfio_annotated) == container.vfio.count
 }

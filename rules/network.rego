@@ -6,6 +6,8 @@ import rego.v1
 UpdateInterfaceRequest if {
 	limits := policy.requests.interface
 	is_string(input.interface.name)
+
+	# wanted: no bits but those of {hex(limits.raw_flags)}
 	bits.and(input.interface.raw_flags, limits.raw_flags) == input.interface.raw_flags
 	not input.interface.name in limits.forbidden_names
 	not input.interface.device in limits.forbidden_names
@@ -30,6 +32,8 @@ AddARPNeighborsRequest if {
 		avoids(limits.forbidden_addresses, n.toIPAddress.address)
 		n.toIPAddress.mask == ""
 		n.state in limits.states
+
+		# wanted: no bits but those of {hex(limits.flags)}
 		bits.and(n.flags, limits.flags) == n.flags
 	}
 }

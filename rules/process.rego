@@ -4,11 +4,12 @@ package agent_policy
 import rego.v1
 
 process_ok if {
-	process := input.OCI.Process
-	process.ApparmorProfile in policy.common.apparmor
+	c := container
+	object.subset(input.OCI.Process, {"Cwd": c.cwd, "NoNewPrivileges": c.no_new_privileges, "Terminal": c.terminal})
+	user_ok(c, input.OCI.Process.User)
 	input.OCI.Version in policy.common.oci_versions
-	console_ok(process)
-	user_ok(container, process.User)
+	input.OCI.Process.ApparmorProfile in policy.common.apparmor
+	console_ok(input.OCI.Process)
 }
 
 console_ok(process) if process.ConsoleSize == null
@@ -56,68 +57,78 @@ this_pod := data.pstate.pod
 
 this_pod := pod if not data.pstate.pod
 
-capabilities_ok if input.OCI.Process.Capabilities == policy.common.capabilities[container.capabilities]
-
 capabilities_ok if {
 	wanted := policy.common.capabilities[container.capabilities]
 	object.keys(input.OCI.Process.Capabilities) == object.keys(wanted)
 	every set, names in wanted {
-		got := input.OCI.Process.Capabilities[set]
-		count(got) == count(names)
-		sort([trim_prefix(name, "CAP_") | some name in got]) == sort([trim_prefix(name, "CAP_") | some name in names])
+		capability_set_ok(names, input.OCI.Process.Capabilities[set])
 	}
 }
 
-# The environment, by name: nothing twice, nothing unknown, nothing missing. The
-# usual one has the policy's fixed values, and one for each of its patterns.
-env_ok(c, env, _) if {
-	patterns := c.env.patterns
-	count(env) == (count(c.env.fixed) + count(c.env.templates)) + count(patterns)
-	entries := {e | some e in env}
-	count(entries) == count(env)
-	others := entries - fixed_env(c)
-	names := {name |
-		some e in others
-		[name, value] := split(e, "=")
-		regex.match(patterns[name], value)
-	}
-	count(names) == count(others)
-	count(names) == count(patterns)
+capability_set_ok(wanted, got) if got == wanted
+
+capability_set_ok(wanted, got) if {
+	count(got) == count(wanted)
+	sort([trim_prefix(name, "CAP_") | some name in got]) == sort([trim_prefix(name, "CAP_") | some name in wanted])
 }
 
-# Others may be there by name, or as links to services of names that the policy
-# does not use. No entry may be a name alone, which is what split leaves as it is.
+# The environment, by name: nothing twice, nothing unknown, nothing missing. What
+# is as the policy has it needs no further look.
 env_ok(c, env, level) if {
 	entries := {e | some e in env}
-	count(entries) == count(env)
 	fixed := fixed_env(c)
+	absent := {split(e, "=")[0] | some e in (fixed - entries)}
 	others := {e: split(e, "=")[0] | some e in (entries - fixed)}
-	names := {name | some name in others}
-	count(names) == count(entries - fixed)
-	count(names & entries) == 0
+	missing := absent | (object.keys(c.env.patterns) - {name | some name in others})
 	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
-	known := {e | some e, name in others; pattern := patterns[name]; regex.match(pattern, trim_prefix(e, concat("", [name, "="])))}
-	links := object.remove(others, known)
-	count({name | some name in links} & (object.keys(patterns) | {split(e, "=")[0] | some e in fixed})) == 0
-	count({e | some e, _ in links; some pattern in policy.common.env.whole; regex.match(pattern, e)}) == count(links)
-	env_complete(level, ((fixed - entries) | (object.keys(c.env.patterns) - names)))
+
+	# secret
+	# item: $env[{split(e, "=")[0]}]
+	count({split(e, "=")[0] | some e in env}) == count(env)
+
+	# secret
+	# item: $env[{name}]
+	every e, name in others {
+		# wanted: {variable_wanted(c, name)}
+		# got: {variable_value(e)}
+		variable_ok(patterns, object.keys(patterns) | absent, e, name)
+	}
+
+	# secret
+	# items: missing
+	# item: $env[{item}]
+	# wanted: {variable_wanted(c, item)}
+	# got: missing
+	env_complete(level, missing)
+}
+
+env_complete(level, _) if level == "optional"
+
+env_complete(_, missing) if count(missing) == 0
+
+# One that is known by name, or a link to a service of a name that the policy does
+# not use. No entry may be a name alone, which is what split leaves as it is.
+variable_ok(patterns, _, e, name) if {
+	e != name
+	regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))
+}
+
+variable_ok(_, taken, e, name) if {
+	e != name
+	not name in taken
+	some pattern in policy.common.env.whole
+	regex.match(pattern, e)
 }
 
 fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, filled(template)]) | some name, template in c.env.templates}
 
-env_complete("optional", _) := true
-
-env_complete("required", missing) if count(missing) == 0
-
 # Ports carry a stream past the requests that read and write it.
-stdio_ok if [input.stdin_port, input.stdout_port, input.stderr_port] == [0, 0, 0]
-
 stdio_ok if {
 	port_ok(input.stdin_port, container.stdin)
 	port_ok(input.stdout_port, policy.requests.read_stream)
 	port_ok(input.stderr_port, policy.requests.read_stream)
 }
 
-port_ok(0, _) := true
+port_ok(port, _) if port == 0
 
-port_ok(_, true) := true
+port_ok(_, open) if open

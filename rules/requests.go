@@ -18,8 +18,8 @@ const (
 	Denied  Stance = "denied"  // unless the policy asks for it
 )
 
-// Entry is an entry point of the rules. The agent's 42 methods have 41: both
-// methods that read a stream have one message.
+// Entry is an entry point of the rules. The agent has one method more than
+// messages: both methods that read a stream have one.
 type Entry struct {
 	Request string `json:"request"` // message name
 	Default Stance `json:"default"`

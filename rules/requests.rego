@@ -65,17 +65,17 @@ VolumeStatsRequest if listed("VolumeStatsRequest")
 listed(name) if name in policy.requests.allow
 
 # For a container that exists.
-SignalProcessRequest if known_container
+SignalProcessRequest if container_ok
 
-StatsContainerRequest if known_container
+StatsContainerRequest if container_ok
 
-TtyWinResizeRequest if known_container
+TtyWinResizeRequest if container_ok
 
-WaitProcessRequest if known_container
+WaitProcessRequest if container_ok
 
 GetDiagnosticDataRequest if {
 	policy.requests.get_diagnostic_data
-	known_container
+	container_ok
 }
 
 # Output to the host, and input from it, only where the policy asks for it. An
@@ -83,18 +83,21 @@ GetDiagnosticDataRequest if {
 default ReadStreamRequest := false
 
 ReadStreamRequest if {
+	# says: output is not open to the host: requests.read_stream
 	policy.requests.read_stream
-	known_container
+	container_ok
 }
 
 WriteStreamRequest if {
+	# says: stdin is not open to the host: containers[].stdin, requests.exec.stdin
 	stdin_allowed
-	known_container
+	container_ok
 }
 
 CloseStdinRequest if {
+	# says: stdin is not open to the host: containers[].stdin, requests.close_stdin
 	closing_allowed
-	known_container
+	container_ok
 }
 
 closing_allowed if policy.requests.close_stdin

@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 
 	"portcullis/engine/policytext"
+	"portcullis/rules/findings"
 )
 
 //go:embed requests.rego policy.rego upstream.rego state.rego sandbox.rego create.rego process.rego linux.rego
@@ -55,11 +57,7 @@ func join(names []string) string {
 	var out []byte
 	out = append(out, header...)
 	for _, name := range names {
-		text, err := files.ReadFile(name)
-		if err != nil {
-			panic("rules: embedded file missing: " + name)
-		}
-		_, body, ok := strings.Cut(string(text), header)
+		_, body, ok := strings.Cut(source(name), header)
 		if !ok {
 			panic("rules: embedded file without the common header: " + name)
 		}
@@ -70,6 +68,14 @@ func join(names []string) string {
 		}
 	}
 	return string(out)
+}
+
+func source(name string) string {
+	text, err := files.ReadFile(name)
+	if err != nil {
+		panic("rules: embedded file missing: " + name)
+	}
+	return string(text)
 }
 
 // lineLength is how long a line may grow by the ones that it goes on in: some Rego
@@ -110,15 +116,28 @@ func tighten(line string) string {
 	return out.String()
 }
 
-//go:embed reasons.rego
-var reasons string
+//go:embed words.rego
+var words string
 
 // Reasons returns a second module of the same package that tells why a request
-// was denied: rules findings.<Request> (a set of objects with container, check,
-// path, wanted, got and text) and reasons.<Request> (a set of short sentences).
-// It only asks the rules of Text and decides nothing, so that it need not travel
-// with a policy: whoever holds the rules compiles it beside them.
-func Reasons() string { return reasons }
+// was denied: rules findings.<Request> (a set of objects with check, container,
+// path, wanted, got) and reasons.<Request> (a set of short sentences). It is made
+// from the conditions of the rules by package findings. It only asks the rules of
+// Text and decides nothing, so that it need not travel with a policy: whoever
+// holds the rules compiles it beside them.
+func Reasons() string { return reasons() }
+
+var reasons = sync.OnceValue(func() string {
+	var sources []findings.File
+	for _, name := range order("policy.rego") {
+		sources = append(sources, findings.File{Name: name, Text: source(name)})
+	}
+	text, err := findings.Module(sources)
+	if err != nil {
+		panic("rules: " + err.Error())
+	}
+	return words + "\n" + text
+})
 
 // Held are the rules that a guest holds, so that a policy in the compact form may name them: those of Text, and those of
 // UpstreamText.

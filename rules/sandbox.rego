@@ -15,6 +15,8 @@ CreateSandboxRequest := {"allowed": true, "ops": [{
 	sandbox_storages_ok
 }
 
+# wanted: no sandbox yet
+# at: sandbox_id
 sandbox_once_ok if not data.pstate.sandbox
 
 sandbox_once_ok if policy.strict.instances == "free"
@@ -28,14 +30,16 @@ sandbox_plain_ok if {
 
 sandbox_id_ok if regex.match(`^(?:[0-9a-z]{64})?$`, input.sandbox_id)
 
-sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
-
 sandbox_hostname_ok if policy.sandbox.hostname == ""
 
 sandbox_hostname_ok if {
 	policy.sandbox.hostname == "$(sandbox-name)"
+
+	# wanted: the pod's name, {policy.sandbox.name}
 	regex.match(policy.sandbox.name, input.hostname)
 }
+
+sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
 
 sandbox_storages_ok if sort(input.storages) == sort(policy.sandbox.storages)
 

@@ -15,9 +15,10 @@ import rego.v1
 
 name_of(id) := data.pstate[concat("", ["container:", id])]
 
-known_container if name_of(input.container_id)
+# says: no container has the id {shown(input.container_id)}
+container_ok if name_of(input.container_id)
 
-known_container if policy.strict.lifecycle == "free"
+container_ok if policy.strict.lifecycle == "free"
 
 safe_id(id) if {
 	count(id) <= 128
@@ -26,7 +27,12 @@ safe_id(id) if {
 
 # An id and a name are free, the first time or after RemoveContainer.
 instance_ok if {
+	# wanted: an id that is free
 	not name_of(input.container_id)
+
+	# at: OCI.Annotations[io.kubernetes.cri.container-name]
+	# wanted: a container that does not exist yet
+	# got: {container_name}, which exists
 	not data.pstate[concat("", ["running:", container_name])]
 }
 
@@ -50,6 +56,9 @@ order_ok if policy.order == "free"
 order_ok if {
 	policy.order == "enforced"
 	every step in container.after {
+		# at: OCI.Annotations[io.kubernetes.cri.container-name]
+		# wanted: {container_name} only after {step.container} has {step.state}
+		# got: {container_name} before that
 		data.pstate[concat("", [step.state, ":", step.container])]
 	}
 }
@@ -65,6 +74,7 @@ StartContainerRequest := {"allowed": true, "ops": [{
 	"path": concat("", ["/pstate/started:", name_of(input.container_id)]),
 	"value": true,
 }]} if {
+	# says: no container has the id {shown(input.container_id)}
 	name_of(input.container_id)
 }
 
@@ -84,7 +94,10 @@ WaitProcessResponse := {"allowed": true, "ops": [{
 	input.response.status == 0
 }
 
-RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if name_of(input.container_id)
+RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if {
+	# says: no container has the id {shown(input.container_id)}
+	name_of(input.container_id)
+}
 
 remove_ops := array.concat(
 	[{"op": "remove", "path": concat("", ["/pstate/container:", input.container_id])}],

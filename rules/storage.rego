@@ -22,20 +22,31 @@ image_annotation_ok if {
 image_annotation_ok if policy.strict.image == "free"
 
 image_pull_ok if {
-	[pull] := pulls
 	container.image.from == "guest-pull"
-	pull_source_ok(pull.source)
-	pull_metadata_ok(pull.driver_options)
-	object.remove(pull, ["driver_options", "source"]) == {
-		"driver": "image_guest_pull",
-		"fs_group": null,
-		"fstype": "overlay",
-		"mount_point": input.OCI.Root.Path,
-		"options": [],
-		"shared": false,
+
+	# at: storages[image_guest_pull]
+	# wanted: one, of {container.image.source}
+	# got: {often(pulls)}
+	count(pulls) == 1
+
+	# item: storages[image_guest_pull]
+	every pull in pulls {
+		pull_source_ok(pull.source)
+		object.remove(pull, ["driver_options", "source"]) == {
+			"driver": "image_guest_pull",
+			"fs_group": null,
+			"fstype": "overlay",
+			"mount_point": input.OCI.Root.Path,
+			"options": [],
+			"shared": false,
+		}
+		pull_metadata_ok(pull.driver_options)
 	}
 }
 
+# at: storages[image_guest_pull]
+# wanted: none: the image does not come from a registry in the guest
+# got: {often(pulls)}
 image_pull_ok if {
 	pulls == []
 	container.image.from != "guest-pull"
@@ -55,6 +66,9 @@ pull_source_ok(source) if source in container.image.also
 pull_source_ok(_) if policy.strict.image == "free"
 
 # The agent takes from it whether this is the sandbox container.
+#
+# wanted: the container's annotations, once
+# got: {metadata_got(options)}
 pull_metadata_ok(options) if options == [concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])]
 
 pull_metadata_ok(options) if {
@@ -64,20 +78,24 @@ pull_metadata_ok(options) if {
 }
 
 # Storages, one to one with the policy's. What the host may choose is replaced by
-# the placeholder that stands for it there.
+# the placeholder that stands for it there. upstream.rego has a rule of its own.
 storages_ok if {
-	container.storages == []
-	count(input.storages) == count(pulls)
-}
+	others := [s | some s in input.storages; s.driver != "image_guest_pull"]
 
-storages_ok if {
-	others := [s | some s in input.storages; not s in pulls]
+	# item: storages[{s.mount_point}]
 	every s in others {
 		literal_ok(s)
 	}
+
+	# at: storages
+	# wanted: {container.storages}
+	# got: {[object.union(normal(s), object.filter(s, ["options", "driver_options"])) | some s in others]}
 	sort([normal(s) | some s in others]) == sort([ordered(s) | some s in container.storages])
 	private := [s.mount_point | some s in others; not s.shared]
 	shared := {s.mount_point | some s in others; s.shared}
+
+	# at: storages
+	# wanted: a mount point of its own for each
 	count({path | some path in private} | shared) == count(private) + count(shared)
 }
 
@@ -115,53 +133,39 @@ else := s.mount_point
 
 device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.source)])
 
-# Mounts, one to one with the policy's. The usual ones are exactly as the policy
-# has them, or are shared files, with its type and options in its order.
+# Mounts, one to one with the policy's. Those that are exactly as the policy has
+# them need no further look.
 mounts_ok if {
-	wanted := container.mounts
-	mounts := {m | some m in input.OCI.Mounts}
-	exact := {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
-		some destination, w in wanted
-		w.from == "exact"
-	}
-	base := {m | some m in policy.common.mounts[container.base_mounts]}
-	others := (mounts - base) - exact
-	prefix := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
-	shared := {m.destination |
-		some m in others
-		w := wanted[m.destination]
-		w.options == m.options
-		tail := trim_prefix(m.source, prefix)
-		regex.match(`^[a-z0-9]{16}-`, tail)
-		substring(tail, 17, -1) == w.source
-		w.type_ == m.type_
-		w.from == "shared"
-	}
-	count(shared) == count(others)
-	count(mounts) == count(input.OCI.Mounts)
-	count(mounts) == count(base) + count(wanted)
-}
+	# item: OCI.Mounts[{m.destination}]
+	count({m.destination | some m in input.OCI.Mounts}) == count(input.OCI.Mounts)
 
-# Any others are looked at one by one.
-mounts_ok if {
-	there := {m.destination | some m in input.OCI.Mounts}
-	count(there) == count(input.OCI.Mounts)
-	every m in input.OCI.Mounts {
+	# item: OCI.Mounts[{destination}]
+	every destination in object.keys(wanted_mounts) - {m.destination | some m in input.OCI.Mounts} {
+		# wanted: {source_wanted(wanted_mounts[destination])}
+		# got: missing
+		missing_mount_ok(wanted_mounts[destination])
+	}
+
+	# item: OCI.Mounts[{m.destination}]
+	every m in {m | some m in input.OCI.Mounts} - exact_mounts {
+		# wanted: no such mount
+		# got: {m.source}
+		wanted_mounts[m.destination]
 		mount_ok(wanted_mounts[m.destination], m)
 	}
-	mounts_complete(object.keys(wanted_mounts) - there)
 	volumes_ok
+}
+
+exact_mounts := {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
+	some destination, w in wanted_mounts
+	w.from == "exact"
 }
 
 wanted_mounts := object.union(container.mounts, {m.destination: object.union(m, {"from": "exact"}) | some m in policy.common.mounts[container.base_mounts]})
 
-mounts_complete(_) if policy.strict.mounts == "optional"
+missing_mount_ok(_) if policy.strict.mounts == "optional"
 
-mounts_complete(missing) if {
-	every destination in missing {
-		wanted_mounts[destination].optional
-	}
-}
+missing_mount_ok(wanted) if wanted.optional
 
 mount_ok(wanted, m) if {
 	m.type_ == wanted.type_
@@ -169,6 +173,8 @@ mount_ok(wanted, m) if {
 	source_ok(wanted, m.source)
 }
 
+# In any order. upstream.rego adds that /sys may be read-only where it asks for a
+# writable one.
 options_ok(wanted, options) if options == wanted.options
 
 options_ok(wanted, options) if {
@@ -179,20 +185,18 @@ options_ok(wanted, options) if {
 	count((got - needed) - {option | some option in wanted.extra_options}) == 0
 }
 
+# upstream.rego adds sources that are one of several, or patterns.
+#
+# wanted: {source_wanted(wanted)}
 source_ok(wanted, source) if {
 	wanted.from == "exact"
 	source == wanted.source
 }
 
-# <shared directory>/<container id>-<16 random>-<name>
 source_ok(wanted, source) if {
 	wanted.from == "shared"
-	some dir in policy.common.shared_dirs
-	prefix := concat("", [dir, "/", root_id, "-"])
-	startswith(source, prefix)
-	tail := trim_prefix(source, prefix)
-	regex.match(`^[a-z0-9]{16}-`, tail)
-	substring(tail, 17, -1) == wanted.source
+	file := shared_file(source)
+	[file.id, file.name, file.inner] == [root_id, wanted.source, []]
 }
 
 source_ok(wanted, source) if {
@@ -200,9 +204,29 @@ source_ok(wanted, source) if {
 	source in block_points
 }
 
+# A file that the host shares or copies, by its path:
+# <shared directory>/<container id>-<16 random>-<name>/<inner>/…
+shared_file(path) := {"id": substring(top, 0, id_length), "name": substring(top, prefix_length, -1), "inner": inner} if {
+	some dir in policy.common.shared_dirs
+	startswith(path, concat("", [dir, "/"]))
+	parts := split(trim_prefix(path, concat("", [dir, "/"])), "/")
+	top := parts[0]
+	inner := array.slice(parts, 1, count(parts))
+	regex.match(`^[0-9a-f]{64}-[a-z0-9]{16}-.`, top)
+}
+
+id_length := 64
+
+# of an id, 16 random characters and the dashes behind each
+prefix_length := 82
+
 block_points := {s.mount_point | some s in input.storages; block_device(s)}
 
 # Two volumes are never the same storage.
+#
+# at: OCI.Mounts
+# wanted: a storage for each volume
+# got: one for several
 volumes_ok if container.storages == []
 
 volumes_ok if {

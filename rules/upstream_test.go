@@ -120,7 +120,7 @@ func TestUpstreamsShapeIsJudged(t *testing.T) {
 	}))
 	p.allowed(p.emulator.ExecProcess("web", []string{"true"}))
 	p.allowed(p.emulator.ExecProcess("web", []string{"ls"}))
-	p.denied(p.emulator.ExecProcess("web", []string{"sh"}), "args")
+	p.denied(p.emulator.ExecProcess("web", []string{"sh"}), "command")
 	p.allowed(lifecycle("SignalProcessRequest", "nobody"))
 	if d, err := p.judge.Decide(context.Background(), "ReadStreamRequest", value(t, lifecycle("", "web"))); err != nil || !d.Allowed {
 		t.Errorf("output is denied (%v)", err)

@@ -179,7 +179,7 @@ func (x *explainer) decide(ctx context.Context, record trace.Record, wanted bool
 	if err != nil {
 		return d, nil, fmt.Errorf("line %d: %w", record.Line, err)
 	}
-	why.Because(d.reason)
+	why.AddReason(d.reason)
 	return d, why, nil
 }
 

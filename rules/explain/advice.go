@@ -111,7 +111,7 @@ var advices = []advised{
 // advice says what to change so that the request would be allowed, if it is one
 // that the owner of the pod wants.
 func advice(o *ours, f Finding) string {
-	if f.Check == "reason" && strings.HasPrefix(Words(f.Wanted), "no container has the id") {
+	if strings.HasPrefix(Words(f.Wanted), "no container has the id") {
 		return noContainer
 	}
 	where := "container " + o.name

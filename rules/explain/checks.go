@@ -6,21 +6,17 @@ import (
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/engine"
 )
 
 // checks holds each condition of the rule that decides by itself. Where several
-// rules could have allowed the request, it is the one that came furthest. A rule
-// named <Request>Checks, without the word Request, stands for it: it says the same
-// in the order and under the names that are for people.
+// rules could have allowed the request, it is the one that came furthest.
 func (s *session) checks() ([]Check, error) {
 	var best []Check
 	most := -1
-	decides := ast.Var(s.kind)
-	if forPeople := strings.TrimSuffix(s.kind, "Request") + "Checks"; s.program.has(forPeople) {
-		decides = ast.Var(forPeople)
-	}
-	for _, rule := range s.program.rules {
-		if rule.Default || rule.Head.Name.Compare(decides) != 0 {
+	for _, rule := range s.policy.Rules(s.kind) {
+		if rule.Default {
 			continue
 		}
 		checks := s.checkBody(rule.Body)
@@ -55,15 +51,15 @@ func (s *session) checkBody(body ast.Body) []Check {
 // checkExpr evaluates a condition alone or, when it uses variables of those
 // before it, together with them.
 func (s *session) checkExpr(body ast.Body, i int) Result {
-	rs, err := s.query(ast.NewBody(body[i].Copy()))
+	rs, err := s.query(engine.Inquiry{Body: ast.NewBody(body[i].Copy())})
 	if err == nil {
 		return resultOf(len(rs) > 0)
 	}
-	before, err := s.query(body[:i].Copy())
+	before, err := s.query(engine.Inquiry{Body: body[:i].Copy()})
 	if i > 0 && (err != nil || len(before) == 0) {
 		return NotReached
 	}
-	rs, err = s.query(body[:i+1].Copy())
+	rs, err = s.query(engine.Inquiry{Body: body[:i+1].Copy()})
 	return resultOf(err == nil && len(rs) > 0)
 }
 
@@ -89,11 +85,11 @@ func exprName(expr *ast.Expr) string {
 	switch terms := expr.Terms.(type) {
 	case *ast.Term:
 		if name, ok := terms.Value.(ast.Var); ok {
-			return title(string(name))
+			return string(name)
 		}
 	case []*ast.Term:
 		if ref, ok := terms[0].Value.(ast.Ref); ok && len(ref) == 1 && !expr.IsEquality() {
-			return title(ref.String())
+			return ref.String()
 		}
 	}
 	if expr.Location != nil && len(expr.Location.Text) > 0 {

@@ -73,7 +73,7 @@ func compareLists(path string, wanted, got []any) []Finding {
 		return nil
 	}
 	if len(wanted) != len(got) {
-		return []Finding{compareSets(path, wanted, got)}
+		return []Finding{compareSets(Finding{Path: path}, wanted, got)}
 	}
 	var out []Finding
 	for i := range wanted {
@@ -86,16 +86,19 @@ func compareLists(path string, wanted, got []any) []Finding {
 
 // compareSets words the difference of two lists: order matters to arguments
 // alone, and of long lists only what differs is of interest.
-func compareSets(path string, wanted, got []any) Finding {
+func compareSets(f Finding, wanted, got []any) Finding {
 	more, fewer := without(texts(got), texts(wanted)), without(texts(wanted), texts(got))
 	switch {
-	case path == "OCI.Process.Args" || len(wanted) < 4:
+	case inOrder.MatchString(f.Path) || len(wanted) < 4:
 	case len(more) > 0:
-		return Finding{Path: path, Wanted: Phrase("without " + strings.Join(more, ", ")), Got: Phrase("with " + strings.Join(more, ", "))}
+		f.Wanted, f.Got = Phrase("without "+strings.Join(more, ", ")), Phrase("with "+strings.Join(more, ", "))
+		return f
 	case len(fewer) > 0:
-		return Finding{Path: path, Wanted: Phrase("with " + strings.Join(fewer, ", ")), Got: Phrase("without " + strings.Join(fewer, ", "))}
+		f.Wanted, f.Got = Phrase("with "+strings.Join(fewer, ", ")), Phrase("without "+strings.Join(fewer, ", "))
+		return f
 	}
-	return Finding{Path: path, Wanted: wanted, Got: got}
+	f.Wanted, f.Got = wanted, got
+	return f
 }
 
 func compareEnv(container, input any) []Finding {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -19,7 +18,7 @@ import (
 // make of it. It wraps [policytext.ErrForm] for a policy of other rules.
 func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
 	if e.plain {
-		return nil, fmt.Errorf("read policy_data: the rules are of another make: %w", policytext.ErrForm)
+		return nil, fmt.Errorf("read policy_data: the rules are not this project's: %w", policytext.ErrForm)
 	}
 	s, err := e.open(ctx, Question{Input: json.RawMessage("{}")})
 	if err != nil {
@@ -33,7 +32,7 @@ func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
 }
 
 // Unbound lists the containers whose images the policy does not bind, by name:
-// nil for rules of another make, which this package cannot ask.
+// nil for rules of others, which this package cannot ask.
 func (e *Explainer) Unbound(ctx context.Context) ([]string, error) {
 	p, err := e.Data(ctx)
 	if errors.Is(err, policytext.ErrForm) {
@@ -48,7 +47,7 @@ func (e *Explainer) Unbound(ctx context.Context) ([]string, error) {
 // Answers evaluates an entry point with an empty request in the initial state:
 // what is allowed so is allowed whatever the request holds.
 func (e *Explainer) Answers(ctx context.Context, kind string) (allowed, known bool, err error) {
-	if !e.policy.has(kind) {
+	if !e.policy.Has(kind) {
 		return false, false, nil
 	}
 	s, err := e.open(ctx, Question{Kind: kind, Input: json.RawMessage("{}")})
@@ -61,7 +60,14 @@ func (e *Explainer) Answers(ctx context.Context, kind string) (allowed, known bo
 
 // Denies says whether the policy denies a request whatever it holds: it has no
 // rule for it, or none that could be true.
-func (e *Explainer) Denies(kind string) bool { return !e.policy.has(kind) || e.policy.denies(kind) }
+func (e *Explainer) Denies(kind string) bool {
+	return !slices.ContainsFunc(e.policy.Rules(kind), func(rule *ast.Rule) bool { return !alwaysFalse(rule) })
+}
+
+// alwaysFalse says whether a rule gives false and nothing else.
+func alwaysFalse(rule *ast.Rule) bool {
+	return rule.Head.Value != nil && rule.Head.Value.Value.Compare(ast.Boolean(false)) == 0
+}
 
 // data asks the rules for the policy and for each of its containers: they may
 // make them of data in another shape.
@@ -74,29 +80,15 @@ func (s *session) data() (*policydata.Policy, error) {
 	if tree == nil {
 		return nil, policytext.ErrForm
 	}
-	containers := map[string]any{}
-	for name := range object(tree["containers"]) {
-		body, err := ast.ParseBody("found := data.agent_policy.policy_container(" + strconv.Quote(name) + ")")
-		if err != nil {
-			return nil, err
-		}
-		rs, err := s.query(body)
-		if err != nil || len(rs) != 1 {
-			return nil, fmt.Errorf("container %s cannot be read: %w", strconv.Quote(name), errorsOr(err, policytext.ErrForm))
-		}
-		if containers[name], err = plainValue(rs[0].Bindings["found"]); err != nil {
-			return nil, err
-		}
+	containers, err := s.eval("policy_containers")
+	if err != nil {
+		return nil, err
+	}
+	if containers == nil {
+		return nil, fmt.Errorf("its containers cannot be read: %w", policytext.ErrForm)
 	}
 	tree["containers"] = containers
 	var p *policydata.Policy
 	err = convert(tree, &p)
 	return p, err
-}
-
-func errorsOr(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }

@@ -15,8 +15,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // Question is a request that was denied, with the state it was judged in.
@@ -82,12 +80,6 @@ type Explanation struct {
 	secrets []string // values to hide in prints and rules
 }
 
-// Explainer explains the denials of one policy. It is not safe for concurrent use.
-type Explainer struct {
-	policy *program
-	plain  bool // the rules are not ours
-}
-
 // maxPrints bounds Explanation.Prints.
 const maxPrints = 12
 
@@ -99,16 +91,13 @@ func (e *Explainer) Explain(ctx context.Context, q Question) (*Explanation, erro
 		return nil, fmt.Errorf("explain %s: %w", q.Kind, err)
 	}
 	x := &Explanation{Kind: q.Kind, secrets: secretsOf(s)}
-	if !s.program.has(q.Kind) {
+	if !e.policy.Has(q.Kind) {
 		x.Findings = []Finding{{Check: "rule", Path: q.Kind, Wanted: Phrase("a rule of that name"), Got: missing}}
 		x.Change = "the policy has no rule for this request, so it is always denied"
 		return x, nil
 	}
 	if allowed, err := s.allowed(); allowed || err != nil {
 		return x, err
-	}
-	if x.Checks, err = s.checks(); err != nil {
-		return nil, fmt.Errorf("explain %s: %w", q.Kind, err)
 	}
 	explain := s.explainOurs
 	if e.plain {
@@ -121,49 +110,12 @@ func (e *Explainer) Explain(ctx context.Context, q Question) (*Explanation, erro
 	return x, nil
 }
 
-// Because is for a request that is denied although its rules allow it: reason is
+// AddReason is for a request that is denied although its rules allow it: reason is
 // what the engine said, of changes to the state that cannot be made, say.
-func (x *Explanation) Because(reason string) {
+func (x *Explanation) AddReason(reason string) {
 	if len(x.Findings) == 0 && reason != "" {
 		x.Findings = []Finding{{Check: "engine", Wanted: Phrase(reason)}}
 	}
-}
-
-// session is one question before one policy.
-type session struct {
-	ctx     context.Context
-	program *program
-	kind    string
-	input   any       // decoded, numbers as json.Number
-	value   ast.Value // the same for evaluation
-	state   any
-}
-
-func (e *Explainer) open(ctx context.Context, q Question) (*session, error) {
-	s := &session{ctx: ctx, program: e.policy, kind: q.Kind, state: map[string]any{}}
-	var err error
-	if s.input, err = decode(q.Input); err != nil {
-		return nil, fmt.Errorf("read request: %w", err)
-	}
-	if s.value, err = ast.InterfaceToValue(s.input); err != nil {
-		return nil, fmt.Errorf("read request: %w", err)
-	}
-	if len(q.State) > 0 {
-		state, err := decode(q.State)
-		if err != nil {
-			return nil, fmt.Errorf("read state: %w", err)
-		}
-		if pstate := at(state, "pstate"); pstate != nil {
-			s.state = pstate
-		}
-	}
-	return s, e.policy.setState(ctx, s.state)
-}
-
-// allowed says whether the policy allows the request after all.
-func (s *session) allowed() (bool, error) {
-	v, err := s.eval(s.kind)
-	return v == true || at(v, "allowed") == true, err
 }
 
 // decode reads one JSON value with its numbers as they are written.

@@ -8,15 +8,20 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/topdown/print"
+
+	"portcullis/engine"
 )
 
-// explainPlain explains a policy of any make: it is evaluated once more, and the
+// explainPlain explains any policy: it is evaluated once more, and the
 // attempt at the container that the request is nearest to is told from the others.
 // What failed there is the expression that got furthest; where in the request
 // that is comes from comparing the request with the container's data.
 func (s *session) explainPlain(x *Explanation) error {
+	var err error
+	if x.Checks, err = s.checks(); err != nil {
+		return err
+	}
 	data, err := s.eval("policy_data")
 	if err != nil {
 		return err
@@ -46,8 +51,8 @@ func (s *session) explainPlain(x *Explanation) error {
 // explainConstant explains a request that the policy denies whatever it holds,
 // as default policies do until the pod's own has come.
 func (s *session) explainConstant(x *Explanation, hasData bool) error {
-	for _, rule := range s.program.module.Rules {
-		if rule.Head.Name.Compare(ast.Var(s.kind)) != 0 || rule.Head.Value == nil || rule.Head.Value.Value.Compare(ast.Boolean(false)) != 0 {
+	for _, rule := range s.policy.Rules(s.kind) {
+		if !alwaysFalse(rule) {
 			continue
 		}
 		x.Line, x.Rule = rule.Loc().Row, oneLine(string(rule.Loc().Text))
@@ -79,8 +84,7 @@ func (s *session) follow() (*trail, []string, error) {
 	var prints []string
 	t := &trail{kind: s.kind, prints: &prints, parents: map[uint64]uint64{}, rules: map[uint64]string{}, entered: map[uint64]int{}}
 	ref := ast.MustParseRef("data.agent_policy").Append(ast.StringTerm(s.kind))
-	_, err := s.query(ast.NewBody(ast.NewExpr(ast.NewTerm(ref))), rego.EvalQueryTracer(t), rego.EvalPrintHook(printHook{&prints}),
-		rego.EvalRuleIndexing(false), rego.EvalEarlyExit(false)) // or rules that cannot hold would leave no trail
+	_, err := s.query(engine.Inquiry{Body: ast.NewBody(ast.NewExpr(ast.NewTerm(ref))), Tracer: t, Print: printHook{&prints}})
 	return t, prints, err
 }
 

@@ -2,17 +2,13 @@ package explain
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/topdown"
 
+	"portcullis/engine"
 	"portcullis/engine/policytext"
 	"portcullis/rules"
 )
@@ -20,168 +16,112 @@ import (
 // ErrRules is returned for a compact policy whose rules this program does not hold.
 var ErrRules = errors.New("the policy names rules that are not held here; use its full form")
 
-// New prepares a policy text, full or compact.
+// Explainer explains the denials of one policy. It is not safe for concurrent use.
+type Explainer struct {
+	policy *engine.Policy
+	engine *engine.Engine
+	plain  bool // the rules are not ours
+}
+
+// New prepares a policy text, full or compact. Close ends it.
 func New(text []byte) (*Explainer, error) {
-	source, data, err := takeApart(text)
+	policy, err := compile(text)
 	if err != nil {
+		var unheld *engine.UnheldRulesError
+		if errors.As(err, &unheld) {
+			return nil, fmt.Errorf("explain policy: %w: %v", ErrRules, unheld.Digest)
+		}
 		return nil, fmt.Errorf("explain policy: %w", err)
 	}
-	p, err := compile(source, rules.Reasons())
-	plain := err != nil || !p.has("findings") || !p.has("container")
-	if plain {
-		if p, err = compile(source, ""); err != nil {
-			return nil, fmt.Errorf("explain policy: %w", err)
-		}
-	}
-	root := map[string]any{"pstate": map[string]any{}}
-	if data != nil {
-		root["agent_policy"] = map[string]any{"policy_data": data}
-	}
-	p.store = inmem.NewFromObjectWithOpts(root, inmem.OptReturnASTValuesOnRead(true))
-	return &Explainer{policy: p, plain: plain}, nil
+	return &Explainer{
+		policy: policy,
+		engine: engine.New(policy, engine.Options{Workers: 1, Cache: -1}),
+		plain:  !policy.Has("findings") || !policy.Has("container"),
+	}, nil
 }
 
-// takeApart gives the rules and, for the compact form, the data beside them.
-func takeApart(text []byte) (source string, data any, err error) {
-	doc, err := policytext.Split(text)
-	if err != nil || doc.Form != policytext.Compact {
-		return string(text), nil, nil // a policy of another make; it compiles or it does not
+// Close frees what the Explainer holds.
+func (e *Explainer) Close() { e.engine.Close() }
+
+// compile puts our findings beside the rules of a text where they fit: beside those that this program holds, and those of another
+// release that have the same names.
+func compile(text []byte) (*engine.Policy, error) {
+	held := rules.Held()
+	if parts, err := policytext.Split(text); err == nil && parts.Form == policytext.Full {
+		held = append([]policytext.Held{{Text: parts.Rules, Reasons: []byte(rules.Reasons())}}, held...)
 	}
-	for _, held := range []string{rules.Text(), rules.UpstreamText()} {
-		if policytext.DigestOf([]byte(held)) == doc.Digest {
-			data, err = decode(doc.Data)
-			return held, data, err
-		}
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: held})
+	if err != nil {
+		return nil, err
 	}
-	return "", nil, fmt.Errorf("%w: %s", ErrRules, doc.Digest)
+	return compiler.Compile(context.Background(), text)
 }
 
-// program is a compiled policy, with the reasons of our rules beside it where they fit.
-type program struct {
-	module   *ast.Module // the policy as parsed
-	rules    []*ast.Rule // its rules and those of the reasons, as parsed
-	caps     *ast.Capabilities
-	compiler *ast.Compiler
-	store    storage.Store
+// session is one question before one policy.
+type session struct {
+	ctx    context.Context
+	policy *engine.Policy
+	engine *engine.Engine
+	kind   string
+	input  any       // decoded, numbers as json.Number
+	value  ast.Value // the same for evaluation
+	state  any
 }
 
-// compile tries Rego v0, then v1; of two errors the first is told.
-func compile(source, reasons string) (*program, error) {
-	p, err := compileAs(ast.RegoV0, source, reasons)
-	if err == nil {
-		return p, nil
+func (e *Explainer) open(ctx context.Context, q Question) (*session, error) {
+	s := &session{ctx: ctx, policy: e.policy, engine: e.engine, kind: q.Kind, state: map[string]any{}}
+	var err error
+	if s.input, err = decode(q.Input); err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
 	}
-	if p, errV1 := compileAs(ast.RegoV1, source, reasons); errV1 == nil {
-		return p, nil
+	if s.value, err = ast.InterfaceToValue(s.input); err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
 	}
-	return nil, err
-}
-
-func compileAs(version ast.RegoVersion, source, reasons string) (*program, error) {
-	p := &program{caps: offline(version)}
-	opts := ast.ParserOptions{RegoVersion: version, Capabilities: p.caps}
-	modules := map[string]*ast.Module{}
-	for name, text := range map[string]string{"policy.rego": source, "reasons.rego": reasons} {
-		if text == "" {
-			continue
-		}
-		module, err := ast.ParseModuleWithOpts(name, text, opts)
+	if len(q.State) > 0 {
+		state, err := decode(q.State)
 		if err != nil {
-			return nil, fmt.Errorf("parse %s: %w", name, err)
+			return nil, fmt.Errorf("read state: %w", err)
 		}
-		modules[name] = module
-		p.rules = append(p.rules, module.Copy().Rules...)
-	}
-	p.module = modules["policy.rego"].Copy()
-	p.compiler = ast.NewCompiler().WithCapabilities(p.caps).WithEnablePrintStatements(true)
-	if p.compiler.Compile(modules); p.compiler.Failed() {
-		return nil, fmt.Errorf("compile policy: %w", p.compiler.Errors)
-	}
-	return p, nil
-}
-
-// offline are OPA's builtins without those that reach out of the evaluation: a
-// policy is not to be trusted by who reads it.
-func offline(version ast.RegoVersion) *ast.Capabilities {
-	caps := ast.CapabilitiesForThisVersion(ast.CapabilitiesRegoVersion(version))
-	caps.Builtins = slices.DeleteFunc(slices.Clone(caps.Builtins), func(b *ast.Builtin) bool { return b.Nondeterministic && b.Name != "print" })
-	return caps
-}
-
-// has says whether the package has a rule of that name.
-func (p *program) has(name string) bool {
-	return slices.ContainsFunc(p.rules, func(rule *ast.Rule) bool {
-		return rule.Head.Ref()[0].Value.Compare(ast.Var(name)) == 0
-	})
-}
-
-// denies says whether all that the package has for a request is that it is false.
-func (p *program) denies(kind string) bool {
-	found := false
-	for _, rule := range p.module.Rules {
-		if rule.Head.Name.Compare(ast.Var(kind)) != 0 {
-			continue
+		if pstate := at(state, "pstate"); pstate != nil {
+			s.state = pstate
 		}
-		if rule.Head.Value == nil || rule.Head.Value.Value.Compare(ast.Boolean(false)) != 0 {
-			return false
-		}
-		found = true
 	}
-	return found
+	possible, err := json.Marshal(map[string]any{"pstate": s.state})
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	return s, e.engine.Restore(ctx, e.policy, engine.State{Possible: []json.RawMessage{possible}})
 }
 
-func (p *program) setState(ctx context.Context, state any) error {
-	return storage.WriteOne(ctx, p.store, storage.AddOp, storage.Path{"pstate"}, state)
+// allowed says whether the policy allows the request after all.
+func (s *session) allowed() (bool, error) {
+	v, err := s.eval(s.kind)
+	return v == true || at(v, "allowed") == true, err
 }
 
 // eval gives the value of a reference below data.agent_policy, nil if it is undefined.
-func (s *session) eval(name string, path ...string) (any, error) {
-	ref := ast.MustParseRef("data.agent_policy").Append(ast.StringTerm(name))
-	for _, key := range path {
-		ref = ref.Append(ast.StringTerm(key))
+func (s *session) eval(path ...string) (any, error) {
+	value, known, err := s.engine.Query(s.ctx, path, s.value)
+	if errors.Is(err, engine.ErrEvaluation) {
+		return nil, nil // a conflict or another error of the policy's: it decides nothing
 	}
-	rs, err := s.query(ast.NewBody(ast.NewExpr(ast.NewTerm(ref))))
-	if err != nil || len(rs) != 1 || len(rs[0].Expressions) != 1 {
+	if err != nil || !known {
 		return nil, err
 	}
-	return plainValue(rs[0].Expressions[0].Value)
+	return plainValue(value)
 }
 
 // query evaluates a body as it would stand in the policy.
-func (s *session) query(body ast.Body, opts ...rego.EvalOption) (rego.ResultSet, error) {
-	prepared, err := rego.New(
-		rego.ParsedQuery(body),
-		rego.ParsedPackage(s.program.module.Package),
-		rego.ParsedImports(s.program.module.Imports),
-		rego.Compiler(s.program.compiler),
-		rego.Store(s.program.store),
-		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
-	).PrepareForEval(s.ctx)
-	if err != nil {
-		return nil, err
+func (s *session) query(q engine.Inquiry) ([]map[ast.Var]ast.Value, error) {
+	q.Input = s.value
+	solutions, err := s.engine.Ask(s.ctx, q)
+	if errors.Is(err, engine.ErrEvaluation) {
+		return nil, nil
 	}
-	rs, err := prepared.Eval(s.ctx, append(opts, rego.EvalParsedInput(s.value))...)
-	var halt *topdown.Error
-	if errors.As(err, &halt) {
-		return nil, nil // a conflict or another error of the policy's: it decides nothing
-	}
-	return rs, err
+	return solutions, err
 }
 
 // plainValue is an evaluated value as decoded JSON; sets are sorted lists.
-func plainValue(v any) (any, error) {
-	value, ok := v.(ast.Value)
-	if !ok {
-		return v, nil
-	}
-	return ast.JSONWithOpt(value, ast.JSONOpt{SortSets: true})
-}
-
-// title makes the name of a rule that checks into the name of a check.
-func title(rule string) string {
-	rule = strings.TrimSuffix(rule, "_ok")
-	for _, family := range []string{"create_", "exec_", "sandbox_", "copy_"} {
-		rule = strings.TrimPrefix(rule, family)
-	}
-	return strings.ReplaceAll(rule, "_", " ")
+func plainValue(v ast.Value) (any, error) {
+	return ast.JSONWithOpt(v, ast.JSONOpt{SortSets: true})
 }
