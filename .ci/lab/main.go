@@ -52,6 +52,8 @@ func run() error {
 		return inside(args)
 	case "drive":
 		return drive(args)
+	case "finish":
+		return finish(args)
 	case "images":
 		return registry.WriteLayout(os.Stdout)
 	case "diff":
@@ -64,6 +66,7 @@ func run() error {
 
 var errUsage = errors.New(`usage:
   lab record --parts DIR --containerd NAME --kubernetes NAME --manifests DIR --work DIR --out FILE
+  lab finish --parts DIR --manifests DIR --work DIR --out FILE   the recordings of a run anew, from what it wrote down
   lab images >FILE         the stub images, an OCI layout in a gzipped tar
   lab diff OLD NEW         what changed between two folders of recordings; exit 1 if something did
   lab show FILE [POD]      a recording as JSON`)
@@ -178,10 +181,29 @@ func drive(args []string) error {
 		return err
 	}
 	runner := &pods.Runner{API: api, Records: records, Plan: plan}
-	made, failed := runner.Run(ctx, all)
-	recorded, err := pods.Finish(records, made)
-	if err := errors.Join(failed, err); err != nil {
+	if err := runner.Run(ctx, all); err != nil {
+		return err
+	}
+	recorded, err := pods.Finish(records, all)
+	if err != nil {
 		return err
 	}
 	return recording.Write(cluster.Dir+"/recordings.jsonl.gz", recorded)
+}
+
+// finish makes recordings from the raw ones of a run that is over.
+func finish(args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	all, err := pods.Load(o.manifests)
+	if err != nil {
+		return err
+	}
+	recorded, err := pods.Finish(filepath.Join(o.work, "records"), all)
+	if err != nil {
+		return err
+	}
+	return recording.Write(o.out, recorded)
 }

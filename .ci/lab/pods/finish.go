@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strings"
 
+	"portcullis/ci/lab/cluster"
 	"portcullis/ci/lab/recording"
 )
 
@@ -15,11 +16,12 @@ var (
 )
 
 // Finish makes the recordings of the pods; names that controllers made up become the same in every run.
-func Finish(records string, made []Made) ([]recording.Pod, error) {
+func Finish(records string, all []*Manifest) ([]recording.Pod, error) {
 	raw, err := recording.ReadRaw(records)
 	if err != nil {
 		return nil, err
 	}
+	made := find(raw, all)
 	sort.Slice(made, func(i, j int) bool { return made[i].Name < made[j].Name })
 	var (
 		pods   []recording.Pod
@@ -36,6 +38,35 @@ func Finish(records string, made []Made) ([]recording.Pod, error) {
 		pods = append(pods, p)
 	}
 	return pods, errors.Join(failed...)
+}
+
+// find gives the recorded pods of the manifests.
+func find(raw recording.Raw, all []*Manifest) []Made {
+	var made []Made
+	for _, c := range raw.Containers {
+		if c.Name != "" || raw.Pod(c.Namespace, c.Pod)[""] != c {
+			continue
+		}
+		for _, m := range all {
+			for _, w := range m.workloads {
+				if cluster.Namespace(w.object) == c.Namespace && w.makes(m, c.Pod) {
+					made = append(made, Made{Manifest: m.Name, Namespace: c.Namespace, Name: c.Pod, Owned: !w.pod})
+				}
+			}
+		}
+	}
+	return made
+}
+
+// makes tells by its name whether a pod is the workload's.
+func (w workload) makes(m *Manifest, pod string) bool {
+	switch {
+	case m.static != nil:
+		return pod == w.name+"-"+cluster.NodeName
+	case w.pod:
+		return pod == w.name
+	}
+	return strings.HasPrefix(pod, w.name+"-")
 }
 
 // steadyName gives pods of one workload the endings bbbbb, ccccc and so on.

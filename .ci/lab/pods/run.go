@@ -39,15 +39,14 @@ type Made struct {
 	Owned                     bool // by a controller, which chose the name
 }
 
-// Run runs all manifests, several at a time, and gives the pods that they made. Errors name the manifest; the others run all the same.
-func (r *Runner) Run(ctx context.Context, all []*Manifest) ([]Made, error) {
+// Run runs all manifests, several at a time. Errors name the manifest; the others run all the same.
+func (r *Runner) Run(ctx context.Context, all []*Manifest) error {
 	if err := r.prepare(ctx, all); err != nil {
-		return nil, err
+		return err
 	}
 	var (
 		wait   sync.WaitGroup
 		mu     sync.Mutex
-		made   []Made
 		failed []error
 		slots  = make(chan struct{}, atOnce)
 	)
@@ -56,17 +55,16 @@ func (r *Runner) Run(ctx context.Context, all []*Manifest) ([]Made, error) {
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots; wait.Done() }()
-			pods, err := r.manifest(ctx, m)
+			_, err := r.manifest(ctx, m)
 			mu.Lock()
 			defer mu.Unlock()
-			made = append(made, pods...)
 			if err != nil {
 				failed = append(failed, fmt.Errorf("%s: %w", m.Name, err))
 			}
 		}()
 	}
 	wait.Wait()
-	return made, errors.Join(failed...)
+	return errors.Join(failed...)
 }
 
 // prepare makes what all manifests need: namespaces with their service account, runtime classes, the plan.
@@ -205,8 +203,12 @@ func (r *Runner) static(ctx context.Context, m *Manifest) ([]Made, error) {
 	return made, r.gone(ctx, made)
 }
 
-// errNoRoom: the node is full for now.
-var errNoRoom = errors.New("no room on the node")
+var (
+	// errNoRoom: the node is full for now.
+	errNoRoom = errors.New("no room on the node")
+	// errRefused: the kubelet says that it cannot run such a pod, with this containerd.
+	errRefused = errors.New("the kubelet refuses the pod")
+)
 
 func (r *Runner) workload(ctx context.Context, w workload) (pods, created []string, err error) {
 	for {
@@ -227,6 +229,10 @@ func (r *Runner) workload(ctx context.Context, w workload) (pods, created []stri
 			}
 			time.Sleep(3 * time.Second)
 			continue
+		}
+		if errors.Is(err, errRefused) {
+			fmt.Printf("lab: %s: not recorded: %v\n", w.name, err)
+			return nil, []string{path}, nil
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("not recorded in time: pods %q: %s", pods, r.why(w, pods))
@@ -250,8 +256,12 @@ func (r *Runner) find(w workload) ([]string, error) {
 		if w.pod && name != w.name || !w.pod && !(owned && strings.HasPrefix(name, w.name+"-")) {
 			continue
 		}
-		if reason, _ := cluster.Field(pod, "status", "reason").(string); strings.HasPrefix(reason, "OutOf") {
+		reason, _ := cluster.Field(pod, "status", "reason").(string)
+		if strings.HasPrefix(reason, "OutOf") {
 			return nil, errNoRoom
+		}
+		if strings.HasSuffix(reason, "NotSupported") {
+			return nil, fmt.Errorf("%w: %v", errRefused, cluster.Field(pod, "status", "message"))
 		}
 		names = append(names, name)
 	}

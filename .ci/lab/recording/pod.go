@@ -50,7 +50,11 @@ func (r Raw) Finish(manifest, namespace, pod, name string) (Pod, error) {
 		if call.Method == "ExecSync" || c == nil || c != found[c.Name] {
 			continue
 		}
-		done := Container{Name: c.Name, ID: c.ID, Terminal: c.Terminal, Rootfs: c.Rootfs, CRI: call.Request, Spec: c.Spec, Files: c.Files, Execs: distinct(c.Execs)}
+		request, err := edit(call.Request, plainValues)
+		if err != nil {
+			return Pod{}, fmt.Errorf("pod %s/%s: %w", namespace, pod, err)
+		}
+		done := Container{Name: c.Name, ID: c.ID, Terminal: c.Terminal, Rootfs: c.Rootfs, CRI: request, Spec: c.Spec, Files: c.Files, Execs: distinct(c.Execs)}
 		if c == sandbox {
 			p.Sandbox = done
 		} else {

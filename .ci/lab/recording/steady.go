@@ -53,12 +53,20 @@ var (
 	messages  = regexp.MustCompile(`(/containers/[^/"]+/)[0-9a-f]{8}\b`) // the kubelet's name for a termination log
 	moments   = regexp.MustCompile(`\.\.\d{4}_\d\d_\d\d_\d\d_\d\d_\d\d\.\d+`)
 	seenAt    = regexp.MustCompile(`("kubernetes.io/config.seen":")[^"]*"`)
+	volumes   = regexp.MustCompile(`/volumes/[0-9a-f]{64}\b`) // containerd's, of the image
 	processes = regexp.MustCompile(`/proc/\d+/ns/`)
 )
 
 func (r replacer) apply(text []byte) []byte {
 	s := strings.NewReplacer(r.pairs...).Replace(string(text))
 	seen := map[string]string{}
+	s = volumes.ReplaceAllStringFunc(s, func(old string) string {
+		if seen[old] == "" {
+			seen[old] = "/volumes/" + r.digest(fmt.Sprint("volume ", len(seen)))
+		}
+		return seen[old]
+	})
+	clear(seen)
 	s = uuids.ReplaceAllStringFunc(s, func(old string) string {
 		if seen[old] == "" {
 			d := r.digest(fmt.Sprint("uuid ", len(seen)))
@@ -74,11 +82,8 @@ func (r replacer) apply(text []byte) []byte {
 	return []byte(s)
 }
 
-// The kubelet takes service links, and the variables of envFrom, out of maps: their order is another one every time. Nothing looks at
-// it, so each run of such variables is put in order of name.
-var link = regexp.MustCompile(`^[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)=`)
-
-// sortRandom sorts the links in the specification's and the CRI configuration's environment, and the execs'.
+// sortRandom puts the environments of the specification, the CRI configuration and the execs in order of name. The kubelet takes
+// variables out of maps, so that their order is another one every time. A name that is there twice keeps its order.
 func (c *Container) sortRandom() error {
 	var err error
 	if c.Spec, err = edit(c.Spec, func(o map[string]json.RawMessage) error { return sortProcess(o, "process") }); err != nil {
@@ -121,7 +126,8 @@ func sortEnv(process map[string]json.RawMessage) error {
 	if err := json.Unmarshal(process["env"], &env); err != nil {
 		return err
 	}
-	runs(len(env), func(i int) bool { return link.MatchString(env[i]) }, func(from, to int) { sort.Strings(env[from:to]) })
+	name := func(i int) string { n, _, _ := strings.Cut(env[i], "="); return n }
+	sort.SliceStable(env, func(i, j int) bool { return name(i) < name(j) })
 	b, err := encode(env)
 	process["env"] = b
 	return err
@@ -131,31 +137,39 @@ func sortPairs(config map[string]json.RawMessage) error {
 	if config["envs"] == nil {
 		return nil
 	}
-	var envs []struct {
-		Key   string `json:"key"`
-		Value string `json:"value,omitempty"`
-	}
+	var envs []variable
 	if err := json.Unmarshal(config["envs"], &envs); err != nil {
 		return err
 	}
-	runs(len(envs), func(i int) bool { return link.MatchString(envs[i].Key + "=") },
-		func(from, to int) {
-			sort.Slice(envs[from:to], func(i, j int) bool { return envs[from+i].Key < envs[from+j].Key })
-		})
+	sort.SliceStable(envs, func(i, j int) bool { return envs[i].Key < envs[j].Key })
 	b, err := encode(envs)
 	config["envs"] = b
 	return err
 }
 
-// runs calls each for every longest run of indexes that match.
-func runs(n int, match func(int) bool, each func(from, to int)) {
-	for i := 0; i < n; i++ {
-		from := i
-		for i < n && match(i) {
-			i++
-		}
-		if i > from {
-			each(from, i)
-		}
+// variable is one of a CRI configuration.
+type variable struct {
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"`
+}
+
+// plainValues writes the values of variables as text: in the CRI they are bytes, in JSON base64, where no id would be found.
+func plainValues(config map[string]json.RawMessage) error {
+	if config["envs"] == nil {
+		return nil
 	}
+	var coded []struct {
+		Key   string
+		Value []byte
+	}
+	if err := json.Unmarshal(config["envs"], &coded); err != nil {
+		return err
+	}
+	plain := make([]variable, len(coded))
+	for i, c := range coded {
+		plain[i] = variable{c.Key, string(c.Value)}
+	}
+	b, err := encode(plain)
+	config["envs"] = b
+	return err
 }

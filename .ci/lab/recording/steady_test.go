@@ -29,9 +29,9 @@ func raw(t *testing.T, id, uid, pod, moment string) Raw {
 	}
 }
 
-// links come out of a map of the kubelet's.
+// links come out of a map of the kubelet's, as base64.
 func links(id string) string {
-	one, two := `{"key":"KUBERNETES_PORT","value":"1"}`, `{"key":"KUBERNETES_SERVICE_HOST","value":"2"}`
+	one, two := `{"key":"KUBERNETES_PORT","value":"MQ=="}`, `{"key":"APP","value":"Mg=="}`
 	if id == "a" {
 		return one + "," + two
 	}
@@ -60,6 +60,9 @@ func TestRecordingsOfTwoRunsAreTheSame(t *testing.T) {
 	}
 	if finished[0] != finished[1] {
 		t.Errorf("two runs differ:\n%s\n%s", finished[0], finished[1])
+	}
+	if want := `"envs":[{"key":"A"},{"key":"APP","value":"2"},{"key":"KUBERNETES_PORT","value":"1"}]`; !strings.Contains(finished[0], want) {
+		t.Errorf("no %s in %s", want, finished[0])
 	}
 	for _, left := range []string{"aaaaa", "11111111-2222", "x2x4z", "2026_11_28", "/proc/17/", `of web`} {
 		if strings.Contains(finished[0], left) {
