@@ -26,6 +26,7 @@ type config struct {
 	Log     logConfig     `toml:"log"`
 
 	forgetful bool // keep nothing for a restart
+	restFD    int  // file descriptor of the REST port that the process before this one holds; 0: none
 }
 
 type gateConfig struct {

@@ -47,6 +47,7 @@ type opaOptions struct {
 	logLevel string
 	server   bool
 	file     string
+	portFD   int // of the port, in the process that serves; see holdPort
 }
 
 // runOPA is the whole program under the name opa.
@@ -85,6 +86,10 @@ func runOPA(ctx context.Context, args []string, io stdio) int {
 		return exitUsage
 	}
 	logger := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: c.level()}))
+	if o.portFD == 0 {
+		return holdPort(ctx, c.Gate.REST, args, io, logger)
+	}
+	c.restFD = o.portFD
 	runtime.GOMAXPROCS(1) // agents ask one request at a time: it is answered sooner where no other processor is woken up for it
 	if err := serve(ctx, c, thisGuest(), logger); err != nil {
 		logger.Error("opa stops", "error", err)
@@ -111,6 +116,7 @@ func parseOPAFlags(args []string) (opaOptions, error) {
 		fs.Bool(ignored, false, "")
 	}
 	fs.String("log-format", "", "")
+	fs.IntVar(&o.portFD, portFlag, 0, "")
 	var files []string
 	for len(args) > 0 {
 		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {

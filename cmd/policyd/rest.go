@@ -37,6 +37,13 @@ const socketName = "rest"
 // so that no container can take its place and answer the agent; one that is not the configured address is an error.
 func (d *policyDaemon) restListener(ctx context.Context) (net.Listener, error) {
 	address := d.config.Gate.REST
+	if fd := d.config.restFD; fd != 0 {
+		l, err := heldPort(fd)
+		if err != nil {
+			return nil, fmt.Errorf("take the port that is held: %w", err)
+		}
+		return rest.Guard(l, d.log)
+	}
 	passed, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, fmt.Errorf("take the sockets of systemd: %w", err)

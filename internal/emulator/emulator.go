@@ -144,3 +144,18 @@ func (p *Pod) find(name string) *container {
 	}
 	return p.containers[i]
 }
+
+// Specifications are those that containerd wrote, by container, "" being the
+// sandbox. Containers that were not started have none.
+func (p *Pod) Specifications() map[string]*specs.Spec {
+	out := map[string]*specs.Spec{"": p.sandbox.Spec}
+	for _, c := range p.containers {
+		if c.spec != nil {
+			out[c.Name] = c.spec
+		}
+	}
+	return out
+}
+
+// Files are those of the node with what kubelet and containerd wrote.
+func (p *Pod) Files() hostfs.FS { return p.runtime.Files }

@@ -190,11 +190,21 @@ func (b *builder) env(c placed, config images.Config, vars variables) (policydat
 	if c.TTY {
 		all["TERM"] = text("xterm")
 	}
-	if err := b.imageEnv(all, config, c.field); err != nil {
+	fromImage := variables{}
+	if err := b.imageEnv(fromImage, config, c.field); err != nil {
 		return policydata.Env{}, err
 	}
+	maps.Copy(all, fromImage)
 	maps.Copy(all, vars)
-	return b.environment(all), nil
+	env := b.environment(all)
+	// containerd sends what the image says of a variable too, before what the pod says.
+	for _, name := range slices.Sorted(maps.Keys(fromImage)) {
+		if _, both := vars[name]; both {
+			content, _ := fromImage[name].literal()
+			env.Shadowed = append(env.Shadowed, name+"="+content)
+		}
+	}
+	return env, nil
 }
 
 // runtimeEnv returns the variables that the platform says every container has.
@@ -210,8 +220,21 @@ func (b *builder) runtimeEnv() variables {
 	for name, pattern := range shape.EnvPatterns {
 		all[name] = matching(strings.TrimSuffix(strings.TrimPrefix(pattern, "^"), "$"))
 	}
+	if b.pod.Annotation(serviceHostName) == "true" {
+		// A webhook of that cloud names the API server in the variables that have its address.
+		const name = "(?:" + addressPattern + "|" + dnsPattern + ")"
+		for _, variable := range []string{"KUBERNETES_SERVICE_HOST", "KUBERNETES_PORT_443_TCP_ADDR"} {
+			all[variable] = matching(name)
+		}
+		for _, variable := range []string{"KUBERNETES_PORT", "KUBERNETES_PORT_443_TCP"} {
+			all[variable] = matching(`tcp://(?:` + hostPattern + "|" + dnsPattern + ")(?::" + portPattern + ")?")
+		}
+	}
 	return all
 }
+
+// serviceHostName is the annotation by which AKS gives pods the name of the API server instead of its address.
+const serviceHostName = "kubernetes.azure.com/set-kube-service-host-fqdn"
 
 func (b *builder) imageEnv(to variables, config images.Config, field string) error {
 	env := config.Env

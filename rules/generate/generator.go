@@ -205,7 +205,7 @@ func (b *builder) sandboxContainer(ctx context.Context) error {
 		layerStorages(layers, out)
 	}
 	var err error
-	if out.User, err = b.sandboxUser(); err != nil {
+	if out.User, out.OtherUsers, err = b.sandboxUsers(); err != nil {
 		return err
 	}
 	b.policy.Containers[policydata.SandboxContainer] = out

@@ -14,12 +14,6 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// The user of every pause image since Kubernetes 1.20.
-const (
-	pauseUID = 65535
-	pauseGID = 65535
-)
-
 // who is what the manifest and the image's configuration say of the user.
 type who struct {
 	name   string // from the image, "" when uid says it
@@ -199,32 +193,32 @@ func numberOf(ctx context.Context, image *images.Image, name string) string {
 	return fmt.Sprintf(", which is %d", id.UID)
 }
 
-// sandboxUser returns who the pause process runs as. It gets the pod's groups
-// only when it has the image's user.
-func (b *builder) sandboxUser() (policydata.User, error) {
+// sandboxUsers returns who the pause process runs as, and whom it may run as instead: runtimes take the user of whatever pause
+// image the node has, and none gives the pause process the pod's groups.
+func (b *builder) sandboxUsers() (policydata.User, []policydata.User, error) {
 	pod := b.pod.owner.spec.SecurityContext
 	if pod == nil {
 		pod = &corev1.PodSecurityContext{}
 	}
 	w := who{field: "spec"}
-	id := images.Identity{UID: pauseUID, GID: pauseGID}
-	var err error
-	if pod.RunAsUser != nil {
-		id.GID = 0
-		if id.UID, err = b.id(*pod.RunAsUser, "spec"); err != nil {
-			return policydata.User{}, err
-		}
-	} else if w.groups, err = b.podGroups(pod); err != nil {
-		return policydata.User{}, err
-	}
 	if pod.RunAsGroup != nil {
 		n, err := b.id(*pod.RunAsGroup, "spec")
 		if err != nil {
-			return policydata.User{}, err
+			return policydata.User{}, nil, err
 		}
 		w.gid = &n
 	}
-	return userOf(id, w), nil
+	if pod.RunAsUser != nil {
+		uid, err := b.id(*pod.RunAsUser, "spec")
+		return userOf(images.Identity{UID: uid}, w), nil, err
+	}
+	users := slices.Clone(b.settings().Generate.PauseUsers)
+	for i, u := range users {
+		if w.gid != nil {
+			users[i] = userOf(images.Identity{UID: u.UID, GID: u.GID}, w)
+		}
+	}
+	return users[0], users[1:], nil
 }
 
 func first[T any](candidates ...*T) *T {

@@ -62,6 +62,11 @@ func (b *builder) platformMounts(mounts map[string]policydata.Mount, out *policy
 	fill := strings.NewReplacer("$(rw)", rw, "$(privileged-rw)", privilegedRW)
 	for destination, m := range mounts {
 		m.Options = slices.Clone(m.Options)
+		if i := slices.Index(m.Options, "$(privileged-rw)"); i >= 0 && out.Type == policydata.TypeSandbox && privilegedRW == "rw" {
+			// containerd before 2.0.4 leaves it read-only.
+			m.Options = slices.Delete(m.Options, i, i+1)
+			m.ExtraOptions = append(slices.Clone(m.ExtraOptions), "ro", "rw")
+		}
 		for i := range m.Options {
 			m.Options[i] = fill.Replace(m.Options[i])
 		}
@@ -220,7 +225,7 @@ func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field
 	case source.ConfigMap != nil, source.Secret != nil, source.Projected != nil, source.DownwardAPI != nil:
 		return b.shape(volumeConfig, volume.Name, vm.MountPath), true, nil
 	case source.HostPath != nil:
-		return b.hostPath(source.HostPath.Path, vm, field), false, nil
+		return b.hostPath(source.HostPath, vm, field), false, nil
 	}
 	b.warn(field+".name", fmt.Sprintf("mounts %s, whose content comes from the host and is not bound by the policy", volume.Name))
 	return b.shape(volumeShared, volume.Name, vm.MountPath), sourceReadOnly(source), nil
@@ -243,18 +248,21 @@ func (b *builder) emptyDir(volume *corev1.Volume, destination, field string) (sh
 	}
 }
 
-// hostPath is a path of the guest below /dev and /sys, else a directory that the
-// host shares.
-func (b *builder) hostPath(source string, vm corev1.VolumeMount, field string) shaped {
+// hostPath is a path of the guest below /dev, /proc and /sys, else a directory that
+// the host shares. A socket is dropped where nothing is shared.
+func (b *builder) hostPath(volume *corev1.HostPathVolumeSource, vm corev1.VolumeMount, field string) shaped {
+	source, kind := volume.Path, volume.Type
 	s := b.shape(volumeShared, vm.Name, vm.MountPath)
 	clean := path.Clean(source)
-	if vm.SubPath == "" && vm.SubPathExpr == "" && (strings.HasPrefix(clean+"/", "/dev/") || strings.HasPrefix(clean+"/", "/sys/")) {
+	guests := slices.ContainsFunc([]string{"/dev/", "/proc/", "/sys/"}, func(dir string) bool { return strings.HasPrefix(clean+"/", dir) })
+	if vm.SubPath == "" && vm.SubPathExpr == "" && guests {
 		s.Mount.From, s.Mount.Source = policydata.MountExact, source
 		if clean == "/dev" {
 			b.warn(field+".name", "mounts /dev of the guest, in which are the devices of its TPM or TEE: a gate that guards these denies it")
 		}
 	} else {
 		b.warn(field+".name", fmt.Sprintf("mounts %s of the host, whose content is not bound by the policy", source))
+		s.Mount.MayBeMissing = kind == nil || *kind == corev1.HostPathUnset || *kind == corev1.HostPathSocket
 	}
 	return s
 }
@@ -297,7 +305,7 @@ func (b *builder) group(s *policydata.Storage) {
 		return
 	}
 	gid := uint32(*pod.FSGroup)
-	if s.Driver == "ephemeral" {
+	if s.Driver == "ephemeral" || s.Driver == "local" {
 		s.Options = append(s.Options, fmt.Sprintf("fsgid=%d", gid))
 		return
 	}

@@ -74,7 +74,8 @@ type Generate struct {
 	ImageFrom              policydata.ImageFrom `json:"image_from"`
 	PauseImage             string               `json:"pause_image"`
 	PauseArgs              []string             `json:"pause_args"`
-	EmptyDir               string               `json:"empty_dir"` // key of Volumes
+	PauseUsers             []policydata.User    `json:"pause_users"` // whom it may run as where the pod does not say; at least one
+	EmptyDir               string               `json:"empty_dir"`   // key of Volumes
 	HashConfigFiles        bool                 `json:"hash_config_files"`
 	Secrets                Secrets              `json:"secrets"`
 	SecretHashes           map[string]string    `json:"secret_hashes"` // "[namespace/]name/key" -> SHA-256 of the value, lower-case hex
@@ -249,6 +250,9 @@ func (s *Settings) validate() error {
 	}
 	if !slices.Contains([]Secrets{SecretsRefuse, SecretsHash, SecretsUnbound}, s.Generate.Secrets) {
 		return fmt.Errorf("read settings: generate.secrets is %q, want refuse, hash or unbound", s.Generate.Secrets)
+	}
+	if len(s.Generate.PauseUsers) == 0 {
+		return errors.New("read settings: generate.pause_users is empty")
 	}
 	for name, hash := range s.Generate.SecretHashes {
 		if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size || strings.ToLower(hash) != hash {

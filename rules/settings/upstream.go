@@ -157,12 +157,12 @@ func (up *upstream) apply(s *Settings) {
 func (up *upstream) emptyDir() string {
 	encrypted := up.Cluster.Encrypted
 	switch {
-	case up.Cluster.EmptyDir != "":
-		return strings.TrimSuffix(up.Cluster.EmptyDir, "-fs")
+	case up.Cluster.EmptyDir != "" && up.Cluster.EmptyDir != "shared-fs":
+		return up.Cluster.EmptyDir
 	case encrypted != nil && *encrypted:
 		return "block-encrypted"
 	}
-	return "shared" // what releases do that have neither key
+	return "local" // shared-fs, and what releases do that have neither key
 }
 
 func (up *upstream) applyRequests(s *Settings) {

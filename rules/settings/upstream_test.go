@@ -103,14 +103,14 @@ func TestSettingsOfEveryReleaseAreTaken(t *testing.T) {
 		emptyDir, ignored string
 	}{
 		{"3.3", `{` + common + `, "mount_source_cpath": "/x"}, "cluster_config": {"default_namespace": "default"}, "request_defaults": {}}`,
-			policydata.Host, "shared", "cluster_config.default_namespace common.mount_source_cpath"},
+			policydata.Host, "local", "cluster_config.default_namespace common.mount_source_cpath"},
 		{"3.28", `{` + common + `}, "cluster_config": {"guest_pull": true, "encrypted_emptydir": true, "pause_container_id_policy": "v1"}}`,
 			policydata.GuestPull, "block-encrypted", "cluster_config.pause_container_id_policy"},
 		{"4.0", `{` + common + `}, "cluster_config": {"guest_pull": true, "emptydir_type": "block-plain"}}`, policydata.GuestPull, "block-plain", ""},
 		{"Microsoft's layers", `{` + common + `, "image_layer_verification": "host-tarfs-dm-verity"}, "kata_config": {"confidential_guest": true}}`,
-			policydata.Layers, "shared", "kata_config.confidential_guest"},
+			policydata.Layers, "local", "kata_config.confidential_guest"},
 		{"a key of tomorrow", `{` + common + `}, "cluster_config": {"guest_pull": true, "new": {"a": 1}}, "more": []}`,
-			policydata.GuestPull, "shared", "cluster_config.new more"},
+			policydata.GuestPull, "local", "cluster_config.new more"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, ignored := read(test.text)

@@ -12,7 +12,7 @@
 #   AGENT_POLICY_FILE  default policy
 #   AGENT_INIT         yes for a guest whose PID 1 is the agent
 #
-# and of its own AGENT_POLICY_DEBUG, BINDING, TPM_TRUST and PEERPOD, which install.sh explains, and
+# and of its own AGENT_POLICY_DEBUG, BINDING, TPM_TRUST, REST and PEERPOD with its like, which install.sh explains, and
 #
 #   PORTCULLIS_BUILD   directory with policyd, portcullis-init and policyd.cdx.json, already built; without it they are built here,
 #                      which needs Go and make
@@ -30,7 +30,7 @@ portcullis_install() {
 	local -a variables=(
 		DESTDIR="$(readlink -f "${ROOTFS_DIR}")" AGENT_POLICY="${AGENT_POLICY:-no}" AGENT_POLICY_FILE="${policy_file}"
 		AGENT_POLICY_DEBUG="${AGENT_POLICY_DEBUG:-no}" AGENT_INIT="${AGENT_INIT:-no}" BINDING="${BINDING:-required}"
-		TPM_TRUST="${TPM_TRUST:-}" PEERPOD="${PEERPOD:-no}" PEERPOD_GATE="${PEERPOD_GATE:-front}" PEERPOD_TLS="${PEERPOD_TLS:-}"
+		TPM_TRUST="${TPM_TRUST:-}" PEERPOD="${PEERPOD:-no}" PEERPOD_GATE="${PEERPOD_GATE:-front}" PEERPOD_TLS="${PEERPOD_TLS:-}" REST="${REST:-}"
 	)
 	if [[ -z "${PORTCULLIS_BUILD:-}" ]]; then
 		make -C "${portcullis_dir}" install "${variables[@]}"

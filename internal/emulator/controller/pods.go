@@ -14,7 +14,10 @@ import (
 )
 
 // Identity is what the cluster draws for a pod. Fields that are empty are drawn.
-type Identity struct{ Name, UID string }
+type Identity struct {
+	Name, UID string
+	Static    bool // the pod is of a file of the node's kubelet, not of the API server
+}
 
 // Pod is a pod as the kubelet gets it, and what it refers to.
 type Pod struct {
@@ -45,6 +48,10 @@ func (m *Manifest) Pod(n *node.Node, at int, id Identity) Pod {
 	for _, claim := range w.claims {
 		addClaim(pod, claim.Name)
 		objects.Claims[claim.Name+"-"+pod.Name] = claim.DeepCopy()
+	}
+	if id.Static {
+		pod.Name = cmp.Or(id.Name, pod.Name+"-"+n.Name)
+		pod.Spec.AutomountServiceAccountToken = new(bool)
 	}
 	complete(n, pod)
 	return Pod{pod, objects}
@@ -163,6 +170,9 @@ func complete(n *node.Node, pod *corev1.Pod) {
 		token = "kube-api-access-" + n.Random.Suffix(5)
 		spec.Volumes = append(spec.Volumes, tokenVolume(token))
 	}
+	if spec.Resources != nil {
+		fillIn(&spec.Resources.Requests, spec.Resources.Limits)
+	}
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			completeContainer(&containers[i], token)
@@ -178,14 +188,7 @@ func completeContainer(c *corev1.Container, token string) {
 	if c.SecurityContext == nil {
 		c.SecurityContext = &corev1.SecurityContext{}
 	}
-	for name, limit := range c.Resources.Limits {
-		if _, ok := c.Resources.Requests[name]; !ok {
-			if c.Resources.Requests == nil {
-				c.Resources.Requests = corev1.ResourceList{}
-			}
-			c.Resources.Requests[name] = limit
-		}
-	}
+	fillIn(&c.Resources.Requests, c.Resources.Limits)
 	for _, m := range c.VolumeMounts {
 		if m.MountPath == tokenDir {
 			return
@@ -193,6 +196,18 @@ func completeContainer(c *corev1.Container, token string) {
 	}
 	if token != "" {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: token, MountPath: tokenDir, ReadOnly: true})
+	}
+}
+
+// fillIn takes over what a list does not have from another.
+func fillIn(list *corev1.ResourceList, from corev1.ResourceList) {
+	for name, quantity := range from {
+		if _, ok := (*list)[name]; !ok {
+			if *list == nil {
+				*list = corev1.ResourceList{}
+			}
+			(*list)[name] = quantity
+		}
 	}
 }
 

@@ -99,7 +99,7 @@ func (k *Kubelet) Container(c *corev1.Container, image images.Config) (cri.Conta
 		Name: c.Name, Image: c.Image, WorkingDir: expand(c.WorkingDir, values),
 		Command: expandAll(c.Command, values), Args: expandAll(c.Args, values),
 		Env: env, Mounts: mounts, Devices: k.devices(c), VFIO: k.vfio(c), Stdin: c.Stdin, TTY: c.TTY,
-		Resources: resources(c.Resources.Requests, c.Resources.Limits), OOMScoreAdj: k.oomScore(c),
+		Resources: resources(k.limited(c)), OOMScoreAdj: k.oomScore(c),
 		Security: security, ReadonlyRoot: isTrue(c.SecurityContext.ReadOnlyRootFilesystem),
 	}, nil
 }

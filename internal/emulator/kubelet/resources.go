@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,23 @@ func resources(requests, limits corev1.ResourceList) cri.Resources {
 		out.Swap = out.Memory
 	}
 	return out
+}
+
+// limited are the requests and limits of a container: those of the pod where it has
+// none. That was seen with a single container.
+func (k *Kubelet) limited(c *corev1.Container) (requests, limits corev1.ResourceList) {
+	requests, limits = maps.Clone(c.Resources.Requests), maps.Clone(c.Resources.Limits)
+	r := k.pod.Spec.Resources
+	if r == nil {
+		return requests, limits
+	}
+	if len(limits) == 0 {
+		limits = r.Limits
+	}
+	if len(requests) == 0 {
+		requests = r.Requests
+	}
+	return requests, limits
 }
 
 // sandboxResources are what all containers of the pod may use at one time.
@@ -50,6 +68,9 @@ func (k *Kubelet) total(of func(*corev1.Container) corev1.ResourceList) corev1.R
 		raise(peak, now)
 	}
 	raise(total, peak)
+	if r := k.pod.Spec.Resources; r != nil { // the pod's own limits stand for the sum
+		maps.Copy(total, of(&corev1.Container{Resources: *r}))
+	}
 	return total
 }
 
@@ -77,7 +98,11 @@ func raise(to, other corev1.ResourceList) {
 // qos is the pod's class: "", "burstable" or "besteffort" as its cgroup names it.
 func (k *Kubelet) qos() string {
 	guaranteed, any := true, false
-	for _, c := range slices.Concat(k.pod.Spec.InitContainers, k.pod.Spec.Containers) {
+	all := slices.Concat(k.pod.Spec.InitContainers, k.pod.Spec.Containers)
+	if r := k.pod.Spec.Resources; r != nil {
+		all = []corev1.Container{{Resources: *r}}
+	}
+	for _, c := range all {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
 			any = any || !request.IsZero() || !limit.IsZero()

@@ -70,7 +70,7 @@ func (k *Kubelet) emptyDir(name string, v *corev1.EmptyDirVolumeSource) source {
 	dir := hostfs.File{Mode: hostfs.Directory | 0o777}
 	switch {
 	case v.Medium == corev1.StorageMediumMemory:
-		dir.FileSystem = "tmpfs"
+		dir.FileSystem, dir.Mode = "tmpfs", dir.Mode|0o1000
 	case strings.HasPrefix(string(v.Medium), string(corev1.StorageMediumHugePages)):
 		dir.FileSystem = "hugetlbfs"
 		dir.Data = []byte(strings.TrimPrefix(string(v.Medium), string(corev1.StorageMediumHugePages)+"-"))
@@ -214,7 +214,7 @@ func (k *Kubelet) subPath(s source, sub, volume, container string, index int) st
 	at := k.dir("volume-subpaths", volume, container, fmt.Sprint(index))
 	from, file, found := k.files.Stat(path.Join(s.path, sub))
 	if !found {
-		file = hostfs.File{Mode: hostfs.Directory | 0o750}
+		file = hostfs.File{Mode: hostfs.Directory | k.files[s.path].Mode&0o777}
 	}
 	k.files[at] = file
 	for _, p := range slices.Clone(k.files.Walk(from)) {

@@ -197,6 +197,8 @@ func (c *converter) mounts(from *policydata.Container) []mount {
 			source = "$(sfprefix)" + regexp.QuoteMeta(m.Source) + "$"
 		case policydata.MountStorage:
 			source = ""
+		case policydata.MountLocal:
+			source = localDir + regexp.QuoteMeta(m.Source) + "$"
 		}
 		out = append(out, mount{destination, source, m.Type, propagated(m)})
 	}
@@ -217,13 +219,18 @@ func propagated(m policydata.Mount) []string {
 	return slices.Insert(slices.Clone(m.Options), 1, word)
 }
 
+// localDir begins the pattern of an emptyDir that is a directory of the guest.
+const localDir = "^$(cpath)/$(sandbox-id)/rootfs/local/"
+
 // storage converts a storage. Those of containers have patterns as mount points.
 func (c *converter) storage(s policydata.Storage, inContainer bool) storage {
 	out := storage{
 		Driver: s.Driver, DriverOptions: append([]string{}, s.DriverOptions...), Source: s.Source, FSType: s.FSType,
 		Options: append([]string{}, s.Options...), MountPoint: s.MountPoint, Shared: s.Shared, FSGroup: s.FSGroup,
 	}
-	if s.Driver == "$(block)" {
+	if name, local := strings.CutPrefix(s.MountPoint, "$(local)/"); local {
+		out.MountPoint = localDir + regexp.QuoteMeta(name) + "$"
+	} else if s.Driver == "$(block)" {
 		out.Driver, out.Source, out.MountPoint = "", "", "$(spath)/$(b64_device_id)"
 	} else if inContainer {
 		out.MountPoint = "^" + regexp.QuoteMeta(s.MountPoint) + "$"

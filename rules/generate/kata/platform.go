@@ -33,7 +33,7 @@ func (c *converter) common() common {
 
 // emptyDir returns upstream's name for how an emptyDir arrives.
 func (c *converter) emptyDir() string {
-	if c.settings.Generate.EmptyDir == "shared" {
+	if c.settings.Generate.EmptyDir == "shared" || c.settings.Generate.EmptyDir == "local" {
 		return "shared-fs"
 	}
 	return c.settings.Generate.EmptyDir
