@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -18,6 +17,7 @@ import (
 	"portcullis/engine/gate"
 	"portcullis/engine/journal"
 	"portcullis/engine/trace"
+	"portcullis/measure"
 	"portcullis/rules"
 )
 
@@ -167,7 +167,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 	if err != nil {
 		return nil, err
 	}
-	bootID, err := readBootID()
+	bootID, err := measure.BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -255,6 +255,9 @@ func (d *policyDaemon) listenOn(ctx context.Context, address string) (net.Listen
 func (d *policyDaemon) close() {
 	d.engine.Close()
 	if d.trace != nil {
+		if n := d.trace.Dropped(); n > 0 {
+			d.log.Warn("decisions are missing in the debug log", "dropped", n)
+		}
 		if err := d.trace.Close(); err != nil {
 			d.log.Error("debug log", "error", err)
 		}
@@ -272,12 +275,4 @@ func openTrace(path string, logger *slog.Logger) (*trace.Log, error) {
 	}
 	logger.Warn("DEBUG LOG IS ON: requests with their secrets are written to a file", "file", path)
 	return l, nil
-}
-
-func readBootID() (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("read boot id: %w", err)
-	}
-	return strings.TrimSpace(string(id)), nil
 }

@@ -162,5 +162,3 @@ func (f fakeField) Match(digest []byte) error {
 	}
 	return nil
 }
-
-var _ http.Handler = (*rest.Server)(nil)

@@ -20,8 +20,6 @@ var (
 	// ErrAttached is returned when the disk could not be taken from its driver, so
 	// that the host could still change what others read.
 	ErrAttached error = &condition{"initdata-invalid", "initdata disk is still attached"}
-	// ErrLocked is returned for a policy other than the bound document's.
-	ErrLocked error = &condition{"initdata-locked", "the policy is fixed by initdata"}
 	// ErrCopy is returned when a file that guest components read is not what the
 	// bound document says.
 	ErrCopy error = &condition{"initdata-locked", "a copy of initdata differs from what was bound"}

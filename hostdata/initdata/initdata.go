@@ -15,7 +15,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
-	"crypto/subtle"
 	"fmt"
 	"hash"
 	"maps"
@@ -155,17 +154,4 @@ func (d *Document) Keys() []string { return slices.Sorted(maps.Keys(d.data)) }
 func (d *Document) Value(key string) (string, bool) {
 	value, ok := d.data[key]
 	return value, ok
-}
-
-// MatchPolicy returns nil when policy is byte for byte the document's policy.
-// Otherwise, and when the document has no policy, it returns ErrLocked.
-func (d *Document) MatchPolicy(policy []byte) error {
-	bound, ok := d.data[PolicyKey]
-	if !ok {
-		return fmt.Errorf("match policy: %w: initdata has no %s", ErrLocked, PolicyKey)
-	}
-	if subtle.ConstantTimeCompare([]byte(bound), policy) != 1 {
-		return fmt.Errorf("match policy: %w: it is not the %s of the initdata", ErrLocked, PolicyKey)
-	}
-	return nil
 }

@@ -190,30 +190,6 @@ func TestDocumentCannotBeChanged(t *testing.T) {
 	}
 }
 
-func TestMatchPolicy(t *testing.T) {
-	policy := "package agent_policy\n"
-	doc, err := initdata.New(initdata.SHA256, map[string]string{initdata.PolicyKey: policy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := doc.MatchPolicy([]byte(policy)); err != nil {
-		t.Error(err)
-	}
-	others := map[string]string{
-		"no line end": policy[:len(policy)-1], "another line end": policy + "\n", "CRLF": "package agent_policy\r\n",
-		"byte order mark": "\ufeff" + policy, "base64": initdata.EncodePolicy([]byte(policy)), "empty": "",
-	}
-	for name, other := range others {
-		if err := doc.MatchPolicy([]byte(other)); !errors.Is(err, initdata.ErrLocked) || hostdata.Reason(err) != "initdata-locked" {
-			t.Errorf("%s: error %v", name, err)
-		}
-	}
-	empty := mustParse(t, header+"[data]\n")
-	if err := empty.MatchPolicy(nil); !errors.Is(err, initdata.ErrLocked) {
-		t.Errorf("no policy: error %v", err)
-	}
-}
-
 func TestFit(t *testing.T) {
 	digest := bytes.Repeat([]byte{0xff}, 64)
 	for _, tt := range []struct{ length, size int }{{32, 32}, {32, 48}, {32, 64}, {48, 32}, {48, 48}, {64, 32}, {64, 48}, {64, 64}} {

@@ -2,8 +2,6 @@ package verity
 
 import (
 	"archive/tar"
-	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -33,16 +31,6 @@ func LayerRoot(layer io.Reader, o Options) (Digest, error) {
 		return Digest{}, fmt.Errorf("computing layer root: %w", err)
 	}
 	return root, nil
-}
-
-// IndexLayer copies the tar layer to w and adds the tarfs index, so that w holds what tardev puts on the block device
-// before the hash tree.
-func IndexLayer(w io.Writer, layer io.Reader) error {
-	bw := bufio.NewWriterSize(w, 64<<10)
-	if err := errors.Join(appendIndex(bw, layer, nil), bw.Flush()); err != nil {
-		return fmt.Errorf("indexing layer: %w", err)
-	}
-	return nil
 }
 
 // appendIndex passes layer on to w and follows it with its index.

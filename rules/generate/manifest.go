@@ -38,9 +38,6 @@ type Pod struct {
 	hostnames podNames // that the controller sets, nil where they are the names
 }
 
-// Kind returns the kind of the object that the pod belongs to.
-func (p *Pod) Kind() string { return p.kind }
-
 // Name returns "Kind name" of the object, for messages.
 func (p *Pod) Name() string {
 	if p.owner.meta.Name == "" {
