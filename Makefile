@@ -14,7 +14,7 @@ GUEST_TAGS := nethttpomithttp2
 TEST_PACKAGES := swtpm tpm2-tools cryptsetup-bin containerd systemd curl
 OPA := $(BIN)/opa
 # The linters, built from the tools' module. golangci-lint is not among them: see docs/dependencies.md.
-LINTERS := $(addprefix $(BIN)/,staticcheck unparam deadcode revive lint)
+LINTERS := $(addprefix $(BIN)/,staticcheck unparam deadcode revive lint mutants)
 LINT_PACKAGES := shellcheck
 
 # Where goroutines meet, or the host's bytes are read.
@@ -70,9 +70,9 @@ $(OPA): $(TOOLS)/go.mod
 	@mkdir -p $(BIN)
 	$(GO) -C $(TOOLS) build -o $@ github.com/open-policy-agent/opa
 
-$(LINTERS): $(TOOLS)/go.mod $(wildcard $(TOOLS)/lint/*.go)
+$(LINTERS): $(TOOLS)/go.mod $(wildcard $(TOOLS)/lint/*.go $(TOOLS)/mutants/*.go)
 	@mkdir -p $(BIN)
-	$(GO) -C $(TOOLS) build -o $(BIN)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/unparam golang.org/x/tools/cmd/deadcode github.com/mgechev/revive ./lint
+	$(GO) -C $(TOOLS) build -o $(BIN)/ honnef.co/go/tools/cmd/staticcheck mvdan.cc/unparam golang.org/x/tools/cmd/deadcode github.com/mgechev/revive ./lint ./mutants
 
 # A browser is a lot to install for one page: it is not part of `make test`.
 report-check: ## open the pages of policyctl report in Chromium, with axe; screenshots in build/report

@@ -145,7 +145,11 @@ func TestHangingSecurityProcessor(t *testing.T) {
 	t.Cleanup(func() { close(hang) })
 	m := newMachine(t, hostdatatest.Guest{SNP: &hostdatatest.SNP{Hang: hang}})
 	m.guest.deadline = 50 * time.Millisecond
+	start := time.Now()
 	m.boot().onlyTheMatch(binding.CodeFieldRead)
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("start took %v", took)
+	}
 }
 
 // TestModes: what a guest shows and what its configuration says, and what comes of it.

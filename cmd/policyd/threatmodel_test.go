@@ -8,6 +8,48 @@ import (
 	"testing"
 )
 
+// Each attack has a defence that can be taken away, and each mutant takes one of them away.
+func TestEveryAttackNamesAMutant(t *testing.T) {
+	text, err := os.ReadFile("../../docs/threat-model.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile("../../.ci/mutants.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutants := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^== (\S+)$`).FindAllStringSubmatch(string(list), -1) {
+		mutants[m[1]] = false
+	}
+	if len(mutants) < 60 {
+		t.Errorf("%d mutants, want 60", len(mutants))
+	}
+	attacks, _, _ := strings.Cut(string(text), "## Test matrix")
+	name := regexp.MustCompile("`([a-z0-9-]+)`")
+	for line := range strings.Lines(attacks) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| # |") || strings.HasPrefix(line, "| attack |") {
+			continue
+		}
+		_, named, _ := strings.Cut(line, "; mutant")
+		found := name.FindAllStringSubmatch(named, -1)
+		if len(found) == 0 {
+			t.Errorf("no mutant is named: %.80s", line)
+		}
+		for _, m := range found {
+			if _, ok := mutants[m[1]]; !ok {
+				t.Errorf("there is no mutant %s", m[1])
+			}
+			mutants[m[1]] = true
+		}
+	}
+	for m, named := range mutants {
+		if !named {
+			t.Errorf("no attack names the mutant %s", m)
+		}
+	}
+}
+
 // TestThreatModelNamesTestsThatExist: a defence whose test was renamed or removed is held by nothing.
 func TestThreatModelNamesTestsThatExist(t *testing.T) {
 	text, err := os.ReadFile("../../docs/threat-model.md")

@@ -55,6 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	list := flags.String("list", filepath.Join("..", "mutants.txt"), "the `file` of mutants")
 	third := flags.String("third", "", "try a third of the mutants, chosen by this `text`, such as a commit")
 	pattern := flags.String("run", "", "try only mutants whose name matches this `pattern`")
+	check := flags.Bool("check", false, "only look whether the lines of each mutant are there")
 	parallel := flags.Int("parallel", 2, "mutants at a time")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -69,6 +70,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "mutants:", err)
 		return 2
 	}
+	if *check {
+		return checkAll(all, *root, stderr)
+	}
 	t := tester{root: *root, out: stdout}
 	if t.dir, err = os.MkdirTemp("", "mutants-"); err != nil {
 		fmt.Fprintln(stderr, "mutants:", err)
@@ -81,6 +85,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// checkAll says which mutants the code has moved away from.
+func checkAll(all []mutant, root string, stderr io.Writer) (code int) {
+	for _, m := range all {
+		text, err := os.ReadFile(filepath.Join(root, m.file))
+		if err == nil {
+			_, err = m.apply(string(text))
+		}
+		if err != nil {
+			fmt.Fprintf(stderr, "mutant %s: %v\n", m.name, err)
+			code = 1
+		}
+	}
+	return code
 }
 
 // choose returns the mutants that this run tries, in their order.
