@@ -38,6 +38,7 @@ type Options struct {
 	Images       Images
 	HostImages   bool     // images are unpacked on the node, which so knows their accounts
 	Pause        string   // image of the pause container
+	Pulled       []string // other images that the node has, each with its tag: containerd 1 may name one of the same repository by it
 	Capabilities []string // what a container with all capabilities gets, nil for all of Linux
 	Identity     controller.Identity
 }
@@ -113,7 +114,21 @@ func New(ctx context.Context, m *controller.Manifest, at int, o Options) (*Pod, 
 
 func (p *Pod) image(ctx context.Context, name string) (containerd.Image, error) {
 	config, accounts, err := p.options.Images.Image(ctx, name, p.options.HostImages)
-	return containerd.Image{Name: name, Config: config, Accounts: accounts}, err
+	return containerd.Image{Name: name, Config: config, Accounts: accounts, Also: p.pulled(name)}, err
+}
+
+// pulled are the node's tags of the repository of an image that is named by digest.
+func (p *Pod) pulled(name string) (tags []string) {
+	ref, err := images.ParseReference(name)
+	if err != nil || !ref.Pinned() {
+		return nil
+	}
+	for _, tag := range p.options.Pulled {
+		if other, err := images.ParseReference(tag); err == nil && other.Name() == ref.Name() {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
 }
 
 // publishedPause is how the names of Kubernetes' own pause images begin.

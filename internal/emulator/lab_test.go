@@ -102,12 +102,12 @@ func compareLab(t *testing.T, pair string, store images.Store, recorded labPod) 
 		t.Fatal(err)
 	}
 	release := containerd.V2_4
-	if strings.HasPrefix(pair, "containerd-1") {
-		release = containerd.V1_7
+	if strings.HasPrefix(pair, "containerd-1.6") {
+		release = containerd.V1_6
 	}
 	pod, err := emulator.New(context.Background(), m, 0, emulator.Options{
 		Node: labNode(pair, recorded), Containerd: release, Shim: shim.Config{Kind: shim.Go}, Images: emulator.Stores{store}, HostImages: true,
-		Pause: "registry.k8s.io/pause:3.10", Capabilities: rigCapabilities(),
+		Pause: "registry.k8s.io/pause:3.10", Capabilities: rigCapabilities(), Pulled: []string{"docker.io/library/busybox:1.36", "ghcr.io/example/app:v1"},
 		Identity: controller.Identity{Name: recorded.Pod, UID: recorded.Sandbox.Spec.Annotations["io.kubernetes.cri.sandbox-uid"], Static: recorded.Manifest == "static-pod.yaml"},
 	})
 	if err != nil {

@@ -144,16 +144,16 @@ func (r *Runtime) sandboxMounts(s *Sandbox) []specs.Mount {
 		mode = "rw"
 	}
 	out := baseMounts(mode)
-	resolv := []string{"rbind", "ro"}
+	own := []string{"rbind", "ro"}
 	if r.Release == V1_6 {
 		shm := specs.Mount{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}}
 		out = slices.Insert(out, 3, shm)
 	} else {
-		resolv = append(resolv, "nosuid", "nodev", "noexec")
+		own = append(own, "nosuid", "nodev", "noexec")
 	}
 	return append(out,
-		specs.Mount{Destination: "/dev/shm", Type: "bind", Source: s.shm, Options: []string{"rbind", "ro", "nosuid", "nodev", "noexec"}},
-		specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: s.dir + "/resolv.conf", Options: resolv})
+		specs.Mount{Destination: "/dev/shm", Type: "bind", Source: s.shm, Options: own},
+		specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: s.dir + "/resolv.conf", Options: own})
 }
 
 // baseMounts are the mounts that every container begins with.
