@@ -10,6 +10,7 @@ type cacheKey struct {
 	entryPoint        string
 	request           [sha256.Size]byte
 	policy, stateTick uint64
+	lenient           bool
 }
 
 // cache keeps the most recent decisions in two generations: when the young one is full it becomes the old one, and what the

@@ -24,6 +24,8 @@ type Request struct {
 	Input func(*Policy) (ast.Value, error)
 	// Generation is that of the only policy that may decide: ErrOtherPolicy if another is active. Zero means any.
 	Generation uint64
+	// Lenient makes an expression whose builtin fails undefined, as OPA's server does. Otherwise the request is denied.
+	Lenient bool
 }
 
 // Judge decides one request. Undefined, ill-formed and failing decisions deny. An error means that the request could not be
@@ -34,7 +36,7 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	if w.policy == nil {
 		return nil, ErrNoPolicy
 	}
-	key := cacheKey{entryPoint: r.EntryPoint, request: r.Key, policy: w.generation, stateTick: w.tick}
+	key := cacheKey{entryPoint: r.EntryPoint, request: r.Key, policy: w.generation, stateTick: w.tick, lenient: r.Lenient}
 	cacheable := r.Key != [sha256.Size]byte{}
 	if cacheable {
 		if v := e.cache.get(key); v != nil {
@@ -159,7 +161,7 @@ func (e *Engine) evaluate(ctx context.Context, w *world, q question) (*judgement
 		return w.deny("the policy has no rule " + q.EntryPoint), nil
 	}
 	return run(ctx, e.workers, q.Turns, func(ctx context.Context) (*judgement, error) {
-		in := evaluation{entry: en, strict: true}
+		in := evaluation{entry: en, strict: !q.Lenient}
 		if q.Input != nil {
 			var err error
 			if in.input, err = q.Input(w.policy); err != nil {

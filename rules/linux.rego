@@ -10,7 +10,7 @@ linux_ok if {
 }
 
 # Shares and quotas are the host's, but not which CPUs, nor real time.
-cpu_ok if object.subset(input.OCI.Linux.Resources.CPU, {"Cpus": "", "Mems": "", "RealtimePeriod": 0, "RealtimeRuntime": 0})
+cpu_ok if object.subset(input.OCI.Linux.Resources, {"CPU": {"Cpus": "", "Mems": "", "RealtimePeriod": 0, "RealtimeRuntime": 0}})
 
 cpu_ok if input.OCI.Linux.Resources.CPU == null
 

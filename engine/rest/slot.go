@@ -177,7 +177,7 @@ func (s *slot) admit(ctx context.Context, name string, in input) (*engine.Verdic
 	}
 	for {
 		p := s.Engine.Active()
-		v, err := s.Policies.Admit(ctx, engine.Request{EntryPoint: name, Key: in.key(p, name), Input: func(*engine.Policy) (ast.Value, error) {
+		v, err := s.Policies.Admit(ctx, engine.Request{EntryPoint: name, Lenient: true, Key: in.key(p, name), Input: func(*engine.Policy) (ast.Value, error) {
 			return value()
 		}})
 		if err != nil || v.Policy == p {
