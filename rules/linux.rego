@@ -146,7 +146,6 @@ devices_ok if {
 vfio_ok(devices) if {
 	devices == []
 	container.vfio.count == 0
-	count(vfio_annotated) == 0
 }
 
 vfio_ok(devices) if {

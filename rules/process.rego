@@ -77,22 +77,25 @@ capability_set_ok(wanted, got) if {
 env_ok(c, env, level) if {
 	entries := {e | some e in env}
 	fixed := fixed_env(c)
-	absent := {split(e, "=")[0] | some e in (fixed - entries)}
 	others := {e: split(e, "=")[0] | some e in (entries - fixed)}
-	missing := absent | (object.keys(c.env.patterns) - {name | some name in others})
+	names := {name | some name in others}
+	missing := {split(e, "=")[0] | some e in (fixed - entries)} | (object.keys(c.env.patterns) - names)
 	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
-
-	# secret
-	# item: $env[{split(e, "=")[0]}]
-	count({split(e, "=")[0] | some e in env}) == count(env)
 
 	# secret
 	# item: $env[{name}]
 	every e, name in others {
 		# wanted: {variable_wanted(c, name)}
 		# got: {variable_value(e)}
-		variable_ok(patterns, object.keys(patterns) | absent, e, name)
+		variable_ok(patterns, e, name)
 	}
+
+	# secret
+	# items: repeated_names(c, env)
+	# item: $env[{item}]
+	# wanted: once
+	# got: twice
+	once_ok(c, [count(entries), count(names)] == [count(env), count(others)], names)
 
 	# secret
 	# items: missing
@@ -108,16 +111,23 @@ env_complete(_, missing) if count(missing) == 0
 
 # One that is known by name, or a link to a service of a name that the policy does
 # not use. No entry may be a name alone, which is what split leaves as it is.
-variable_ok(patterns, _, e, name) if {
+variable_ok(patterns, e, name) if {
 	e != name
 	regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))
 }
 
-variable_ok(_, taken, e, name) if {
+variable_ok(patterns, e, name) if {
 	e != name
-	not name in taken
+	not patterns[name]
 	some pattern in policy.common.env.whole
 	regex.match(pattern, e)
+}
+
+# No name is there twice, and none is known otherwise beside a value of its own.
+once_ok(c, distinct, names) if {
+	distinct
+	count(names & object.keys(c.env.templates)) == 0
+	not strings.any_prefix_match(c.env.fixed, [concat("", [name, "="]) | some name in names])
 }
 
 fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, filled(template)]) | some name, template in c.env.templates}

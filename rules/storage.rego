@@ -140,28 +140,34 @@ mounts_ok if {
 	count({m.destination | some m in input.OCI.Mounts}) == count(input.OCI.Mounts)
 
 	# item: OCI.Mounts[{destination}]
-	every destination in object.keys(wanted_mounts) - {m.destination | some m in input.OCI.Mounts} {
-		# wanted: {source_wanted(wanted_mounts[destination])}
+	every destination in (object.keys(container.mounts) | {m.destination | some m in base_mounts}) - {m.destination | some m in input.OCI.Mounts} {
+		# wanted: {source_wanted(wanted_mount(destination))}
 		# got: missing
-		missing_mount_ok(wanted_mounts[destination])
+		missing_mount_ok(wanted_mount(destination))
 	}
 
 	# item: OCI.Mounts[{m.destination}]
-	every m in {m | some m in input.OCI.Mounts} - exact_mounts {
-		# wanted: no such mount
+	every m in ({m | some m in input.OCI.Mounts} - base_mounts) - exact_mounts {
+		# absent: no such mount
 		# got: {m.source}
-		wanted_mounts[m.destination]
-		mount_ok(wanted_mounts[m.destination], m)
+		mount_ok(wanted_mount(m.destination), m)
 	}
 	volumes_ok
 }
 
+base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
+
 exact_mounts := {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
-	some destination, w in wanted_mounts
+	some destination, w in container.mounts
 	w.from == "exact"
 }
 
-wanted_mounts := object.union(container.mounts, {m.destination: object.union(m, {"from": "exact"}) | some m in policy.common.mounts[container.base_mounts]})
+wanted_mount(destination) := wanted if {
+	wanted := container.mounts[destination]
+} else := object.union(m, {"from": "exact"}) if {
+	some m in base_mounts
+	m.destination == destination
+}
 
 missing_mount_ok(_) if policy.strict.mounts == "optional"
 
@@ -195,8 +201,11 @@ source_ok(wanted, source) if {
 
 source_ok(wanted, source) if {
 	wanted.from == "shared"
-	file := shared_file(source)
-	[file.id, file.name, file.inner] == [root_id, wanted.source, []]
+	some dir in policy.common.shared_dirs
+	before := concat("", [dir, "/", root_id, "-"])
+	random := substring(source, count(before), random_length)
+	source == concat("", [before, random, wanted.source])
+	regex.match(`^[a-z0-9]{16}-$`, random)
 }
 
 source_ok(wanted, source) if {
@@ -217,7 +226,9 @@ shared_file(path) := {"id": substring(top, 0, id_length), "name": substring(top,
 
 id_length := 64
 
-# of an id, 16 random characters and the dashes behind each
+random_length := 17
+
+# with a dash behind each
 prefix_length := 82
 
 block_points := {s.mount_point | some s in input.storages; block_device(s)}

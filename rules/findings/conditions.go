@@ -28,6 +28,9 @@ func (w *writer) condition(s scope, expr *ast.Expr, n notes) {
 		return
 	}
 	if name, args := asked(expr); len(w.rules.named[name]) > 0 && !expr.Negated {
+		if absent := n["absent"]; absent != "" {
+			w.noted(s, finding{}, notes{"at": n["at"], "wanted": absent, "got": n["got"]}, "not "+w.termText(s, args[0]))
+		}
 		w.rule(s, expr, args, w.rules.named[name])
 		return
 	}
@@ -208,7 +211,7 @@ func (w *writer) every(s scope, every *ast.Every, n notes) {
 			continue
 		}
 		notes := in.lines[e.Location.Row]
-		if len(notes) > 0 && notes["at"] == "" && n["item"] != "" && notes["wanted"] != "" {
+		if len(notes) > 0 && notes["at"] == "" && n["item"] != "" && notes["wanted"]+notes["absent"] != "" {
 			notes = clone(notes)
 			notes["at"] = "$" + string(item)
 		}

@@ -16,6 +16,7 @@
 //	# wanted: WORDS     what is wanted; if it is one expression in braces, its value
 //	# one of: EXPR      wanted is any item of a list
 //	# got: WORDS        what the request has
+//	# absent: WORDS     what is wanted where the first argument of a function is not there
 //	# unknown: WORDS    of object.subset: what is wanted of a key that the policy does not have
 //	# says: WORDS       the finding is these words alone
 //	# where             the condition says when its rule applies, and is no finding
@@ -69,7 +70,7 @@ type rule struct {
 // notes are what comments say: keyword -> words.
 type notes map[string]string
 
-var keywords = []string{"at", "item", "items", "wanted", "one of", "got", "unknown", "says", "where", "secret", "of the policy"}
+var keywords = []string{"at", "item", "items", "wanted", "one of", "got", "absent", "unknown", "says", "where", "secret", "of the policy"}
 
 func read(files []File) (*ruleset, error) {
 	set := &ruleset{named: map[string][]*rule{}, asks: map[string]bool{}}
