@@ -75,8 +75,9 @@ plain_ok if {
 id_ok if {
 	input.OCI.Root.Readonly == container.readonly_root
 	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", root_id)
-	safe_id(root_id)
-	same_id
+	container_id_ok(root_id)
+	input.container_id == root_id
+	exec_id_ok
 }
 
 root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
@@ -87,21 +88,11 @@ root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) i
 
 else := input.container_id
 
-same_id if {
-	input.container_id == root_id
-	exec_id_ok
-}
-
-same_id if {
-	policy.strict.container_id == "free"
-
-	# wanted: an id
-	regex.match(`^[0-9A-Za-z._-]*$`, input.container_id)
-}
-
 exec_id_ok if input.exec_id == root_id
 
 exec_id_ok if input.exec_id == ""
+
+exec_id_ok if policy.strict.container_id == "free"
 
 # Who the pod is. pod_ok holds every later container to it.
 pod := {

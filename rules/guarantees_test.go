@@ -238,9 +238,7 @@ func TestNoContainerOutOfOrder(t *testing.T) {
 	p.allowed(p.emulator.CreateContainer("init-db"))
 	p.allowed(lifecycle("StartContainerRequest", "init-db"))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
-	if p.ask(waited("init-db", 1)) {
-		t.Error("an exit code other than 0 counts as success")
-	}
+	p.allowed(waited("init-db", 1)) // an exit code other than 0 is no success
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 	p.allowed(waited("init-db", 0))
 	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
@@ -248,6 +246,96 @@ func TestNoContainerOutOfOrder(t *testing.T) {
 	p.denied(p.emulator.CreateContainer("web"), "order")
 	p.allowed(waited("init-cache", 0))
 	p.allowed(p.emulator.CreateContainer("web"))
+}
+
+// signalled is a signal to the process of a container.
+func signalled(name string, signal int) rulestest.Request {
+	r := lifecycle("SignalProcessRequest", name)
+	r.Input["signal"] = signal
+	return r
+}
+
+func TestNoSuccessOfASignalledContainer(t *testing.T) {
+	p := newPod(t, richPod(t, "ordered"))
+	p.allowed(p.emulator.CreateContainer(sandbox))
+	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p.allowed(p.emulator.CreateContainer("init-db"))
+	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p.allowed(signalled("init-db", 3))
+	p.allowed(waited("init-db", 0))
+	p.denied(p.emulator.CreateContainer("init-cache"), "order")
+}
+
+func TestNoContainerBesideOneThatWasEnded(t *testing.T) {
+	p := newPod(t, richPod(t, "ordered"))
+	p.allowed(p.emulator.CreateContainer(sandbox))
+	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p.allowed(signalled(sandbox, 9))
+	p.denied(p.emulator.CreateContainer("init-db"), "order")
+}
+
+func TestNoInitContainerAgainOnceItSucceeded(t *testing.T) {
+	p := newPod(t, richPod(t, "ordered"))
+	p.allowed(p.emulator.CreateContainer(sandbox))
+	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p.allowed(p.emulator.CreateContainer("init-db"))
+	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p.allowed(waited("init-db", 0))
+	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
+	p.denied(p.emulator.CreateContainer("init-db"), "order")
+}
+
+func TestNoSignalThatStopsAProcess(t *testing.T) {
+	p := newPod(t, richPod(t), sandbox, "web")
+	for _, signal := range []int{18, 19, 20, 21, 22} {
+		p.denied(signalled("web", signal), "signal")
+	}
+	for _, signal := range []int{2, 3, 9, 15, 28, 37} {
+		p.allowed(signalled("web", signal))
+	}
+}
+
+func TestNoControlGroupOfAnother(t *testing.T) {
+	p := newPod(t, richPod(t), sandbox)
+	for _, path := range []string{"/system.slice/policyd.service", "/kubepods/x", "/kubepods/" + rulestest.ID(sandbox), "system.slice:policyd:1"} {
+		p.denied(p.create("web", func(_, oci, _ map[string]any) { oci["Linux"].(map[string]any)["CgroupsPath"] = path }), "linux")
+	}
+}
+
+func TestNoNetworkNamespaceOfItsOwn(t *testing.T) {
+	p := newPod(t, richPod(t), sandbox)
+	with := func(paths ...string) rulestest.Request {
+		return p.create("web", func(_, oci, _ map[string]any) {
+			linux := oci["Linux"].(map[string]any)
+			for _, path := range paths {
+				linux["Namespaces"] = append(linux["Namespaces"].([]any), map[string]any{"Type": "network", "Path": path})
+			}
+		})
+	}
+	p.denied(with(""), "namespaces")
+	p.denied(with("/proc/1/ns/net"), "namespaces")
+	p.denied(with("/run/netns/podns", "/run/netns/podns"), "namespaces")
+}
+
+func TestNoContainerInTheRootOfAnother(t *testing.T) {
+	for _, dropIn := range [][]string{nil, {"compat-kata"}} {
+		p := newPod(t, richPod(t, dropIn...), sandbox)
+		request := p.create("web", func(_, _, _ map[string]any) {})
+		request.Input["container_id"] = rulestest.ID("init-db")
+		p.denied(request, "id")
+	}
+}
+
+func TestNoIDThatNamesADirectoryOfTheAgent(t *testing.T) {
+	p := newPod(t, richPod(t), sandbox)
+	for _, id := range []string{"sandbox", "shared", "image", "passthrough", rulestest.ID("web") + "-0123456789abcdef"} {
+		request := p.create("web", func(_, oci, _ map[string]any) {
+			root := oci["Root"].(map[string]any)
+			root["Path"] = strings.ReplaceAll(root["Path"].(string), rulestest.ID("web"), id)
+		})
+		request.Input["container_id"] = id
+		p.denied(request, "id")
+	}
 }
 
 func TestNoChangedConfigMapFile(t *testing.T) {

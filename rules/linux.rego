@@ -16,11 +16,21 @@ cpu_ok if input.OCI.Linux.Resources.CPU == null
 
 # /kubepods/…/<id>, or slice:prefix:<id> where systemd keeps the tree.
 #
-# wanted: /path or slice:prefix:id of letters, digits and /:._-, no ..
+# wanted: /path/id or slice:prefix:id of letters, digits and /:._-, no ..
+control_group_ok if input.OCI.Linux.CgroupsPath == ""
+
 control_group_ok if {
-	regex.match(`^((/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*)?$`, input.OCI.Linux.CgroupsPath)
-	not contains(input.OCI.Linux.CgroupsPath, "..")
+	path := input.OCI.Linux.CgroupsPath
+	regex.match(`^(?:/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*$`, path)
+	not contains(path, "..")
+	control_group_free(substring(path, count(path) - id_length, -1))
+	regex.match(`[/:][0-9a-f]{64}$`, path)
 }
+
+# The group of this container, or at least of no other and of no unit of the guest.
+control_group_free(id) if id == root_id
+
+control_group_free(id) if not name_of(id)
 
 linux_devices_ok if {
 	# at: OCI.Linux.Devices
@@ -37,12 +47,14 @@ linux_devices_ok if {
 	input.OCI.Linux.Devices == []
 }
 
-# One network namespace at most; it is the pod's, see pod_ok.
+# Each of the policy's and no other, without a path: but for the pod's network, one
+# at most, where the forwarder of peer pods has it.
 namespaces_ok if {
-	# item: OCI.Linux.Namespaces[{n.Type}]
-	# wanted: one at most
-	count([n | some n in input.OCI.Linux.Namespaces; n.Type == "network"]) <= 1
-	own := [n | some n in input.OCI.Linux.Namespaces; not n.Type in {"network", "cgroup"}]
+	# at: OCI.Linux.Namespaces[network]
+	# wanted: the pod's own
+	# got: {[n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"]}
+	[n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"] in [[], ["/run/netns/podns"]]
+	own := [n | some n in input.OCI.Linux.Namespaces; n.Type != "network"]
 
 	# item: OCI.Linux.Namespaces[{n.Type}]
 	every n in own {
@@ -131,6 +143,10 @@ devices_ok if {
 		d.container_path in container.devices
 		d.type_ in {"blk", "blk-ccw", "mmioblk", "nvdimm", "scsi"}
 		d.options == []
+
+		# wanted: a place of such a device in the guest
+		# got: {d.vm_path}
+		device_path_ok(d.type_, d.vm_path)
 	}
 
 	# item: devices[{item}]
@@ -141,6 +157,19 @@ devices_ok if {
 	# item: devices[{d.container_path}]
 	count({d.container_path | some d in plain}) == count(plain)
 	vfio_ok([d | some d in input.devices; startswith(d.container_path, vfio_path)])
+}
+
+# The agent takes the device number of whatever stands at the path.
+device_path_ok(_, path) if path == ""
+
+device_path_ok(type, path) if regex.match(device_paths[type], path)
+
+device_paths := {
+	"blk": `^/dev/vd[a-z]{1,3}$`,
+	"blk-ccw": `^/dev/vd[a-z]{1,3}$`,
+	"mmioblk": `^/dev/vd[a-z]{1,3}$`,
+	"nvdimm": `^/dev/pmem[0-9]{1,3}$`,
+	"scsi": `^/dev/sd[a-z]{1,3}$`,
 }
 
 vfio_ok(devices) if {

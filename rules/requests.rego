@@ -65,7 +65,38 @@ VolumeStatsRequest if listed("VolumeStatsRequest")
 listed(name) if name in policy.requests.allow
 
 # For a container that exists.
-SignalProcessRequest if container_ok
+SignalProcessRequest if {
+	container_ok
+	signal_ok
+	not own_process
+}
+
+# One that its own process got is remembered: it did not end by itself.
+SignalProcessRequest := {"allowed": true, "ops": [{
+	"op": "add",
+	"path": concat("", ["/pstate/signalled:", name_of(input.container_id)]),
+	"value": true,
+}]} if {
+	container_ok
+	signal_ok
+	own_process
+	name_of(input.container_id)
+}
+
+SignalProcessRequest if {
+	policy.strict.lifecycle == "free"
+	signal_ok
+	not name_of(input.container_id)
+}
+
+# None that stops a process without ending it.
+#
+# wanted: no signal that stops a process without ending it
+# at: signal
+signal_ok if not input.signal in stopping_signals
+
+# SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
+stopping_signals := {18, 19, 20, 21, 22}
 
 StatsContainerRequest if container_ok
 
@@ -119,11 +150,17 @@ stdin_allowed if {
 # The container's own process, as opposed to one started by ExecProcess.
 own_process if input.exec_id in {"", input.container_id}
 
-# Sizes of memory-backed volumes.
+# Sizes of memory-backed volumes: those that are mounted already, remounted.
 UpdateEphemeralMountsRequest if {
 	policy.requests.update_ephemeral_mounts
 	every s in input.storages {
 		object.subset(s, {"driver": "ephemeral", "fstype": "tmpfs"})
-		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z.-]+)$`, s.mount_point)
+		s.source in {"tmpfs", "shm"}
+		s.driver_options == []
+		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z][0-9a-z.-]*)$`, s.mount_point)
+		not endswith(s.mount_point, "..")
+		every option in s.options {
+			regex.match(`^(?:remount|size=[0-9]+)$`, option)
+		}
 	}
 }

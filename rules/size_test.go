@@ -33,7 +33,7 @@ func TestAnnotationIsSmall(t *testing.T) {
 		form  string
 		text  []byte
 		limit int
-	}{{"full", full, 12000}, {"compact", compact, 4000}} {
+	}{{"full", full, 14500}, {"compact", compact, 4300}} {
 		size := len(annotation(t, test.text))
 		t.Logf("%s: %d characters", test.form, size)
 		if size >= test.limit {

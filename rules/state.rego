@@ -5,7 +5,9 @@
 #   container:<id>      name of the container with that id
 #   running:<name>      id of the container with that name
 #   started:<name>      true once it was started
-#   succeeded:<name>    true once its process ended with exit code 0
+#   ended:<name>        true while its process has ended, false once it is created again
+#   signalled:<name>    true once the host sent its process a signal, false once it is created again
+#   succeeded:<name>    true once its process ended with exit code 0, without a signal
 #
 # The host chooses ids, but the prefix decides what a key means, and an id has no
 # character that is special in a JSON pointer.
@@ -24,6 +26,9 @@ safe_id(id) if {
 	count(id) <= 128
 	regex.match(`^[0-9a-z][0-9A-Za-z._-]*$`, id)
 }
+
+# A container's id can be no name of a directory of the agent.
+container_id_ok(id) if regex.match(`^[0-9a-f]{64}$`, id)
 
 # An id and a name are free, the first time or after RemoveContainer.
 instance_ok if {
@@ -60,13 +65,40 @@ order_ok if {
 		# wanted: {container_name} only after {step.container} has {step.state}
 		# got: {container_name} before that
 		data.pstate[concat("", [step.state, ":", step.container])]
+
+		# at: OCI.Annotations[io.kubernetes.cri.container-name]
+		# wanted: {container_name} only while {step.container} runs
+		# got: {step.container} was ended
+		step_ok(step)
 	}
+
+	# at: OCI.Annotations[io.kubernetes.cri.container-name]
+	# wanted: {container_name} once, as it has succeeded
+	# got: {container_name} again
+	not awaited
+}
+
+step_ok(step) if step.state != "started"
+
+step_ok(step) if {
+	not data.pstate[concat("", ["ended:", step.container])]
+	not data.pstate[concat("", ["signalled:", step.container])]
+}
+
+# Another waits for this one to succeed, and it has.
+awaited if {
+	data.pstate[concat("", ["succeeded:", container_name])]
+	some name in container_names
+	some step in policy_container(name).after
+	step == {"container": container_name, "state": "succeeded"}
 }
 
 create_ops := [
 	{"op": "add", "path": "/pstate/pod", "value": pod},
 	{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
 	{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
+	{"op": "add", "path": concat("", ["/pstate/ended:", container_name]), "value": false},
+	{"op": "add", "path": concat("", ["/pstate/signalled:", container_name]), "value": false},
 ]
 
 StartContainerRequest := {"allowed": true, "ops": [{
@@ -84,15 +116,18 @@ StartContainerRequest if {
 }
 
 # Only our gate asks this, after the agent answered WaitProcess.
-WaitProcessResponse := {"allowed": true, "ops": [{
-	"op": "add",
-	"path": concat("", ["/pstate/succeeded:", name_of(input.request.container_id)]),
-	"value": true,
-}]} if {
-	name_of(input.request.container_id)
+WaitProcessResponse := {"allowed": true, "ops": array.concat(
+	[{"op": "add", "path": concat("", ["/pstate/ended:", ended]), "value": true}],
+	[{"op": "add", "path": concat("", ["/pstate/succeeded:", ended]), "value": true} |
+		input.response.status == 0
+		not data.pstate[concat("", ["signalled:", ended])]
+	],
+)} if {
+	ended
 	input.request.exec_id in {"", input.request.container_id}
-	input.response.status == 0
 }
+
+ended := name_of(input.request.container_id)
 
 RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if {
 	# says: no container has the id {shown(input.container_id)}
