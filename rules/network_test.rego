@@ -17,7 +17,7 @@ test_interface if {
 }
 
 test_interface_refused if {
-	every fields in [{"name": "lo"}, {"device": "lo"}, {"hwAddr": "00:00:00:00:00:00"}, {"raw_flags": 64}, {"raw_flags": 192}] {
+	every fields in [{"name": "lo"}, {"device": "lo"}, {"hwAddr": "00:00:00:00:00:00"}, {"hwAddr": "0:0:0:0:0:0"}, {"hwAddr": ""}, {"raw_flags": 64}, {"raw_flags": 192}] {
 		not agent_policy.UpdateInterfaceRequest with data.agent_policy.policy_data as limits with input as interface(fields)
 	}
 	not agent_policy.UpdateInterfaceRequest with data.agent_policy.policy_data as limits with input as {"interface": null}
@@ -27,11 +27,11 @@ routes(list) := {"routes": {"Routes": [object.union({"dest": "", "device": "eth0
 
 test_routes if {
 	agent_policy.UpdateRoutesRequest with data.agent_policy.policy_data as limits with input as routes([])
-	agent_policy.UpdateRoutesRequest with data.agent_policy.policy_data as limits with input as routes([{}, {"source": "10.0.0.1"}])
+	agent_policy.UpdateRoutesRequest with data.agent_policy.policy_data as limits with input as routes([{}, {"source": "10.0.0.1"}, {"dest": "0.0.0.0/0"}, {"dest": "fd00::1"}, {"dest": "10.96.0.0/12"}, {"dest": "::/0"}, {"source": "fe80::1:1"}])
 }
 
 test_routes_refused if {
-	every route in [{"device": "lo"}, {"source": "127.0.0.1"}, {"dest": "127.0.0.0/8"}] {
+	every route in [{"device": "lo"}, {"source": "127.0.0.1"}, {"source": "::1"}, {"dest": "0:0::1/128"}, {"dest": "::0.0.0.1"}, {"dest": "::ffff:7f00:1"}, {"source": "+127.0.0.1"}, {"source": "0127.0.0.1"}, {"dest": "0x7f.1"}, {"dest": "127.0.0.0/8"}] {
 		not agent_policy.UpdateRoutesRequest with data.agent_policy.policy_data as limits with input as routes([{}, route])
 	}
 	not agent_policy.UpdateRoutesRequest with data.agent_policy.policy_data as limits with input as {"routes": null}

@@ -19,7 +19,7 @@ func upstreamShape(p *policydata.Policy) map[string]any {
 		annotations := map[string]any{
 			"io.kubernetes.cri.sandbox-name": p.Sandbox.Name, "io.kubernetes.cri.sandbox-namespace": p.Sandbox.Namespace,
 			"io.kubernetes.cri.sandbox-id": "^[a-z0-9]{64}$", "io.kubernetes.cri.container-type": string(c.Type),
-			"io.katacontainers.pkg.oci.container_type": "pod_" + string(c.Type), "nerdctl/network-namespace": "^/var/run/netns/cni.*$",
+			"io.katacontainers.pkg.oci.container_type": "pod_" + string(c.Type), "nerdctl/network-namespace": "^(?:/var/run/netns/cni.*)?$",
 			"io.katacontainers.pkg.oci.bundle_path": "/run/containerd/io.containerd.runtime.v2.task/k8s.io/$(bundle-id)",
 		}
 		if name != sandbox {
