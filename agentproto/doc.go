@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package agentproto knows the requests that a host sends to a Kata agent.
 //
 // Everything comes from the protobuf descriptors in agentpb: the methods

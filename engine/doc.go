@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package engine decides one request at a time against the workload owner's Rego policy.
 //
 // A [Compiler] turns policy text into a [Policy], which is immutable. An [Engine] holds the active policy and the state

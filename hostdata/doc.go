@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hostdata reads the value that the launcher bound to the running
 // guest: HOST_DATA of an SEV-SNP guest (32 bytes) or MRCONFIGID of a TDX guest
 // (48 bytes). Both are fixed at launch, never change, and appear in every

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package images answers what a policy generator asks of a container image: which digests a reference stands for, what
 // its configuration says, which user a container runs as, and what bytes its layers hold.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package measure keeps one register, a PCR of a vTPM, and its event log in step.
 //
 // What a [Register] does is decided by the register's value, our log, and whether another unit was to extend first; never by

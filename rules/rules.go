@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rules holds the Rego rules that decide the host's requests, and the
 // default policies of a guest that was given none.
 //

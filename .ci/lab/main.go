@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command lab makes real kubelets and containerds ask for pods, and records what they ask for. See README.md.
 package main
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package agentpb holds the messages of the Kata agent's ttrpc API 4.1.0.
 //
 // The .proto files are the project's own; field numbers, names and types are

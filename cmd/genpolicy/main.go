@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // genpolicy makes the policies of Kubernetes manifests and writes them back as
 // annotations.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Policyctl replays, explains, measures and checks the policies of confidential pods, outside the guest and in it.
 package main
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Policyd decides, inside a confidential pod VM, which requests of the host the kata-agent gets to see.
 //
 // # Synopsis

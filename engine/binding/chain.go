@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package binding decides which policy rules: it takes SetPolicy through its checks in a fixed order, and activates a policy
 // only when the hardware or the vTPM vouches for it.
 //

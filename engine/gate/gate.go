@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gate stands in front of the kata-agent: it takes the host's ttrpc connections, has each request judged by the
 // policy, and passes on what is allowed.
 //

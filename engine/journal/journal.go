@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package journal keeps what policyd needs to go on after it was killed beside a running agent: the active policy, its
 // state, and the container ids that were used in this boot.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package jsonvalue makes values of OPA's evaluator of JSON text, as encoding/json and [ast.InterfaceToValue] would, but without
 // the Go values in between, which takes half the time.
 package jsonvalue

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package policytext takes the text of a policy apart: into the rules, or the digest that names them, and the policy_data of one
 // pod. Engine and tools read a text here and nowhere else, so that all of them see the same parts.
 package policytext

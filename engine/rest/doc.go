@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rest answers the part of OPA's REST API that agents of the sidecar era use, and people with curl beside them, on a
 // loopback address:
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package trace is the decision log: policyd writes it, policyctl reads it.
 //
 // Each line is one JSON object {kind, request, allowed, reason, time}: the policy entry point, the whole input document with all

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initdata
 
 // condition is a sentinel error with the stable word that goes to the caller of

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package initdata reads and writes initdata: the one document that is handed to
 // a guest at launch and whose digest the launcher binds to the hardware. It
 // carries the policy and the configuration of the guest components.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cache keeps content in a directory, named by its digest.
 //
 // The directory holds sha256/<64 hex digits> and, while one is being written, tmp-<random>. It is not trusted: an entry is

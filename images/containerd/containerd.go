@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package containerd finds images that a containerd daemon holds.
 //
 // It speaks to the daemon's image and content services directly. The client library of containerd would pull, unpack and

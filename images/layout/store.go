@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package layout finds images in OCI image layouts, as a directory or packed into a tar archive, and in the archives that
 // docker save writes.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package registry finds images in OCI and Docker registries.
 //
 // A [Store] goes to the mirrors of a registry first, in order, then to the registry itself. It speaks HTTPS to every

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Lays policyd and all it needs down in a guest's root filesystem. "make install" calls it with these variables:
 #
 #   DESTDIR             root of the filesystem

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rootfs tests what is laid down in a guest's root filesystem.
 package rootfs
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Builds the overlay twice, the second time from a copy of the source elsewhere, and compares. COLD=yes gives that one an empty
 # build cache too, which takes minutes.
 set -eu

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package verity computes dm-verity hash trees and the roots of image layers.
 //
 // The format is dm-verity's version 1 with sha256 and blocks of 4096 bytes for data and hashes (kernel:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package agenttest is a Kata agent without a guest, for tests and the demo: a
 // real ttrpc server with all methods of the API, over a state of sandbox,
 // containers and processes that behaves as the agent's does.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package atomicfile replaces files whole: who reads one finds the old content or the new, also after a crash.
 //
 // It is renameio with the choices that are the same wherever a file is replaced here: the temporary file is a neighbour of the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bounded reads no more than a limit: what somebody else wrote or sends is of any length until it is read.
 package bounded
 

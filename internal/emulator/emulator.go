@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package emulator makes the requests that a Kata agent gets for the pods of a
 // manifest: what controllers and the API server make of it (package controller),
 // the kubelet (kubelet), containerd (containerd) and Kata's shim (shim). It knows

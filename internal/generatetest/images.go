@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package generatetest helps to test what is made of policies: it makes them from
 // manifests without a registry.
 package generatetest

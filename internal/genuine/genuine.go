@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package genuine reads the specifications that real kubelets and containerds made in the lab (.ci/lab): the folder
 // rules/testdata/genuine, whose README describes the format.
 package genuine

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package imagestest makes container images for tests: in memory, as an images.Store, or as an OCI layout on disk.
 package imagestest
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package measuretest has TPMs for tests: a real swtpm process, and a transport that injects faults in front of any TPM.
 package measuretest
 

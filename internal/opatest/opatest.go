@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package opatest finds the real OPA that tests and benchmarks compare with.
 package opatest
 

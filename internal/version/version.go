@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package version says which build of Portcullis a program is, and which rules it holds: what two people have to compare who
 // see different decisions.
 package version

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package wait bounds waiting by a context: for another goroutine, or for the kernel and the host, which may be endless: a
 // security processor that throttles, a disk that never answers. What it returns when the context ends first is the cause.
 package wait

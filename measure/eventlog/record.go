@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package eventlog is the log that stands beside one measurement register: what was measured, in which order, so that a
 // verifier can recompute the register's value.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package evidence is the verifier's side, outside the guest: it holds an SNP report, a TDX quote, or a TPM quote with its
 // event log against the policy or initdata that is claimed to be bound.
 //

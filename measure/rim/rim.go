@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rim writes reference values for verifier services: what a launch field, a register or a policy must be, as a message of
 // Trustee's reference value provider (RVPS) and as an unsigned CoRIM (draft-ietf-rats-corim) with one CoMID.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package explain tells why a policy denied a request: the container of the
 // policy that the request is nearest to, the checks in order with their results,
 // and of the first that failed where in the request it looked, what the policy

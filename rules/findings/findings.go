@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package findings reads off the rules why they deny a request. It writes a Rego module that is compiled beside them, in which
 //
 //	findings.<Request>  is the set of the conditions that failed, each an object of order, check, container, path, wanted, got

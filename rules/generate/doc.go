@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package generate makes the policy of a pod from its Kubernetes manifest.
 //
 // [Parse] reads a file of manifests and keeps its text, so that a policy can be

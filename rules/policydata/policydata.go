@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package policydata is the typed form of policy_data: what one pod may ask of
 // the Kata agent, as the rules in package rules read it.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package policydata
 
 // Requests are the defaults of the other request families.

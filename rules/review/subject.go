@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package review presents a policy to a person who has to agree to it: as one
 // HTML page, and as the difference to another policy in words.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package settings says what the pods of one platform look like, apart from
 // their manifests: what the container runtime adds, how volumes arrive, which
 // requests are allowed beyond the rules' defaults.

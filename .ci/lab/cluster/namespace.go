@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cluster runs one containerd, one kubelet and their API server in namespaces of their own, with a root of their own: the machine's
 // files below, and everything that is written above them in memory or in the lab's folder.
 package cluster

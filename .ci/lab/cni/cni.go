@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cni is the lab's network plugin: it makes no network and gives each pod an address that follows from its name.
 package cni
 

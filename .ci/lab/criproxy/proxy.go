@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package criproxy stands between the kubelet and containerd, passes every call on unchanged, and writes down those that make something.
 package criproxy
 

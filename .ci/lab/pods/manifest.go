@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pods runs each manifest of a folder once and waits until its containers are recorded.
 package pods
 

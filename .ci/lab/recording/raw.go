@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package recording holds what the lab records: raw, as the stand-in runtime and the CRI proxy write it down, and finished, as it
 // is kept in rules/testdata/genuine, with everything that differs from run to run replaced.
 package recording

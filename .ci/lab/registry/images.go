@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package registry makes the lab's stub images and serves them to containerd as a registry would.
 package registry
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package shim stands in for Kata's shim: a containerd shim (task API, version 2) that writes down what containerd asks
 // of it and runs nothing. One process serves a sandbox and the containers in it, as Kata's does.
 package shim

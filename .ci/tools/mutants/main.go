@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Mutants takes defences away, one at a time, and demands that a named test notices.
 //
 //	go -C .ci/tools run ./mutants [-third N | -run PATTERN] [-list FILE]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Protogen writes the Go code of the project's .proto files beside them.
 //
 // It needs no protoc: protocompile parses the files, and the generator of

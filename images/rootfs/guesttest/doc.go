@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package guesttest boots guests that have policyd installed, in QEMU, and lets the tests of package guest run in them.
 //
 // Its tests need root, QEMU, swtpm, a kernel and a Debian tree; "make guest-test" gets those and runs them. Otherwise they

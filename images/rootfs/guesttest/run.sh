@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Boots guests with policyd in QEMU and runs the tests in them: "make guest-test". It needs root on Debian or Ubuntu, and
 # installs what is missing. Downloads and builds are kept in BUILD/guest.
 set -eu

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Puts policyd into a root filesystem that Kata's osbuilder makes.
 #
 # Sourced at the end of a distribution's config.sh, it runs when rootfs.sh has set the tree up: the agent, and for AGENT_INIT=yes

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package containerd makes of a kubelet's configurations the specifications that
 // containerd writes for an OCI runtime, by containerd's release.
 package containerd

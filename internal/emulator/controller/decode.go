@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package controller makes the pods of a manifest: what the API server fills in,
 // and what the controllers of the workloads name and label.
 package controller

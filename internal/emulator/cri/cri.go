@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cri holds what a kubelet asks of a container runtime, as far as it
 // reaches the virtual machine of a pod: the configurations of the Container
 // Runtime Interface, with only the fields that do.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package emulatortest makes the requests of manifests for tests of policies.
 package emulatortest
 

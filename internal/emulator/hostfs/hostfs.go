@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hostfs holds the files of an emulated node: what a kubelet and a
 // container runtime write for a pod, and what a hostPath volume finds.
 package hostfs

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kubelet makes of a pod what the kubelet asks of its container runtime,
 // and the files that it writes for it.
 package kubelet

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package node says what an emulated node and its cluster are like, wherever a
 // pod shows it: names, addresses, services, files, and what is drawn at random.
 package node

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package peerpods changes requests as those two parts of cloud-api-adaptor do that
 // stand between a shim and the agent of a peer pod: the proxy on the node, and the
 // forwarder in the guest.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package recordings reads requests that real kubelets, container runtimes and
 // shims sent, for tests that hold our own work to them.
 package recordings

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package shim makes the requests that Kata's shims send to the agent for a
 // container's specification: the Go shim and runtime-rs, with files shared over
 // virtio-fs or copied, with images pulled in the guest or shared. Everything here

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package kata writes a policy in the shape of policy_data that upstream's rules
 // read, for users who bring their own rules. That shape says less: what it has no
 // word for is an error here, never left out, unless upstream's rules would not

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package words says in words what a policy lets the containers of a pod do. It
 // prints no values of environment variables: they may be secrets.
 package words

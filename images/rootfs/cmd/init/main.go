@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Init is PID 1 of a guest without systemd, in which kata-agent would be PID 1 itself (AGENT_INIT=yes).
 //
 // # Synopsis

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Sbom writes what a Go binary is made of as a CycloneDX 1.6 document.
 //
 // # Synopsis

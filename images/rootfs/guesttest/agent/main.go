@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Agent is the kata-agent of the test guest: a fake one (package agenttest) that is configured as the real one is.
 //
 // # Synopsis

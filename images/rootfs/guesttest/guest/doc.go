@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package guest is the tests that run inside the guest: compiled once by "go test -c", put into its root filesystem, and
 // started by its init system, they report over a serial port in the words of go test.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Stage1 is the /init of the test guest's initial RAM disk: it loads kernel modules and starts what is tested.
 //
 // The kernel command line says what that is:
