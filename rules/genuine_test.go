@@ -23,7 +23,7 @@ import (
 // each kind of thing that a pod can have.
 var recordedPods = []struct{ set, platform, images, pods string }{
 	{"containerd-1.7.35_kubelet-1.34.4", "peer-pods", "images.tgz", "img-user"},
-	{"containerd-2.4.2_kubelet-1.37.2", "peer-pods", "images.tgz", "caps-drop config links resources sysctls tty"},
+	{"containerd-2.4.2_kubelet-1.37.2", "peer-pods", "images.tgz", "caps-drop config links sysctls"},
 	{"controllers_kubelet-1.37.2", "peer-pods", "images.tgz", "made-sts.0"},
 	{"runtime-rs-4.1.0_peer-pods", "peer-pods", "images.tgz", "w-simple"},
 	{"shim-go-4.1.0_shared-fs", "non-coco", "images-accounts.tgz", "w-deploy"},

@@ -80,7 +80,7 @@ pull_metadata_ok(options) if {
 # Storages, one to one with the policy's. What the host may choose is replaced by
 # the placeholder that stands for it there. upstream.rego has a rule of its own.
 storages_ok if {
-	others := [s | some s in input.storages; s.driver != "image_guest_pull"]
+	others := [s | some s in input.storages; not s in pulls]
 
 	# item: storages[{s.mount_point}]
 	every s in others {
