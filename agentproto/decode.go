@@ -62,6 +62,13 @@ type Scanned struct {
 	Weight int64
 }
 
+// MaxWeight is the weight from which on a message is not walked any further, in
+// bytes; ErrTooHeavy says that it was reached.
+const MaxWeight = 16 << 20
+
+// ErrTooHeavy is wrapped by the error of [Scan] for a message of MaxWeight.
+var ErrTooHeavy = errors.New("message has too many parts")
+
 // Scan walks the encoding of a message of type mt. A field that mt does not
 // know, at any depth and also in the entries of a map, is an
 // [*UnknownFieldError], found before anything is allocated. The cost follows
@@ -151,7 +158,9 @@ func planOf(desc protoreflect.MessageDescriptor) (*plan, error) {
 // strict as the decoder about what is a known field: whatever the decoder would
 // keep as unknown, or drop, is reported here. It adds to weight what decoding takes.
 func (p *plan) scan(wire []byte, weight *int64) (*UnknownFieldError, error) {
-	*weight += p.weight
+	if *weight += p.weight; *weight > MaxWeight {
+		return nil, ErrTooHeavy
+	}
 	var indexes []int // per field number: elements seen, for the path
 	for len(wire) > 0 {
 		number, wireType, n := protowire.ConsumeTag(wire)

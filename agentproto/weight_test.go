@@ -33,9 +33,9 @@ func TestWeightIsWhatDecodingTakes(t *testing.T) {
 		return wire
 	}
 	for name, wire := range map[string][]byte{
-		"empty storages":      repeated(20000, 5, nil),
-		"empty devices":       repeated(20000, 4, nil),
-		"empty shared mounts": repeated(20000, 8, nil),
+		"empty storages":      repeated(15000, 5, nil),
+		"empty devices":       repeated(15000, 4, nil),
+		"empty shared mounts": repeated(15000, 8, nil),
 		"empty mounts": spec(func(s *agentpb.Spec) {
 			s.Mounts = make([]*agentpb.Mount, 0)
 			for range 20000 {

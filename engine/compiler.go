@@ -184,6 +184,9 @@ func (c *Compiler) loadWhole(ctx context.Context, text []byte) (*Policy, error) 
 
 // build compiles rules as Rego v0 and, if that fails, as v1. Of two failures it reports the one that got further.
 func (c *Compiler) build(src source) (*program, error) {
+	if words(src.rules) > MaxWords {
+		return nil, fmt.Errorf("compile policy: %w", ErrTextWords)
+	}
 	prog, err0 := c.buildVersion(src, ast.RegoV0)
 	if err0 == nil {
 		return prog, nil

@@ -99,7 +99,7 @@ func TestOneCompilationAtATime(t *testing.T) {
 	c := newCompiler(t)
 	var heavy strings.Builder
 	heavy.WriteString("package agent_policy\n")
-	for i := range 8000 {
+	for i := range 1000 {
 		fmt.Fprintf(&heavy, "r%d { input.a[_] == %d; not input.b[\"x%d\"] }\n", i, i, i)
 	}
 	compile := func(text string, limit time.Duration) error {
@@ -426,4 +426,27 @@ func warm(rules policytext.Held) error {
 		return err
 	}
 	return c.Warm()
+}
+
+// Compiling takes up to a kilobyte for a word, so that two megabytes of them would end the process; data is not counted.
+func TestWordsOfAPolicyAreBounded(t *testing.T) {
+	c, err := engine.NewCompiler(engine.CompilerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head = "package agent_policy\n\ndefault CheckRequest := true\n"
+	for name, test := range map[string]struct {
+		text string
+		err  error
+	}{
+		"rules":       {head + strings.Repeat("p{x}\n", 400_000), engine.ErrTextWords},
+		"one array":   {head + "x := [" + strings.Repeat("1,", 500_000) + "1]\n", engine.ErrTextWords},
+		"policy_data": {head + "\npolicy_data := {\"x\": [" + strings.Repeat("1,", 50_000) + "1]}\n", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := c.Compile(context.Background(), []byte(test.text)); !errors.Is(err, test.err) {
+				t.Errorf("got %v, want %v", err, test.err)
+			}
+		})
+	}
 }

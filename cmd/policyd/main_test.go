@@ -5,13 +5,14 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && (os.Args[1] == agentProgram || os.Args[1] == proxyProgram) {
+	if len(os.Args) > 2 && slices.Contains([]string{agentProgram, proxyProgram, hostileProgram}, os.Args[1]) {
 		os.Exit(serveProgram(os.Args[1:]))
 	}
 	testscript.Main(tidy{m}, map[string]func(){

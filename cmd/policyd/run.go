@@ -117,7 +117,7 @@ const (
 	gcPercentAtStart   = 50
 	gcPercent          = 100
 	gcPercentOfSidecar = 200
-	memoryLimit        = 28 << 20
+	memoryLimit        = 30 << 20
 )
 
 func limitMemory() {

@@ -46,6 +46,8 @@ func serveProgram(args []string) int {
 			Log:      func(r agenttest.Request) { time.Sleep(serviceTimes[r.Method]) },
 			Programs: map[string]agenttest.Program{"sink": agenttest.Discard, "source": source, "probe": agenttest.Exit(0)}})
 		err = agent.ListenAndServe(context.Background(), args[1])
+	case hostileProgram:
+		return beHostile(args[1])
 	case proxyProgram:
 		err = serveBytes(args[1], args[2])
 	}

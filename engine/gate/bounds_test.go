@@ -79,7 +79,7 @@ func TestUnreadAnswersAreFew(t *testing.T) {
 	limits.AnswerWait = 2 * time.Second
 	r := newRig(t, rigOptions{policy: "package agent_policy\n\ndefault GuestDetailsRequest := true\n", limits: limits})
 	conn := r.raw(t)
-	deaf := frame(1, frameRequest, 0, request(t, "PauseContainer", &agentpb.PauseContainerRequest{ContainerId: "x"}))
+	deaf := frame(1, frameRequest, 0, request(t, "GetGuestDetails", &agentpb.GuestDetailsRequest{}))
 	sent := 0
 	var err error
 	for id := uint32(1); err == nil && sent < 200_000; id += 2 {
@@ -122,7 +122,9 @@ func TestOneClientKeepsNobodyOut(t *testing.T) {
 
 // Encoded anew, a request can be longer than it came: it is refused, not sent, and nothing is in doubt.
 func TestRequestThatGrowsIsRefusedAndNotInDoubt(t *testing.T) {
-	r := newRig(t, rigOptions{policy: `package agent_policy
+	limits := gate.DefaultLimits()
+	limits.Decoded = 16 << 20
+	r := newRig(t, rigOptions{limits: limits, policy: `package agent_policy
 
 import rego.v1
 
@@ -133,7 +135,7 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/psta
 	c := r.client()
 	c.must("CreateSandbox", sandbox())
 	var spec []byte
-	for i := range 5000 { // entries of a map without a value get one, of two bytes
+	for i := range 4000 { // entries of a map without a value get one, of two bytes
 		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), fmt.Sprint(i))
 		spec = protowire.AppendBytes(protowire.AppendTag(spec, 7, protowire.BytesType), entry)
 	}

@@ -22,7 +22,7 @@ type panicking struct {
 	entryPoint string
 }
 
-func (p panicking) Judge(ctx context.Context, r engine.Request) (*engine.Verdict, error) {
+func (p panicking) Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error) {
 	if r.EntryPoint == p.entryPoint {
 		panic("planted")
 	}

@@ -42,6 +42,7 @@ type call struct {
 	request proto.Message
 	message []byte // what the request came in, and its bytes fields are in; nil once it is given back or must not be
 	ticket  *ticket
+	weight  int64 // of the request
 }
 
 // decode reads the request, once there is room for what it becomes, and refuses what the policy would not see.
@@ -53,6 +54,10 @@ func (c *call) decode(payload []byte) error {
 		}
 	}()
 	scanned, err := agentproto.Scan(c.method.Request, payload)
+	c.weight = scanned.Weight
+	if errors.Is(err, agentproto.ErrTooHeavy) {
+		return status.Error(codes.ResourceExhausted, errTooHeavy.Error())
+	}
 	if err == nil {
 		var ok bool
 		if c.ticket.decoded, ok = c.decoded.takeWithin(c.ctx, scanned.Weight, c.gate.limits.ByteWait); !ok {
@@ -111,6 +116,9 @@ func (c *call) panicked(p any) {
 
 // end answers with a message or an error of our own, and closes the request's account when the answer has left.
 func (c *call) end(message proto.Message, err error) {
+	if err != nil {
+		c.session.slowDown(len(c.message), c.weight)
+	}
 	c.giveBack()
 	c.session.answer(c.id, message, err)
 	c.ticket.release()

@@ -147,8 +147,8 @@ func TestOversizedRequestIsRefusedAndTheConnectionGoesOn(t *testing.T) {
 	conn := r.raw(t)
 	go conn.Write(frame(1, frameRequest, 0, request(t, "WriteStdin", big))) //nolint:errcheck // the answer tells
 	resp := readResponse(t, conn)
-	if code := codes.Code(resp.GetStatus().GetCode()); code != codes.ResourceExhausted {
-		t.Errorf("code %s", code)
+	if code := codes.Code(resp.GetStatus().GetCode()); code != codes.ResourceExhausted || resp.GetStatus().GetMessage() != "request is larger than 4 MiB" {
+		t.Errorf("code %s: %s", code, resp.GetStatus().GetMessage())
 	}
 	if _, err := conn.Write(frame(3, frameRequest, 0, request(t, "GetGuestDetails", &agentpb.GuestDetailsRequest{}))); err != nil {
 		t.Fatal(err)

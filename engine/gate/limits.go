@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"portcullis/agentproto"
 )
 
 // Limits bounds what clients can make the gate hold. All are for the gate as a whole, over all its connections; each connection
@@ -24,10 +27,10 @@ type Limits struct {
 	AnswerWait   time.Duration // how long a client may take to read an answer before it is closed
 }
 
-// DefaultLimits are the limits of a guest: 16 connections, 4,096 requests, and 27 MiB in the worst case.
+// DefaultLimits are the limits of a guest: 16 connections, 4,096 requests, and 15 MiB in the worst case.
 func DefaultLimits() Limits {
 	return Limits{
-		Connections: 16, Requests: 4096, Bytes: 12 << 20, Decoded: 9 << 20, Answers: 6 << 20,
+		Connections: 16, Requests: 4096, Bytes: 11 << 19, Decoded: 4 << 20, Answers: 11 << 19,
 		FrameTimeout: 10 * time.Second, ByteWait: 2 * time.Second, AnswerWait: 10 * time.Second,
 	}
 }
@@ -41,6 +44,19 @@ const evaluations = 2
 
 // unsent is how many answers may wait to leave a connection before no further request is read from it.
 const unsent = 32
+
+// A connection may have refused requests as fast as a runtime in trouble repeats them; for more of them it waits refusedFactor times
+// as long as they take, so that all connections together leave time for what is allowed.
+const (
+	refusedBurst  = 64
+	refusedRate   = 20 // a second
+	refusedFactor = 16
+)
+
+// timeOf estimates what a refused request of so many bytes and such a weight took.
+func timeOf(length int, weight int64) time.Duration {
+	return 100*time.Microsecond + time.Duration(length) + 10*time.Duration(min(weight, agentproto.MaxWeight))
+}
 
 // Reasons for a refusal, as the client reads them.
 var (
@@ -65,8 +81,9 @@ func newBudget(l Limits, all int64) *budget {
 
 // share is one client's part of a budget.
 type share struct {
-	of  *budget
-	own *semaphore.Weighted
+	of      *budget
+	own     *semaphore.Weighted
+	waiting atomic.Int32 // how many wait in take
 }
 
 func (b *budget) share() *share { return &share{of: b, own: semaphore.NewWeighted(b.reserved)} }
@@ -105,6 +122,8 @@ func (s *share) take(ctx context.Context, n int64) (grant, bool) {
 	if n > s.of.reserved {
 		from = s.of.common
 	}
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
 	if n > s.of.size && n > s.of.reserved || from.Acquire(ctx, n) != nil {
 		return grant{}, false
 	}

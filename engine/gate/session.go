@@ -11,8 +11,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -42,6 +44,9 @@ type session struct {
 	leaving chan struct{} // holds an element for each answer that waits to be written
 	writing sync.Mutex    // held for one answer
 
+	refused *rate.Limiter // refused requests that cost nothing
+	owed    atomic.Int64  // nanoseconds to wait for others, before the next frame is read
+
 	header [headerLen]byte
 	lastID uint32
 }
@@ -53,6 +58,7 @@ func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
 		agent:    agentConn{dial: g.agent, buffers: &g.buffers, answers: g.answers.share()},
 		requests: g.requests.share(), bytes: g.bytes.share(), decoded: g.decoded.share(),
 		evaluating: make(chan struct{}, evaluations), leaving: make(chan struct{}, unsent),
+		refused: rate.NewLimiter(refusedRate, refusedBurst),
 	}
 	s.ctx, s.close = context.WithCancel(ctx)
 	context.AfterFunc(s.ctx, func() { conn.Close() })
@@ -86,6 +92,14 @@ func (s *session) next() error {
 	case <-s.ctx.Done():
 		return net.ErrClosed
 	}
+	for s.agent.answers.waiting.Load() > 0 { // nor does it ask the agent for more
+		if err := s.wait(5 * time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if err := s.wait(time.Duration(s.owed.Swap(0))); err != nil {
+		return err
+	}
 	if err := s.readHeader(); err != nil {
 		return err
 	}
@@ -113,6 +127,26 @@ func (s *session) next() error {
 		return err
 	}
 	return s.dispatch(id, message, t)
+}
+
+// slowDown makes the connection pay for a refused request.
+func (s *session) slowDown(length int, weight int64) {
+	if !s.refused.Allow() {
+		s.owed.Add(int64(refusedFactor * timeOf(length, weight)))
+	}
+}
+
+// wait lets d pass, if it is any time, unless the connection ends.
+func (s *session) wait(d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-s.ctx.Done():
+		return net.ErrClosed
+	}
 }
 
 // readHeader waits for a frame without limit, and then for the rest of its header until the frame's deadline.
@@ -175,6 +209,7 @@ func (s *session) refuse(id uint32, length int, reason error) error {
 	}); err != nil {
 		return err
 	}
+	s.slowDown(length, 0)
 	s.answer(id, nil, status.Error(codes.ResourceExhausted, reason.Error()))
 	return nil
 }
