@@ -14,6 +14,7 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	order_ok
 	type_ok
 	plain_ok
+	propagation_ok
 	id_ok
 	process_ok
 	args_ok
@@ -61,7 +62,6 @@ plain_ok if {
 			"Linux": {
 				"IntelRdt": null,
 				"MountLabel": "",
-				"RootfsPropagation": "",
 				"Seccomp": null,
 				"Resources": {"BlockIO": null, "Network": null, "Pids": null},
 			},
@@ -71,22 +71,38 @@ plain_ok if {
 	[input.shared_mounts, input.OCI.Process.Rlimits, linux.UIDMappings, linux.GIDMappings, linux.Resources.Devices] == [[], [], [], [], []]
 }
 
+# The root spreads mounts as far as a mount of the container does.
+propagation_ok if input.OCI.Linux.RootfsPropagation == ""
+
+propagation_ok if {
+	some m in container.mounts
+	input.OCI.Linux.RootfsPropagation in m.extra_options
+}
+
 # The id in the root path is the container's id.
 id_ok if {
 	input.OCI.Root.Readonly == container.readonly_root
-	input.OCI.Root.Path == replace(policy.common.root_path, "$(container-id)", root_id)
+	input.OCI.Root.Path == replace(root_path, "$(container-id)", root_id)
 	container_id_ok(root_id)
 	input.container_id == root_id
 	exec_id_ok
 }
 
 root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
-	around := split(policy.common.root_path, "$(container-id)")
+	around := split(root_path, "$(container-id)")
 	startswith(input.OCI.Root.Path, around[0])
 	endswith(input.OCI.Root.Path, around[1])
 }
 
 else := input.container_id
+
+# Where this runtime puts root file systems.
+root_path := path if {
+	some path in policy.common.other_root_paths
+	startswith(input.OCI.Root.Path, split(path, "$(container-id)")[0])
+}
+
+else := policy.common.root_path
 
 exec_id_ok if input.exec_id == root_id
 

@@ -45,7 +45,8 @@ exec_terminal_ok if {
 	exec_listed
 }
 
-# The process runs as the container's own process does, and gains nothing.
+# The process runs as the container's own process does, and gains nothing. Kata
+# leaves NoNewPrivileges out of all but the container's own process.
 exec_process_ok if {
 	input.string_user == null
 	input.process.Capabilities == null
@@ -53,7 +54,7 @@ exec_process_ok if {
 	input.process.SelinuxLabel == ""
 	input.process.ApparmorProfile in policy.common.apparmor
 	input.process.Cwd == exec_container.cwd
-	input.process.NoNewPrivileges == exec_container.no_new_privileges
+	input.process.NoNewPrivileges in {false, exec_container.no_new_privileges}
 	console_ok(input.process)
 	user_ok(exec_container, input.process.User)
 }

@@ -19,7 +19,8 @@ console_ok(process) if process.Terminal
 user_ok(c, user) if user == c.user
 
 user_ok(c, user) if {
-	object.union(user, {"AdditionalGids": sort(user.AdditionalGids)}) == c.user
+	sorted := object.union(user, {"AdditionalGids": sort(user.AdditionalGids)})
+	sorted in array.concat([c.user], object.get(c, "other_users", []))
 }
 
 args_ok if {
@@ -74,20 +75,22 @@ capability_set_ok(wanted, got) if {
 
 # The environment, by name: nothing twice, nothing unknown, nothing missing. What
 # is as the policy has it needs no further look.
-env_ok(c, env, level) if {
+env_ok(c, all, level) if {
+	env := own_env(c.env, all)
+	hashes := object.get(c.env, "hashes", {})
 	entries := {e | some e in env}
 	fixed := fixed_env(c)
 	others := {e: split(e, "=")[0] | some e in (entries - fixed)}
 	names := {name | some name in others}
-	missing := {split(e, "=")[0] | some e in (fixed - entries)} | (object.keys(c.env.patterns) - names)
-	patterns := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])
+	missing := {split(e, "=")[0] | some e in (fixed - entries)} | ((object.keys(c.env.patterns) | object.keys(hashes)) - names)
+	patterns := object.remove(object.union_n([policy.common.env.names, c.env.optional, c.env.patterns]), object.keys(hashes))
 
 	# secret
 	# item: $env[{name}]
 	every e, name in others {
 		# wanted: {variable_wanted(c, name)}
 		# got: {variable_value(e)}
-		variable_ok(patterns, e, name)
+		variable_ok(patterns, e, name, hashes)
 	}
 
 	# secret
@@ -111,16 +114,36 @@ env_complete(_, missing) if count(missing) == 0
 
 # One that is known by name, or a link to a service of a name that the policy does
 # not use. No entry may be a name alone, which is what split leaves as it is.
-variable_ok(patterns, e, name) if {
+variable_ok(patterns, e, name, _) if {
 	e != name
 	regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))
 }
 
-variable_ok(patterns, e, name) if {
+variable_ok(patterns, e, name, hashes) if {
 	e != name
 	not patterns[name]
+	not hashes[name]
 	some pattern in policy.common.env.whole
 	regex.match(pattern, e)
+}
+
+# Bound without being shown. Not every engine has the function, nor is asked for it.
+variable_ok(_, e, name, hashes) if {
+	e != name
+	hash := hashes[name]
+	crypto.sha256(trim_prefix(e, concat("", [name, "="]))) == hash
+}
+
+# Without what the image says of variables that the pod sets too: runtimes send both,
+# the pod's last, which counts.
+own_env(wanted, env) := env if not wanted.shadowed
+
+own_env(wanted, env) := [e | some i, e in env; not shadowed(wanted.shadowed, e, array.slice(env, i + 1, count(env)))] if wanted.shadowed
+
+shadowed(known, e, later) if {
+	e in known
+	some other in later
+	startswith(other, concat("", [split(e, "=")[0], "="]))
 }
 
 # No name is there twice, and none is known otherwise beside a value of its own.

@@ -71,6 +71,9 @@ pull_source_ok(_) if policy.strict.image == "free"
 # got: {metadata_got(options)}
 pull_metadata_ok(options) if options == [concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])]
 
+# Without it the agent reads the annotations themselves.
+pull_metadata_ok(options) if options == []
+
 pull_metadata_ok(options) if {
 	[option] := options
 	startswith(option, "image_guest_pull=")
@@ -80,7 +83,7 @@ pull_metadata_ok(options) if {
 # Storages, one to one with the policy's. What the host may choose is replaced by
 # the placeholder that stands for it there. upstream.rego has a rule of its own.
 storages_ok if {
-	others := [s | some s in input.storages; not s in pulls]
+	others := [s | some s in input.storages; not s in pulls; not watched(s)]
 
 	# item: storages[{s.mount_point}]
 	every s in others {
@@ -91,7 +94,7 @@ storages_ok if {
 	# wanted: {container.storages}
 	# got: {[object.union(normal(s), object.filter(s, ["options", "driver_options"])) | some s in others]}
 	sort([normal(s) | some s in others]) == sort([ordered(s) | some s in container.storages])
-	private := [s.mount_point | some s in others; not s.shared]
+	private := [s.mount_point | some s in others; not s.shared; s.driver != "local"]
 	shared := {s.mount_point | some s in others; s.shared}
 
 	# at: storages
@@ -129,7 +132,31 @@ else := "$(device)" if {
 	s.mount_point == device_point(s)
 }
 
+else := concat("", ["$(local)/", trim_prefix(s.mount_point, dir)]) if {
+	s.driver == "local"
+	some dir in local_dirs
+	startswith(s.mount_point, dir)
+}
+
 else := s.mount_point
+
+# Where the agent makes directories of the guest for the pod.
+local_dirs := {concat("", [dir, sub, "/", input.OCI.Annotations["io.kubernetes.cri.sandbox-id"], "/rootfs/local/"]) |
+	some dir in policy.common.shared_dirs
+	some sub in ["", "/passthrough"]
+}
+
+# A mount of shared files that the agent keeps in step, where the policy shares some so.
+watched(s) if {
+	some dir in policy.common.shared_dirs
+	endswith(dir, "/watchable")
+	tail := trim_prefix(s.mount_point, dir)
+	s == {
+		"driver": "watchable-bind", "driver_options": [], "fs_group": null, "fstype": "bind", "mount_point": concat("", [dir, tail]),
+		"options": ["rbind", "rprivate", "ro"], "shared": false, "source": concat("", [trim_suffix(dir, "/watchable"), tail]),
+	}
+	s.mount_point in {m.source | some m in input.OCI.Mounts}
+}
 
 device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.source)])
 
@@ -206,6 +233,20 @@ source_ok(wanted, source) if {
 	random := substring(source, count(before), random_length)
 	source == concat("", [before, random, wanted.source])
 	regex.match(`^[a-z0-9]{16}-$`, random)
+}
+
+# Where the host shares by names of its own choice.
+source_ok(wanted, source) if {
+	wanted.from == "shared"
+	some pattern in policy.common.shared_sources
+	regex.match(pattern, source)
+}
+
+source_ok(wanted, source) if {
+	wanted.from == "local"
+	some dir in local_dirs
+	source == concat("", [dir, wanted.source])
+	source in {s.mount_point | some s in input.storages; s.driver == "local"}
 }
 
 source_ok(wanted, source) if {

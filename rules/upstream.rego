@@ -43,6 +43,8 @@ policy := {
 		"oci_versions": [upstream.containers[0].OCI.Version],
 		"paths": {upstream_name(c): {"masked": c.OCI.Linux.MaskedPaths, "readonly": c.OCI.Linux.ReadonlyPaths, "optional": []} | some c in upstream.containers},
 		"root_path": upstream_id(upstream.common.root_path),
+		"other_root_paths": [],
+		"shared_sources": [],
 		"shared_dirs": [trim_suffix(upstream.common.cpath, "(?:/passthrough)?")],
 		"storage_dir": upstream.common.spath,
 	},

@@ -117,17 +117,19 @@ type Sandbox struct {
 // Common is what the containers of the pod share. Its maps are named sets that
 // containers refer to, so that a policy states them once.
 type Common struct {
-	Annotations  AnnotationPatterns      `json:"annotations"`
-	AppArmor     []string                `json:"apparmor"`    // allowed Process.ApparmorProfile values
-	BundlePath   string                  `json:"bundle_path"` // of io.katacontainers.pkg.oci.bundle_path, with $(container-id)
-	Capabilities map[string]Capabilities `json:"capabilities"`
-	Env          EnvPatterns             `json:"env"`
-	Mounts       map[string][]ExactMount `json:"mounts"`       // mounts every container has, compared whole
-	OCIVersions  []string                `json:"oci_versions"` // allowed OCI.Version values
-	Paths        map[string]Paths        `json:"paths"`
-	RootPath     string                  `json:"root_path"`   // with $(container-id)
-	SharedDirs   []string                `json:"shared_dirs"` // of shared files, no trailing slash
-	StorageDir   string                  `json:"storage_dir"` // of block storages, no trailing slash
+	Annotations    AnnotationPatterns      `json:"annotations"`
+	AppArmor       []string                `json:"apparmor"`    // allowed Process.ApparmorProfile values
+	BundlePath     string                  `json:"bundle_path"` // of io.katacontainers.pkg.oci.bundle_path, with $(container-id)
+	Capabilities   map[string]Capabilities `json:"capabilities"`
+	Env            EnvPatterns             `json:"env"`
+	Mounts         map[string][]ExactMount `json:"mounts"`       // mounts every container has, compared whole
+	OCIVersions    []string                `json:"oci_versions"` // allowed OCI.Version values
+	Paths          map[string]Paths        `json:"paths"`
+	RootPath       string                  `json:"root_path"`                  // with $(container-id)
+	OtherRootPaths []string                `json:"other_root_paths,omitempty"` // of other runtimes, with $(container-id)
+	SharedSources  []string                `json:"shared_sources,omitempty"`   // patterns of sources of MountShared, where the host chooses the names
+	SharedDirs     []string                `json:"shared_dirs"`                // of shared files, no trailing slash
+	StorageDir     string                  `json:"storage_dir"`                // of block storages, no trailing slash
 }
 
 // AnnotationPatterns are annotations that any container may carry.
