@@ -17,19 +17,8 @@ import (
 // and name, with what it does not know. Each is a fault of the policy, and the list
 // is to become empty.
 var knownDenials = map[string]string{
-	"host-pull/downward":                      "a variable that image and pod both set comes twice",
-	"host-pull/volumes":                       "the pause container has none of the pod's groups",
-	"non-coco/downward":                       "a variable that image and pod both set comes twice",
-	"non-coco/volumes":                        "the pause container has none of the pod's groups",
-	"peer-pods/downward":                      "a variable that image and pod both set comes twice",
-	"peer-pods/volumes":                       "the pause container has none of the pod's groups",
-	"corpus/createcontainer/volumes/emptydir": "Linux.RootfsPropagation",
-	"guest-pull/daemonset-node-agent":         "the empty network namespace of a pod in the node's",
-	"guest-pull/downward":                     "a variable that image and pod both set comes twice",
-	"guest-pull/postgres-statefulset":         "a variable that image and pod both set comes twice",
-	"guest-pull/propagation":                  "Linux.RootfsPropagation",
-	"guest-pull/vault-agent":                  "processes of probes never have NoNewPrivileges",
-	"guest-pull/volumes":                      "the pause container has none of the pod's groups",
+	"guest-pull/volumes": "the content of a file that the emulated node has otherwise",
+	"peer-pods/volumes":  "the content of a file that the emulated node has otherwise",
 }
 
 // nobodyTakes are manifests that a policy is made for and that no API server takes.
