@@ -121,10 +121,10 @@ interop: build ## play a pod through the gate in front of a real agent: make int
 	@.ci/interop "$(KATA_AGENT)"
 
 GENUINE := $(CURDIR)/rules/testdata/genuine
-lab: ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 40 minutes, 5 GB)
+lab: test-packages ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 40 minutes, 5 GB)
 	@.ci/lab/run $(GENUINE)
 
-check-lab: ## record anew and show what is not as in rules/testdata/genuine
+check-lab: test-packages ## record anew and show what is not as in rules/testdata/genuine
 	@rm -rf $(CURDIR)/build/lab/fresh
 	@.ci/lab/run $(CURDIR)/build/lab/fresh
 	@$(CURDIR)/build/lab/bin/lab diff $(GENUINE) $(CURDIR)/build/lab/fresh
