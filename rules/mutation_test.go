@@ -275,14 +275,6 @@ type agentAPI struct {
 
 type apiMethod struct{ Method, Request string }
 
-func readMethods(t *testing.T) []apiMethod {
-	t.Helper()
-	if api := readAPI(t); api != nil {
-		return api.Services["grpc.AgentService"]
-	}
-	return nil
-}
-
 func readAPI(t *testing.T) *agentAPI {
 	t.Helper()
 	raw, err := os.ReadFile(sharedFile(t, "PORTCULLIS_WIRE", "wire", "agent-api.json"))

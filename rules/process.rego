@@ -94,7 +94,7 @@ env_ok(c, all, level) if {
 	}
 
 	# secret
-	# items: repeated_names(c, env)
+	# items: repeated_names(env)
 	# item: $env[{item}]
 	# wanted: once
 	# got: twice

@@ -119,7 +119,7 @@ variable_value(entry) := substring(entry, indexof(entry, "=") + 1, -1) if contai
 else := {"phrase": "no value"}
 
 # Names that an environment has more than once, or beside a value of their own.
-repeated_names(c, env) := {name | some e in env; name := split(e, "=")[0]; count([1 | some other in env; split(other, "=")[0] == name]) > 1}
+repeated_names(env) := {name | some e in env; name := split(e, "=")[0]; count([1 | some other in env; split(other, "=")[0] == name]) > 1}
 
 annotation_wanted(key) := pattern if {
 	pattern := object.union_n([policy.common.annotations.patterns, container.annotations.optional, container.annotations.patterns])[key]

@@ -136,9 +136,9 @@ close_units() {
 }
 
 peerpod_units() {
-	forwarder=forwarder
+	forwarder="forwarder"
 	if in_front; then
-		forwarder=forwarder-front
+		forwarder="forwarder-front"
 		put 644 "$here/peerpod/policyd.conf" /usr/lib/systemd/system/policyd.service.d/20-peerpod.conf
 	fi
 	put 644 "$here/peerpod/$forwarder.conf" /usr/lib/systemd/system/agent-protocol-forwarder.service.d/10-portcullis.conf

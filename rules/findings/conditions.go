@@ -17,7 +17,7 @@ func (w *writer) condition(s scope, expr *ast.Expr, n notes) {
 		w.every(s, every, n)
 		return
 	}
-	if list, ok := w.distinct(s, expr); ok {
+	if list, ok := w.distinct(expr); ok {
 		w.repeated(s, list, n)
 		return
 	}
@@ -245,7 +245,7 @@ func (w *writer) items(s scope, set string, n notes) {
 }
 
 // distinct recognises count({f(x) | some x in list}) == count(list).
-func (w *writer) distinct(s scope, expr *ast.Expr) (*ast.SetComprehension, bool) {
+func (w *writer) distinct(expr *ast.Expr) (*ast.SetComprehension, bool) {
 	if !expr.IsEquality() && !isCall(expr, "equal") {
 		return nil, false
 	}

@@ -22,11 +22,10 @@ type writer struct {
 type scope struct {
 	request string
 	check   string
-	body    []string              // what leads to it: bindings, and conditions on the policy alone
-	names   map[ast.Var]ast.Var   // local variables as the module calls them
-	paths   map[ast.Var]string    // what a variable's value is called in the request, a Rego expression
-	asks    map[ast.Var]bool      // variables that depend on the request
-	literal map[ast.Var]*ast.Term // variables that are another name for a term
+	body    []string            // what leads to it: bindings, and conditions on the policy alone
+	names   map[ast.Var]ast.Var // local variables as the module calls them
+	paths   map[ast.Var]string  // what a variable's value is called in the request, a Rego expression
+	asks    map[ast.Var]bool    // variables that depend on the request
 	lines   map[int]notes
 	secret  bool
 }
