@@ -86,7 +86,7 @@ env_ok(c, all, level) if {
 	patterns := object.remove(object.union_n([policy.common.env.names, c.env.optional, c.env.patterns]), object.keys(hashes))
 
 	# secret
-	# item: $env[{name}]
+	# item: $all[{name}]
 	every e, name in others {
 		# wanted: {variable_wanted(c, name)}
 		# got: {variable_value(e)}
@@ -95,14 +95,14 @@ env_ok(c, all, level) if {
 
 	# secret
 	# items: repeated_names(env)
-	# item: $env[{item}]
+	# item: $all[{item}]
 	# wanted: once
 	# got: twice
 	once_ok(c, [count(entries), count(names)] == [count(env), count(others)], names)
 
 	# secret
 	# items: missing
-	# item: $env[{item}]
+	# item: $all[{item}]
 	# wanted: {variable_wanted(c, item)}
 	# got: missing
 	env_complete(level, missing)
