@@ -108,7 +108,7 @@ func TestAnnotationsOfAOneContainerPodAreSmall(t *testing.T) {
 		most int
 	}{
 		{"compact", []string{"--compact"}, 4000},
-		{"full", nil, 12000},
+		{"full", nil, 14500},
 	} {
 		code, out, errs := call(t, smallPod, append(c.args, "-b", "--oci-layout", dir)...)
 		if code != exitDone {

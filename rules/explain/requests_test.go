@@ -26,7 +26,7 @@ var otherChanges = []struct {
 	{execKind, nil, change{name: "terminal", at: "process.Terminal", to: true, check: "command", path: "process.Terminal", wanted: "false", got: "true"}},
 	{execKind, nil, change{name: "user", at: "process.User.UID", to: 0, check: "process", path: "process.User.UID", wanted: "1000", got: "0"}},
 	{execKind, nil, change{name: "directory", at: "process.Cwd", to: "/etc", check: "process", path: "process.Cwd", wanted: "/", got: "/etc"}},
-	{execKind, nil, change{name: "rights", at: "process.NoNewPrivileges", to: false, check: "process", path: "process.NoNewPrivileges", wanted: "true", got: "false"}},
+	{execKind, nil, change{name: "rights", at: "process.SelinuxLabel", to: "spc_t", check: "process", path: "process.SelinuxLabel", got: "spc_t"}},
 	{execKind, nil, change{name: "variable", at: "process.Env", to: env("LOG_LEVEL", "debug"), check: "env", path: "process.Env[LOG_LEVEL]", wanted: "(hidden, 4 characters)"}},
 	{execKind, nil, change{name: "unknown variable", at: "process.Env", to: add("LD_PRELOAD=/evil.so"), check: "env", path: "process.Env[LD_PRELOAD]", wanted: "no such variable"}},
 	{execKind, nil, change{name: "id of the container", at: "exec_id", to: rulestest.ID("web"), check: "stdio", path: "exec_id", wanted: "an id of its own"}},
