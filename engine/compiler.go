@@ -27,6 +27,10 @@ type CompilerOptions struct {
 	Timeout time.Duration
 	// HeldRules are the rules that a compact policy may name by digest.
 	HeldRules []policytext.Held
+	// LateReasons compiles the reasons of held rules when a request is first denied, in the background, and for that request
+	// alone. It saves memory where nobody asks for them otherwise: Query, Ask and Rules do not find them, and Reaches and
+	// ReadsState do not count what they read beyond what the decision does.
+	LateReasons bool
 }
 
 // Compiler turns policy texts into policies. It is immutable and safe for concurrent use.
@@ -36,6 +40,7 @@ type Compiler struct {
 	held    map[policytext.Digest]func() (*program, error) // compiled once, when first asked for
 	busy    chan struct{}                                  // holds an element while a text is compiled, also one that nobody waits for
 	warm    []func() (*program, error)
+	late    bool
 }
 
 // CompileError says where a policy text does not compile. It never quotes the text.
@@ -65,6 +70,7 @@ func NewCompiler(opts CompilerOptions) (*Compiler, error) {
 		v0:      capabilities(ast.RegoV0),
 		v1:      capabilities(ast.RegoV1),
 		busy:    make(chan struct{}, 1),
+		late:    opts.LateReasons,
 		held:    make(map[policytext.Digest]func() (*program, error), len(opts.HeldRules)),
 	}
 	if c.timeout <= 0 {
@@ -237,7 +243,12 @@ func (c *Compiler) buildVersion(src source, version ast.RegoVersion) (*program, 
 			return nil, err
 		}
 	}
-	if src.reasons != nil {
+	var late *lateReasons
+	switch {
+	case src.reasons == nil:
+	case c.late:
+		late = &lateReasons{text: src.reasons, opts: opts}
+	default:
 		reasons, err := parse(src.reasons, opts)
 		if err != nil {
 			return nil, err
@@ -246,7 +257,7 @@ func (c *Compiler) buildVersion(src source, version ast.RegoVersion) (*program, 
 			return nil, err
 		}
 	}
-	prog := &program{module: module, caps: caps, prints: callsPrint(module)}
+	prog := &program{module: module, caps: caps, prints: callsPrint(module), late: late}
 	if err := prog.compile(); err != nil {
 		return nil, staged(1, err)
 	}

@@ -390,28 +390,30 @@ func TestHeldRulesMustCompile(t *testing.T) {
 func TestHeldReasonsExplainAndDoNotDecide(t *testing.T) {
 	rules := "package agent_policy\n\nimport rego.v1\n\nStatsContainerRequest if input.container_id == policy_data.id\n"
 	reasons := "package agent_policy\n\nimport rego.v1\n\nreasons.StatsContainerRequest contains msg if {\n\tmsg := sprintf(\"want %s\", [policy_data.id])\n}\n"
-	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []policytext.Held{{Text: []byte(rules), Reasons: []byte(reasons)}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact := fmt.Sprintf("package agent_policy\n\nrules := \"sha256:%x\"\n\npolicy_data := {\"id\": \"a\"}\n", sha256.Sum256([]byte(rules)))
-	for name, text := range map[string]string{"compact": compact, "full": rules + "policy_data := {\"id\": \"a\"}\n"} {
-		t.Run(name, func(t *testing.T) {
-			p, err := c.Compile(context.Background(), []byte(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			e := engine.New(p, engine.Options{})
-			defer e.Close()
-			for id, reason := range map[string]string{"a": "", "b": "want a"} {
-				v, err := e.Judge(context.Background(), engine.Request{EntryPoint: "StatsContainerRequest", Input: func(*engine.Policy) (ast.Value, error) {
-					return ast.NewObject(ast.Item(ast.StringTerm("container_id"), ast.StringTerm(id))), nil
-				}})
-				if err != nil || v.Allowed != (reason == "") || v.Reason != reason {
-					t.Errorf("%s: %+v, %v", id, v, err)
+	for _, late := range []bool{false, true} {
+		c, err := engine.NewCompiler(engine.CompilerOptions{LateReasons: late, HeldRules: []policytext.Held{{Text: []byte(rules), Reasons: []byte(reasons)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		compact := fmt.Sprintf("package agent_policy\n\nrules := \"sha256:%x\"\n\npolicy_data := {\"id\": \"a\"}\n", sha256.Sum256([]byte(rules)))
+		for name, text := range map[string]string{"compact": compact, "full": rules + "policy_data := {\"id\": \"a\"}\n"} {
+			t.Run(fmt.Sprintf("%s, late %t", name, late), func(t *testing.T) {
+				p, err := c.Compile(context.Background(), []byte(text))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-		})
+				e := engine.New(p, engine.Options{})
+				defer e.Close()
+				for id, reason := range map[string]string{"a": "", "b": "want a"} {
+					v, err := e.Judge(context.Background(), engine.Request{EntryPoint: "StatsContainerRequest", Input: func(*engine.Policy) (ast.Value, error) {
+						return ast.NewObject(ast.Item(ast.StringTerm("container_id"), ast.StringTerm(id))), nil
+					}})
+					if err != nil || v.Allowed != (reason == "") || v.Reason != reason {
+						t.Errorf("%s: %+v, %v", id, v, err)
+					}
+				}
+			})
+		}
 	}
 	decides := strings.Replace(reasons, "reasons.StatsContainerRequest contains msg", "StatsContainerRequest", 1)
 	if err := warm(policytext.Held{Text: []byte(rules), Reasons: []byte(decides)}); err == nil {

@@ -26,6 +26,7 @@ type program struct {
 	entries  map[string]*entry
 
 	reasons  func() *query // data.agent_policy.reasons; nil if there is no such rule
+	late     *lateReasons  // not part of module; nil for none
 	printing printing
 }
 
@@ -39,10 +40,12 @@ type printing struct {
 
 // entry is one rule name of the package with what is prepared and known of it.
 type entry struct {
+	name      string
 	query     func() (*query, error) // data.agent_policy.<name>
 	reason    func() *query          // data.agent_policy.reasons.<name>; nil if it does not compile
 	printing  func() *query          // query with prints left in, once program.printing is ready; nil if it does not compile
 	footprint func() *footprint
+	late      explanation // where the program's reasons are late
 }
 
 // compile fills in everything but the identity of the program. Prints are erased.
@@ -59,10 +62,12 @@ func (p *program) compile() error {
 			continue
 		}
 		p.entries[name] = &entry{
+			name:      name,
 			query:     sync.OnceValues(func() (*query, error) { return prepare(compiler, name) }),
 			reason:    sync.OnceValue(func() *query { return p.explain(name) }),
 			printing:  sync.OnceValue(func() *query { return prepareOrNil(p.printing.compiler, name) }),
 			footprint: sync.OnceValue(func() *footprint { return footprintOf(compiler, name, reasonsRule) }),
+			late:      explanation{ready: make(chan struct{})},
 		}
 	}
 	p.reasons = sync.OnceValue(func() *query { return p.explain() })

@@ -43,7 +43,7 @@ func (p *Policy) reason(ctx context.Context, in evaluation) string {
 		defer cancel()
 	}
 	in.strict = false // what was decided stands
-	for _, q := range []*query{in.entry.reason(), p.program.reasons()} {
+	for _, q := range p.program.explanations(ctx, in.entry) {
 		if q == nil {
 			continue
 		}

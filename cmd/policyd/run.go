@@ -161,7 +161,7 @@ func (d *policyDaemon) warm() {
 // every denial; what cannot be configured is an error.
 func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*policyDaemon, error) {
 	d := &policyDaemon{config: c, guest: g, log: logger}
-	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held(), LateReasons: true})
 	if err != nil {
 		return nil, err
 	}
