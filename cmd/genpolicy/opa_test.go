@@ -306,7 +306,7 @@ func TestAnOPAServerDecidesPodsAsTheEngineDoes(t *testing.T) {
 }
 
 // start carries out a request of a pod's start. The order is enforced, so an init
-// container ends when it has started.
+// container ends when it has started, unless others need it to run.
 func (p *pair) start(r rulestest.Request, policy *policydata.Policy) {
 	p.Helper()
 	if !p.ask(r, true) {
@@ -316,13 +316,23 @@ func (p *pair) start(r rulestest.Request, policy *policydata.Policy) {
 		return
 	}
 	for name := range policy.Containers {
-		if rulestest.ID(name) == r.Input["container_id"] && name != policydata.SandboxContainer {
+		if rulestest.ID(name) == r.Input["container_id"] && name != policydata.SandboxContainer && !awaited(policy, name) {
 			p.ask(rulestest.Request{Kind: "WaitProcessResponse", Input: map[string]any{
 				"request":  map[string]any{"container_id": rulestest.ID(name), "exec_id": ""},
 				"response": map[string]any{"status": 0},
 			}}, true)
 		}
 	}
+}
+
+// awaited says whether a container is needed running by another one.
+func awaited(policy *policydata.Policy, name string) bool {
+	for _, c := range policy.Containers {
+		if slices.Contains(c.After, policydata.After{Container: name, State: policydata.Started}) {
+			return true
+		}
+	}
+	return false
 }
 
 // life asks every request of the API of every container, and of one that does not
