@@ -15,6 +15,7 @@ import (
 	"portcullis/cmd/manual"
 	"portcullis/internal/version"
 	"portcullis/rules/generate"
+	"portcullis/rules/learn"
 	"portcullis/rules/settings"
 )
 
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 	for _, line := range parts(err) {
 		fmt.Fprintf(io.err, "genpolicy: %s\n", strings.ReplaceAll(line, "\n", "; "))
 	}
-	if errors.Is(err, errStale) {
+	if errors.Is(err, errStale) || errors.Is(err, learn.ErrBound) {
 		return exitRefused
 	}
 	return exitFailed
@@ -147,7 +148,7 @@ func newCommand(io stdio) *cobra.Command {
 	set.BoolVar(&f.lockDigests, "lock-digests", false, "write the digest of each image into the manifest")
 	set.BoolP("version", "v", false, "print the version")
 	completeSources(cmd)
-	cmd.AddCommand(newExplain(io), newCheck(io), manual.NewCommand())
+	cmd.AddCommand(newExplain(io), newCheck(io), newSettings(io), manual.NewCommand())
 	return cmd
 }
 

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/engine/trace"
+	"portcullis/rules/generate"
+	"portcullis/rules/learn"
+	"portcullis/rules/settings"
+)
+
+// maxDump is the most bytes of requests that are held to learn from.
+const maxDump = 256 << 20
+
+func newSettings(io stdio) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "settings",
+		Short:         "Find the settings of a cluster",
+		Args:          noArguments,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(*cobra.Command, []string) error { return usagef("settings wants a verb: learn") },
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
+	cmd.AddCommand(newLearn(io))
+	return cmd
+}
+
+func newLearn(io stdio) *cobra.Command {
+	var f flags
+	var maps []string
+	cmd := &cobra.Command{
+		Use:   "learn -y MANIFEST DUMP...",
+		Short: "Write the settings under which a pod that a cluster ran is allowed",
+		Long: `learn makes the policy of the one pod in MANIFEST, judges the requests of the dump in order, and adds for each that is denied the
+narrowest setting that allows it, until the pod is allowed. It prints the settings as a drop-in for -j: each line with the
+request and the field that ask for it, the loosest last, and none without which the pod is allowed too.
+
+DUMP is what the agent of a debug guest (AGENT_POLICY_DEBUG=yes) or policyd recorded of that pod, in the forms that policyctl
+replay reads, "-" for stdin; several are taken as one, in order. Take it from a node that you trust, and read the lines: learn
+takes what the runtime chooses for what it shall choose.
+
+Only what the runtime chooses is learned. What binds image, command, user, variables, contents, namespaces, devices, root and
+ids is refused with the request and the field. Requests that no pod needs to run (reading logs, stdin) are told and stay denied.
+
+Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong usage, 3 something could not be read.`,
+		Example: `  genpolicy settings learn --platform peer-pods -y pod.yaml policy.jsonl > cluster.toml
+  genpolicy -y pod.yaml --platform peer-pods -j cluster.toml`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, dumps []string) error {
+			f.takeMaps(maps, io.err)
+			if f.yamlFile == "" || len(dumps) == 0 {
+				return usagef("learn wants -y MANIFEST and a DUMP")
+			}
+			return withJob(f, io, []string{f.yamlFile}, func(j *job) error { return j.learn(cmd.Context(), dumps) })
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` of the pod that ran")
+	f.addSources(cmd.Flags(), &maps)
+	cmd.Flags().StringVar(&f.output, "output", "", "write the drop-in to `FILE` instead of standard output")
+	completeSources(cmd)
+	return cmd
+}
+
+// learn prints the drop-in that a dump of the job's one pod asks for.
+func (j *job) learn(ctx context.Context, dumps []string) error {
+	pod, err := j.onlyPod()
+	if err != nil {
+		return err
+	}
+	over, err := readOver(j.flags)
+	if err != nil {
+		return err
+	}
+	dump, err := readDumps(dumps, j.io.in)
+	if err != nil {
+		return err
+	}
+	s := &student{job: j, pod: pod, over: over}
+	learner := learn.Learner{Make: s.policy, Dump: dump}
+	learned, err := learner.Learn(ctx)
+	if err != nil {
+		return err
+	}
+	for _, left := range learned.Left {
+		fmt.Fprintf(j.io.err, "genpolicy: note: stays denied: %s\n", left)
+	}
+	text, err := learn.Render(learned.Lessons, s.list)
+	if err != nil {
+		return err
+	}
+	if len(learned.Lessons) == 0 {
+		text = []byte("# Nothing to learn: the pod is allowed under these settings.\n")
+	}
+	if j.flags.output != "" {
+		return writeFile(j.flags.output, text)
+	}
+	_, err = j.io.out.Write(text)
+	return err
+}
+
+func (j *job) onlyPod() (*generate.Pod, error) {
+	var all []*generate.Pod
+	for _, s := range j.sources {
+		for _, p := range s.manifest.Pods() {
+			if j.selected(p) {
+				all = append(all, p)
+			}
+		}
+	}
+	if len(all) != 1 {
+		return nil, usagef("the manifest has %d pods, and a dump is of one", len(all))
+	}
+	return all[0], nil
+}
+
+// readOver reads the drop-ins of -j. Upstream's settings cannot have any over them.
+func readOver(f flags) ([]settings.DropIn, error) {
+	var over []settings.DropIn
+	for i, name := range f.settings {
+		if base, _, err := upstreamFiles(name); i == 0 && (err != nil || base != nil) {
+			return nil, errors.Join(err, usagef("learn writes a drop-in, and -j %s is upstream's settings, over which none can be put", name))
+		}
+		some, err := dropIns(name)
+		if err != nil {
+			return nil, err
+		}
+		over = append(over, some...)
+	}
+	return over, nil
+}
+
+func readDumps(paths []string, in io.Reader) ([]trace.Record, error) {
+	var all []trace.Record
+	size := 0
+	for _, path := range paths {
+		records, err := readDump(path, in)
+		if err != nil {
+			return nil, fmt.Errorf("read dump %s: %w", path, err)
+		}
+		for _, r := range records {
+			size += len(r.Request)
+		}
+		if size > maxDump {
+			return nil, fmt.Errorf("read dump %s: more than %d bytes of requests", path, maxDump)
+		}
+		all = append(all, records...)
+	}
+	if len(all) == 0 {
+		return nil, errors.New("read dump: no request in it")
+	}
+	return all, nil
+}
+
+func readDump(path string, in io.Reader) ([]trace.Record, error) {
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	reader := trace.NewReader(io.LimitReader(in, maxDump))
+	var all []trace.Record
+	for {
+		record, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, record)
+	}
+}
+
+// student makes the policy of one pod under settings that grow.
+type student struct {
+	job  *job
+	pod  *generate.Pod
+	over []settings.DropIn
+}
+
+func (s *student) policy(ctx context.Context, lessons []learn.Lesson) ([]byte, error) {
+	text, err := learn.Render(lessons, s.list)
+	if err != nil {
+		return nil, err
+	}
+	over := append(append([]settings.DropIn{}, s.over...), settings.DropIn{Name: "what was learned", Text: text})
+	now, err := settings.Load(s.job.flags.platform, over...)
+	if err != nil {
+		return nil, err
+	}
+	configs, err := s.job.configs()
+	if err != nil {
+		return nil, err
+	}
+	generator := generate.New(now, s.job.images, configs, generate.Options{RequireDigests: s.job.flags.needDigests})
+	made, _, err := generator.Policy(ctx, s.pod)
+	if err != nil {
+		return nil, err
+	}
+	form := s.job.output
+	form.Compact = form.Rules == "" // the same decisions, and the rules need not be compiled each time
+	out, _, err := generator.Render(s.pod, made, form)
+	if err != nil {
+		return nil, err
+	}
+	return out.Text, nil
+}
+
+// list gives what a list of the settings without lessons holds.
+func (s *student) list(key []string) ([]any, error) {
+	raw, err := json.Marshal(s.job.settings)
+	if err != nil {
+		return nil, err
+	}
+	var value any
+	if err := json.Unmarshal(raw, &value); err != nil {
+		return nil, err
+	}
+	for _, part := range key {
+		table, _ := value.(map[string]any)
+		value = table[part]
+	}
+	values, _ := value.([]any)
+	return values, nil
+}
