@@ -55,6 +55,7 @@ namespaces_ok if {
 	# got: {[n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"]}
 	[n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"] in [[], ["/run/netns/podns"]]
 	own := [n | some n in input.OCI.Linux.Namespaces; n.Type != "network"]
+	types := [namespace_type(n) | some n in own]
 
 	# item: OCI.Linux.Namespaces[{n.Type}]
 	every n in own {
@@ -67,10 +68,10 @@ namespaces_ok if {
 	# item: OCI.Linux.Namespaces[{item}]
 	# wanted: a namespace of its own
 	# got: missing
-	count({type | some type in container.namespaces} - {namespace_type(n) | some n in own}) == 0
+	count({type | some type in container.namespaces} - {type | some type in types}) == 0
 
 	# at: OCI.Linux.Namespaces
-	[namespace_type(n) | some n in own] == container.namespaces
+	types == container.namespaces
 }
 
 namespace_type(n) := object.get({"mnt": "mount"}, n.Type, n.Type)
