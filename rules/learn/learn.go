@@ -202,9 +202,13 @@ var streams = map[string]bool{"ReadStreamRequest": true, "WriteStreamRequest": t
 // afterwards are what a shim still sends of a container that is gone.
 var afterwards = map[string]bool{"SignalProcessRequest": true, "WaitProcessRequest": true, "RemoveContainerRequest": true, "StatsContainerRequest": true}
 
-// left says whether the denial keeps no pod from running.
+// left says whether the denial keeps no pod from running: of a command too that the manifest does not have, since somebody ran it
+// by hand (kubectl exec).
 func (d *denial) left() bool {
 	if streams[d.record.Kind] {
+		return true
+	}
+	if d.record.Kind == "ExecProcessRequest" && len(d.why.Findings) > 0 && strings.HasPrefix(d.why.Findings[0].Path, "process.Args") {
 		return true
 	}
 	return afterwards[d.record.Kind] && len(d.why.Findings) > 0 && strings.HasPrefix(explain.Words(d.why.Findings[0].Wanted), "no container has the id")

@@ -79,7 +79,7 @@ var learnable = []struct {
 	{"sysctl", "OCI.Linux.Sysctl[", sysctl},
 	{"identity", "OCI.Annotations[io.katacontainers.pkg.oci.bundle_path]", bundlePath},
 	{"annotations", "OCI.Annotations[", annotation},
-	{"env", "$env[", variable},
+	{"env", "OCI.Process.Env[", variable},
 	{"mounts", "OCI.Mounts[", mount},
 }
 
