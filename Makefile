@@ -25,7 +25,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants hostile bench regorus interop lab check-lab clean
+.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench regorus interop lab check-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 
 mutants: test-packages ## take each defence away and demand that a test notices; MUTANTS="-run NAME" or "-third TEXT"
 	$(GO) -C $(TOOLS) run ./mutants $(MUTANTS)
+
+adversary: ## changed sequences of genuine requests against a model of the pod; TIME=30m
+	$(GO) test -run '^TestNoSequenceBreaksAGuarantee$$' -count 1 -v -timeout 120m ./rules/adversary -adversary $(or $(TIME),30m)
 
 hostile: ## one hostile client against policyd in 128 MiB; HOSTILE=10m
 	$(GO) test -run '^TestOneHostileClient$$' -count 1 -v -timeout 60m ./cmd/policyd -args -hostile $(or $(HOSTILE),10m)
