@@ -31,6 +31,8 @@ type CompilerOptions struct {
 	// alone. It saves memory where nobody asks for them otherwise: Query, Ask and Rules do not find them, and Reaches and
 	// ReadsState do not count what they read beyond what the decision does.
 	LateReasons bool
+	// AfterReasons is called, if not nil, after each late compilation: what it took can be given back to the system.
+	AfterReasons func()
 }
 
 // Compiler turns policy texts into policies. It is immutable and safe for concurrent use.
@@ -41,6 +43,7 @@ type Compiler struct {
 	busy    chan struct{}                                  // holds an element while a text is compiled, also one that nobody waits for
 	warm    []func() (*program, error)
 	late    bool
+	after   func()
 }
 
 // CompileError says where a policy text does not compile. It never quotes the text.
@@ -71,6 +74,7 @@ func NewCompiler(opts CompilerOptions) (*Compiler, error) {
 		v1:      capabilities(ast.RegoV1),
 		busy:    make(chan struct{}, 1),
 		late:    opts.LateReasons,
+		after:   opts.AfterReasons,
 		held:    make(map[policytext.Digest]func() (*program, error), len(opts.HeldRules)),
 	}
 	if c.timeout <= 0 {
@@ -247,7 +251,7 @@ func (c *Compiler) buildVersion(src source, version ast.RegoVersion) (*program, 
 	switch {
 	case src.reasons == nil:
 	case c.late:
-		late = &lateReasons{text: src.reasons, opts: opts}
+		late = &lateReasons{text: src.reasons, opts: opts, after: c.after}
 	default:
 		reasons, err := parse(src.reasons, opts)
 		if err != nil {

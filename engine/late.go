@@ -15,9 +15,10 @@ import (
 // lateReasons are reasons that are compiled when a request is first denied, and only so far as that request's need: all of them
 // would take several times the memory of the rules that decide, in a guest where most requests are never denied.
 type lateReasons struct {
-	text []byte
-	opts ast.ParserOptions // as the rules were parsed
-	one  sync.Mutex        // held while some are compiled: never two at a time
+	text  []byte
+	opts  ast.ParserOptions // as the rules were parsed
+	one   sync.Mutex        // held while some are compiled: never two at a time
+	after func()            // called after each compilation; nil for nothing
 }
 
 // explanation is an entry point's part of the reasons, compiled in the background, so that a denial waits for it no longer than
@@ -39,6 +40,9 @@ func (p *program) explanations(ctx context.Context, en *entry) []*query {
 			defer close(en.late.ready)
 			var err error // a denial without a reason is a denial all the same
 			defer recoverTo(&err, ErrCompilePanic)
+			if p.late.after != nil {
+				defer p.late.after()
+			}
 			en.late.queries, err = p.compileReasons(en.name)
 		}()
 	})

@@ -151,9 +151,14 @@ func (d *policyDaemon) warm() {
 		d.log.Error("held rules do not compile, policies in compact form are refused", "error", err)
 	}
 	debug.SetGCPercent(gcPercent)
+	giveBack(d.log)
+}
+
+// giveBack returns to the system what only a compilation needed.
+func giveBack(logger *slog.Logger) {
 	debug.FreeOSMemory()
 	if err := leaveStart(); err != nil {
-		d.log.Warn("pages that only the start needed stay in memory", "error", err)
+		logger.Warn("pages that only the start needed stay in memory", "error", err)
 	}
 }
 
@@ -161,7 +166,9 @@ func (d *policyDaemon) warm() {
 // every denial; what cannot be configured is an error.
 func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*policyDaemon, error) {
 	d := &policyDaemon{config: c, guest: g, log: logger}
-	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held(), LateReasons: true})
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{
+		HeldRules: rules.Held(), LateReasons: true, AfterReasons: func() { giveBack(logger) },
+	})
 	if err != nil {
 		return nil, err
 	}
