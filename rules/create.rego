@@ -84,8 +84,15 @@ id_ok if {
 	input.OCI.Root.Readonly == container.readonly_root
 	input.OCI.Root.Path == replace(root_path, "$(container-id)", root_id)
 	container_id_ok(root_id)
-	input.container_id == root_id
+	same_id
 	exec_id_ok
+}
+
+same_id if input.container_id == root_id
+
+same_id if {
+	policy.strict.container_id == "free"
+	input.container_id == ""
 }
 
 root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {

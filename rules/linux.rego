@@ -23,6 +23,12 @@ control_group_ok if {
 	path := input.OCI.Linux.CgroupsPath
 	regex.match(`^(?:/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*$`, path)
 	not contains(path, "..")
+	control_group_last(path)
+}
+
+control_group_last(path) if endswith(path, concat("", [":", root_id]))
+
+control_group_last(path) if {
 	control_group_free(substring(path, count(path) - id_length, -1))
 	regex.match(`[/:][0-9a-f]{64}$`, path)
 }

@@ -94,7 +94,7 @@ func TestWholeRequestsOfTheCorpusAreDecidedTheSameByStrictPolicies(t *testing.T)
 func replayWhole(t *testing.T, p *policydata.Policy, judge *rulestest.Judge, file string) int {
 	t.Helper()
 	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
-	cases := readCases(t, file)
+	cases := withGenuineID(t, readCases(t, file), "gid")
 	running := map[any]string{} // container id -> name
 	for _, c := range cases {
 		r := e.Complete(rulestest.Request{Kind: c.Kind, Input: complete(t, c.Kind, c.Request)})
@@ -122,6 +122,25 @@ func replayWhole(t *testing.T, p *policydata.Policy, judge *rulestest.Judge, fil
 		}
 	}
 	return len(cases)
+}
+
+// withGenuineID gives a container that the corpus identifies by its name an id as runtimes make them.
+func withGenuineID(t *testing.T, cases []recorded, name string) []recorded {
+	t.Helper()
+	id := rulestest.ID(name)
+	places := strings.NewReplacer("/"+name+"/", "/"+id+"/", "/"+name+"-", "/"+id+"-", "/"+name+`"`, "/"+id+`"`, "/"+name+`\"`, "/"+id+`\"`, ":"+name+`"`, ":"+id+`"`,
+		`_id":"`+name+`"`, `_id":"`+id+`"`)
+	for i, c := range cases {
+		text, err := json.Marshal(c.Request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cases[i].Request = nil
+		if err := json.Unmarshal([]byte(places.Replace(string(text))), &cases[i].Request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cases
 }
 
 func ask(t *testing.T, judge *rulestest.Judge, r rulestest.Request) bool {
