@@ -198,6 +198,7 @@ shared_mounts := {m |
 	some m in other_mounts
 	wanted := container.mounts[m.destination]
 	m.options == wanted.options
+	startswith(m.source, before)
 	tail := trim_prefix(m.source, before)
 	regex.match(`^[a-z0-9]{16}-`, tail)
 	substring(tail, random_length, -1) == wanted.source
