@@ -92,7 +92,7 @@ lint: $(LINTERS) $(OPA) lint-packages ## format, go vet, linters, shell scripts,
 lint-packages:
 	@command -v shellcheck >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(LINT_PACKAGES) >/dev/null; }
 
-generate: ## write the generated files anew
+generate: ## regenerate the generated files
 	$(GO) -C $(TOOLS) run ./protogen
 	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestSingleLeafChanges' -update
 
@@ -127,7 +127,7 @@ GENUINE := $(CURDIR)/rules/testdata/genuine
 lab: test-packages ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 40 minutes, 5 GB)
 	@.ci/lab/run $(GENUINE)
 
-check-lab: test-packages ## record anew and show what is not as in rules/testdata/genuine
+check-lab: test-packages ## record once more and show what is not as in rules/testdata/genuine
 	@rm -rf $(CURDIR)/build/lab/fresh
 	@.ci/lab/run $(CURDIR)/build/lab/fresh
 	@$(CURDIR)/build/lab/bin/lab diff $(GENUINE) $(CURDIR)/build/lab/fresh

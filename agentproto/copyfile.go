@@ -82,9 +82,9 @@ func item(key string, value ast.Value) [2]*ast.Term {
 	return ast.Item(ast.InternedTerm(key), ast.NewTerm(value))
 }
 
-// unjudgeCopyFile turns the judged shape of a CopyFileRequest into that of the
-// message, as far as it can be told; what is not in the judged shape passes.
-func unjudgeCopyFile(judged map[string]any) (map[string]any, error) {
+// copyFileMessage turns the decided shape of a CopyFileRequest into that of the
+// message, as far as possible; what is not in the judged shape passes.
+func copyFileMessage(judged map[string]any) (map[string]any, error) {
 	raw := maps.Clone(judged)
 	delete(raw, "file_type")
 	delete(raw, "symlink_target")

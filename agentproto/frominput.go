@@ -63,7 +63,7 @@ func fromInput(mt protoreflect.MessageType, input []byte) (proto.Message, error)
 	}
 	dropTag(object, mt.Descriptor().Name())
 	if mt == copyFileType {
-		if object, err = unjudgeCopyFile(object); err != nil {
+		if object, err = copyFileMessage(object); err != nil {
 			return nil, err
 		}
 	}

@@ -79,7 +79,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// resumes requires what a new process is told.
+// resumes checks what a new process finds.
 func (b *bench) resumes(measured bool, text string) {
 	b.t.Helper()
 	s, err := b.register(nil).Resume(b.t.Context())

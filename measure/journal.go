@@ -61,7 +61,7 @@ func (j *Journal) Record(c Comparison) (eventlog.Record, error) {
 	if otherBoot(j.bootID, log.Records()) {
 		return eventlog.Record{}, logError(fmt.Errorf("%s is of another boot", j.path))
 	}
-	if told(log.Records(), c) {
+	if logged(log.Records(), c) {
 		return eventlog.Record{}, nil
 	}
 	rec := newRecord(len(log.Records()), c.Event, j.bootID, j.boottime())
@@ -79,8 +79,8 @@ func (j *Journal) Record(c Comparison) (eventlog.Record, error) {
 	return rec, nil
 }
 
-// told says whether the log needs no record of the comparison.
-func told(records []eventlog.Record, c Comparison) bool {
+// logged says whether the log needs no record of the comparison.
+func logged(records []eventlog.Record, c Comparison) bool {
 	mismatches := 0
 	var latest string
 	for _, r := range records {

@@ -43,7 +43,7 @@ type Event struct {
 	Len     int64  // bytes that Digest was taken over
 }
 
-// Register is one PCR with its log. It is safe for concurrent use; every operation opens the TPM and the log anew.
+// Register is one PCR with its log. It is safe for concurrent use; every operation opens the TPM and the log afresh.
 type Register struct {
 	cfg  Config
 	held chan struct{}

@@ -42,7 +42,7 @@ type strictPod struct {
 }
 
 // strictDenials are strict pods whose policies deny the genuine pod, and why. They
-// are tried with requests that follow the policy until that is mended.
+// are tried with requests that follow the policy until that is fixed.
 var strictDenials = map[string]string{
 	"shop/guest-pull":   "fs_group of a block volume has no change policy",
 	"ledger/guest-pull": "the host name of a StatefulSet's pod is the pod's name",

@@ -68,7 +68,7 @@ func run() error {
 
 var errUsage = errors.New(`usage:
   lab record --parts DIR --containerd NAME --kubernetes NAME --manifests DIR --work DIR --out FILE
-  lab finish --parts DIR --manifests DIR --work DIR --out FILE   the recordings of a run anew, from what it wrote down
+  lab finish --parts DIR --manifests DIR --work DIR --out FILE   rebuild the recordings of a run from what it wrote down
   lab images >FILE         the stub images, an OCI layout in a gzipped tar
   lab diff OLD NEW         what changed between two folders of recordings; exit 1 if something did
   lab show FILE [POD]      a recording as JSON`)

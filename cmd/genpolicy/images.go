@@ -32,7 +32,7 @@ type imageFlags struct {
 	cacheDir          string
 }
 
-// containerdSocket is where containerd listens unless told otherwise; usualSocket
+// containerdSocket is where containerd listens by default; usualSocket
 // stands for it on the command line.
 const (
 	containerdSocket = "/var/run/containerd/containerd.sock"

@@ -51,7 +51,7 @@ takes what the runtime chooses for what it shall choose.
 
 Only what the runtime chooses is learned. What binds image, command, user, variables, contents, namespaces, devices, root and
 ids is refused with the request and the field. Requests that no pod needs to run (reading logs, stdin,
-commands of kubectl exec) are told and stay denied.
+commands of kubectl exec) are listed and stay denied.
 
 Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong usage, 3 something could not be read.`,
 		Example: `  genpolicy settings learn --platform peer-pods -y pod.yaml policy.jsonl > cluster.toml

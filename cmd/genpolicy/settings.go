@@ -19,7 +19,7 @@ import (
 const compat = "compat-kata"
 
 // loadSettings reads the platform's settings and what -j names over them. Upstream's
-// settings take the place of the platform's; what of them means nothing here is told.
+// settings take the place of the platform's; keys without a meaning here are warned of.
 func loadSettings(f flags, stderr io.Writer) (*settings.Settings, error) {
 	if !slices.Contains(settings.Platforms(), f.platform) {
 		return nil, usagef("--platform is %q, want one of %s", f.platform, strings.Join(settings.Platforms(), ", "))

@@ -28,8 +28,8 @@ func newExplain() *cobra.Command {
 the policy that the request is nearest to, the first check that failed, where in the request, what it got and what the policy
 wants, and what to change in the manifest or the settings. FILE has the formats that replay reads.
 
-Under a policy of another make, the check is the rule whose expression failed for that container, found by following one
-evaluation with prints on; where in the request it looked is told by comparing the request with the policy's data.
+Under a policy from another tool, the check is the rule whose expression failed for that container, found by following one
+evaluation with prints on; where in the request it looked is found by comparing the request with the policy's data.
 
 A first line names the containers whose image the policy does not bind: one named by a tag may change unseen. Values of
 variables and credentials in options are hidden unless --show-secrets is given.

@@ -22,7 +22,7 @@ import (
 	"portcullis/rules/policydata"
 )
 
-var update = flag.Bool("update", false, "write the outputs in docs/operators.md anew")
+var update = flag.Bool("update", false, "rewrite the outputs in docs/operators.md")
 
 const operatorsPage = "../../docs/operators.md"
 
@@ -51,11 +51,11 @@ func TestTheOperatorsPageIsFresh(t *testing.T) {
 	was, is := strings.Split(string(page), "\n"), strings.Split(fresh, "\n")
 	for i := range min(len(was), len(is)) {
 		if was[i] != is[i] && !*update {
-			t.Fatalf("line %d of docs/operators.md is\n%s\nbut the command prints\n%s\ngo test ./cmd/policyctl -run Operators -update writes it anew", i+1, was[i], is[i])
+			t.Fatalf("line %d of docs/operators.md is\n%s\nbut the command prints\n%s\ngo test ./cmd/policyctl -run Operators -update rewrites it", i+1, was[i], is[i])
 		}
 	}
 	if len(was) != len(is) && !*update {
-		t.Fatal("docs/operators.md is not what its commands print; go test ./cmd/policyctl -run Operators -update writes it anew")
+		t.Fatal("docs/operators.md is not what its commands print; go test ./cmd/policyctl -run Operators -update rewrites it")
 	}
 }
 

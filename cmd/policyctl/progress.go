@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	progressFrom = 16 << 20 // bytes of input from which progress is told to what is no terminal too
+	progressFrom = 16 << 20 // bytes of input from which progress is shown without a terminal too
 	progressTick = 200 * time.Millisecond
 	logTick      = 5 * time.Second // between lines where they cannot be overwritten
 )

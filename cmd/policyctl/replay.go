@@ -79,11 +79,11 @@ func runReplay(cmd *cobra.Command, o replayOptions, e *engine.Engine, in io.Read
 	if f, ok := in.(statter); ok {
 		size = sizeOf(f)
 	}
-	told := cmd.ErrOrStderr()
+	progressTo := cmd.ErrOrStderr()
 	if isTerminal(r.out) {
-		told = io.Discard // the lines themselves show how far it is
+		progressTo = io.Discard // the lines themselves show how far it is
 	}
-	p := newProgress(told, size)
+	p := newProgress(progressTo, size)
 	err := r.run(cmd.Context(), p.reader(in))
 	p.done()
 	return errors.Join(files.close(err == nil || errors.Is(err, errNo)), err)

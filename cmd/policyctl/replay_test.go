@@ -74,7 +74,7 @@ func TestALongDumpReplaysInConstantMemory(t *testing.T) {
 		t.Errorf("32 MB more of dump take %d kB more memory", grown)
 	}
 	if !regexp.MustCompile(`(?m)^\d+ MB, [\d.]+ MB/s$`).MatchString(said) {
-		t.Errorf("no progress is told: %q", said)
+		t.Errorf("no progress is shown: %q", said)
 	}
 }
 

@@ -144,7 +144,7 @@ func copyError(err error) error {
 }
 
 // keptPath is where the bound document is kept for a restart, since its disk is gone by then. The hardware or the journal has
-// to vouch for it again.
+// to confirm it again.
 func (b *binder) keptPath() string {
 	return filepath.Join(b.runDir, "initdata-"+b.bootID+".toml")
 }

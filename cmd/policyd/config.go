@@ -27,7 +27,7 @@ type config struct {
 	Binding bindingConfig `toml:"binding"`
 	Log     logConfig     `toml:"log"`
 
-	forgetful bool // keep nothing for a restart
+	stateless bool // keep nothing for a restart
 	restFD    int  // file descriptor of the REST port that the process before this one holds; 0: none
 }
 

@@ -139,7 +139,7 @@ func answers(t *testing.T, binary, policy, split string) []bool {
 	return list
 }
 
-// curl sends a file as it is told to people, and reads the decision: a bool, an object that holds one, or none.
+// curl sends a file as the docs say, and reads the decision: a bool, an object that holds one, or none.
 func curl(t *testing.T, url, file string) bool {
 	t.Helper()
 	out, err := exec.Command("curl", "-sS", "--fail", "--noproxy", "*", "-X", "POST", url, "--data-binary", "@"+file).Output()

@@ -35,7 +35,7 @@ func pod(t testing.TB, more map[string]string) *initdata.Document {
 	return doc
 }
 
-// shimDisk makes the disk image of an annotation's value as the runtime does: base64 and gzip undone, compressed anew, behind
+// shimDisk makes the disk image of an annotation's value as the runtime does: base64 and gzip undone, compressed again, behind
 // magic and length.
 func shimDisk(t testing.TB, annotation string) []byte {
 	t.Helper()

@@ -23,14 +23,14 @@ import (
 // childVar tells a re-executed test binary to be policyd, and to kill itself after a step of a measurement.
 const childVar = "POLICYD_TEST_CHILD"
 
-// childTask is what the child is told.
+// childTask is what the child is to do.
 type childTask struct {
 	Dir    string
 	Config config
 	Step   measure.Step
 }
 
-// TestChild is policyd in a process of its own, when it is told to be.
+// TestChild is policyd in a process of its own, when the environment asks for it.
 func TestChild(t *testing.T) {
 	text := os.Getenv(childVar)
 	if text == "" {

@@ -217,7 +217,7 @@ func (m *machine) request(name string, req proto.Message) error {
 	return client.Call(ctx, method.Service, method.Name, req, method.Response.New().Interface())
 }
 
-// code is the reason code in what a client was told, "" for success.
+// code is the reason code in the status that a client got, "" for success.
 func code(err error) binding.Code {
 	if err == nil {
 		return ""

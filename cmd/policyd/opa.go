@@ -153,15 +153,15 @@ var opaFiles = guestFiles{
 }
 
 // configuration is the guest's own if it has one. Else it is the defaults, and nothing is kept for a restart: an agent that
-// starts its sidecar itself does not start it twice, and at a terminal each run begins anew. A file that is there and
+// starts its sidecar itself does not start it twice, and at a terminal each run starts afresh. A file that is there and
 // cannot be used is an error.
 func (o opaOptions) configuration(files guestFiles) (config, error) {
 	c, err := readConfig(files.config)
 	if errors.Is(err, fs.ErrNotExist) {
 		c, err = defaultConfig(), nil
-		c.forgetful = true
+		c.stateless = true
 		c.Binding.Initdata = "off" // guests of that era have none, and any disk of theirs would be searched for it
-		c.Policy.Default = firstThere(files.defaults)
+		c.Policy.Default = firstExisting(files.defaults)
 	}
 	if err != nil {
 		return config{}, err
@@ -183,8 +183,8 @@ func (o opaOptions) configuration(files guestFiles) (config, error) {
 // isSidecar says that there is no gate here: an agent asks by REST.
 func (c *config) isSidecar() bool { return len(c.Gate.Listen) == 0 }
 
-// firstThere is the first of paths that is there, or cannot be said not to be; empty if none is.
-func firstThere(paths []string) string {
+// firstExisting returns the first of paths that exists or cannot be examined, "" if none does.
+func firstExisting(paths []string) string {
 	i := slices.IndexFunc(paths, func(p string) bool {
 		_, err := os.Stat(p)
 		return !errors.Is(err, fs.ErrNotExist)

@@ -175,7 +175,7 @@ func TestAnAgentOfTheSidecarEraWorksUnmodified(t *testing.T) {
 			a := installOPA(t, files...)
 			a.initialize(sidecarDefault)
 			if !a.waiving {
-				t.Error("the default policy waives, and the agent was not told")
+				t.Error("the default policy waives, and the agent was not informed")
 			}
 			a.setPolicy(sidecarPolicy)
 			if a.waiving {
@@ -307,13 +307,13 @@ func TestTheSidecarsConfiguration(t *testing.T) {
 	}{
 		{"a guest without a file has the defaults and keeps nothing", nil, guestFiles{config: missing, defaults: []string{missing}},
 			func(c config) bool {
-				return c.forgetful && c.Binding.Mode == "auto" && c.Policy.Default == "" && c.Gate.REST == "localhost:8181"
+				return c.stateless && c.Binding.Mode == "auto" && c.Policy.Default == "" && c.Gate.REST == "localhost:8181"
 			}},
 		{"its default policy is the first that is there", nil, guestFiles{config: missing, defaults: []string{missing, rego, broken}},
 			func(c config) bool { return c.Policy.Default == rego }},
 		{"the guest's own file counts", nil, guestFiles{config: guests, defaults: []string{rego}},
 			func(c config) bool {
-				return !c.forgetful && c.Binding.Mode == "required" && c.Policy.Default == "/own.rego" && c.Gate.Listen == nil
+				return !c.stateless && c.Binding.Mode == "required" && c.Policy.Default == "/own.rego" && c.Gate.Listen == nil
 			}},
 		{"a policy on the command line wins", []string{"x.rego"}, guestFiles{config: guests},
 			func(c config) bool { return c.Policy.Default == "x.rego" }},

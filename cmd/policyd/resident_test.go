@@ -53,7 +53,7 @@ func TestResidentAfterThePodOfTheDemo(t *testing.T) {
 	}
 }
 
-// Megabytes that pass through are not made anew each time: the collector has little to do.
+// Megabytes that pass through are not allocated again each time: the collector has little to do.
 func TestBytesPassThroughWithoutCollections(t *testing.T) {
 	t.Setenv("GODEBUG", "gctrace=1")
 	p := startProcess(t, setPolicyOnly)

@@ -73,7 +73,7 @@ func policyID(file string) string {
 
 // journalDir is where the journal is kept; empty keeps it in memory.
 func (c *config) journalDir() string {
-	if c.forgetful {
+	if c.stateless {
 		return ""
 	}
 	return c.runDir()

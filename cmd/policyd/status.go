@@ -26,7 +26,7 @@ const (
 // serveStatus answers each connection to the status socket with one JSON document, one at a time, and reads nothing. The
 // socket is root's. Without it policyd protects no less, so an error is only logged. It returns what ends it.
 func (d *policyDaemon) serveStatus(ctx context.Context) (stop func()) {
-	if d.config.forgetful { // it has no run directory
+	if d.config.stateless { // it has no run directory
 		return func() {}
 	}
 	address := gate.Address{Path: filepath.Join(d.config.runDir(), statusSocket)}

@@ -182,7 +182,7 @@ func (c *Chain) countRun(entryPoint string, v *engine.Verdict) (bool, error) {
 	}
 	if !c.ran || starting[entryPoint] {
 		if err := c.initdataKept(); err != nil {
-			return false, c.deny(because(CodeInitdataChanged, err))
+			return false, c.deny(asError(CodeInitdataChanged, err))
 		}
 	}
 	if c.ran {
@@ -232,7 +232,7 @@ func (c *Chain) Started() bool {
 	return c.isSet || c.ran
 }
 
-// errUnwritten is what a client is told; the log says why.
+// errUnwritten is the error that a client gets; the log says why.
 var errUnwritten = errors.New("the restart journal cannot be written")
 
 // TakeID makes a container id count as used for the rest of the boot. After an error, which says why in words for the host, the

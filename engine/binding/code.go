@@ -71,7 +71,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // maxErrorText is the longest error text on the wire, in bytes.
 const maxErrorText = 1024
 
-// GRPCStatus is what a client of SetPolicy is told.
+// GRPCStatus is the status that a client of SetPolicy gets.
 func (e *Error) GRPCStatus() *status.Status {
 	code, ok := grpcCodes[e.Code]
 	if !ok {
@@ -98,8 +98,8 @@ type coded interface {
 	Reason() string
 }
 
-// because turns an error from a backend into an Error, with the backend's own code if it has one.
-func because(fallback Code, err error) *Error {
+// asError turns an error from a backend into an Error, with the backend's own code if it has one.
+func asError(fallback Code, err error) *Error {
 	var own *Error
 	if errors.As(err, &own) {
 		return own
@@ -111,11 +111,11 @@ func because(fallback Code, err error) *Error {
 	return refuse(fallback, err)
 }
 
-// unmeasured turns an error of package measure into an Error. The fallback is for errors of another origin, as because's.
+// unmeasured turns an error of package measure into an Error. The fallback is for errors of another origin, as for asError.
 func unmeasured(fallback Code, err error) *Error {
 	code := Code(measure.Reason(err))
 	if code == CodePCRExtend && !errors.Is(err, measure.ErrExtend) {
-		return because(fallback, err)
+		return asError(fallback, err)
 	}
 	return refuse(code, err)
 }

@@ -68,7 +68,7 @@ func (c *Chain) replace(ctx context.Context, text []byte) *Error {
 	}
 	p, err := c.compile(ctx, text)
 	if err != nil {
-		return because(CodePolicyInvalid, err)
+		return asError(CodePolicyInvalid, err)
 	}
 	return c.activate(ctx, p, event)
 }
@@ -128,7 +128,7 @@ func (c *Chain) compare(e measure.Event) *Error {
 			c.log.Error("mismatch is not in the event log", "error", err)
 		}
 	}
-	return because(CodeDigestMismatch, err)
+	return asError(CodeDigestMismatch, err)
 }
 
 func (c *Chain) compile(ctx context.Context, text []byte) (*engine.Policy, error) {
@@ -162,7 +162,7 @@ func (c *Chain) activate(ctx context.Context, p *engine.Policy, e measure.Event)
 	})
 	switch {
 	case committed != nil:
-		c.end(func() { c.taint(committed) })
+		c.end(func() { c.denyUnlessUnchanged(committed) })
 		return committed
 	case err != nil:
 		c.end(func() {})
@@ -197,9 +197,9 @@ func (c *Chain) end(change func()) {
 	c.changing = nil
 }
 
-// taint denies requests after a failed commit, unless it is sure that the register is as before: a verifier would believe
+// denyUnlessUnchanged denies requests after a failed commit, unless it is sure that the register is as before: a verifier would believe
 // that another policy decides than the one that does. The caller holds mu.
-func (c *Chain) taint(err *Error) {
+func (c *Chain) denyUnlessUnchanged(err *Error) {
 	if c.fatal == nil && err.Code != CodeAlreadySet && err.Code != CodeDigestMismatch {
 		c.denied = err
 	}
@@ -212,7 +212,7 @@ func (c *Chain) commit(ctx context.Context, p *engine.Policy, e measure.Event, s
 	}
 	if i := c.cfg.Initdata; i != nil && i.Provide != nil {
 		if err := i.Provide(); err != nil {
-			return because(CodeInitdataInvalid, err)
+			return asError(CodeInitdataInvalid, err)
 		}
 	}
 	if err := c.cfg.Journal.SetPolicy(p.Text(), s); err != nil {

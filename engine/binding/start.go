@@ -104,7 +104,7 @@ func (c *Chain) bindInitdata(ctx context.Context, i *Initdata) *Error {
 	}
 	p, err := c.compile(ctx, i.Policy)
 	if err != nil {
-		return because(CodePolicyInvalid, err)
+		return asError(CodePolicyInvalid, err)
 	}
 	return c.activate(ctx, p, i.event())
 }
@@ -129,7 +129,7 @@ func (c *Chain) resumeDefault(ctx context.Context, record journal.Record) error 
 // errReplaced says that the register holds a later policy than the journal.
 var errReplaced = errors.New("a later policy was measured and is not active; send it again")
 
-// resume makes the journal's policy active again in its state. The hardware and the register have to vouch for it again.
+// resume makes the journal's policy active again in its state. The hardware and the register have to confirm it again.
 func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) error {
 	p, err := c.rebind(ctx, text)
 	if err != nil && !errors.Is(err, errReplaced) {
@@ -140,7 +140,7 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 	}
 	if i := c.cfg.Initdata; i != nil && i.Provide != nil {
 		if err := i.Provide(); err != nil {
-			refused := because(CodeInitdataInvalid, err)
+			refused := asError(CodeInitdataInvalid, err)
 			c.Deny(refused.Code, refused.Err)
 			return refused
 		}

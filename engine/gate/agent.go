@@ -165,7 +165,7 @@ func encode(m agentproto.Method, request proto.Message, buf []byte) (judged, err
 		return judged{}, status.Error(codes.InvalidArgument, "request cannot be encoded")
 	}
 	if len(head)+len(tail)+len(m.Service)+len(m.Name)+64 > maxMessage {
-		return judged{}, status.Error(codes.ResourceExhausted, errTooLarge.Error()+" once it is encoded anew")
+		return judged{}, status.Error(codes.ResourceExhausted, errTooLarge.Error()+" once it is re-encoded")
 	}
 	return judged{method: m, head: head, tail: tail}, nil
 }
@@ -176,7 +176,7 @@ func isAnswer(err error) bool {
 	return ok
 }
 
-// answer turns an error of call into what the client is told: the agent's own status unchanged, or one of ours.
+// answer turns an error of call into the status that the client gets: the agent's own status unchanged, or one of ours.
 func answer(ctx context.Context, err error) error {
 	switch {
 	case err == nil || isAnswer(err):

@@ -120,7 +120,7 @@ func TestOneClientKeepsNobodyOut(t *testing.T) {
 	modest.must("GetGuestDetails", &agentpb.GuestDetailsRequest{})
 }
 
-// Encoded anew, a request can be longer than it came: it is refused, not sent, and nothing is in doubt.
+// Re-encoded, a request can be longer than it came: it is refused, not sent, and nothing is in doubt.
 func TestRequestThatGrowsIsRefusedAndNotInDoubt(t *testing.T) {
 	limits := gate.DefaultLimits()
 	limits.Decoded = 16 << 20

@@ -166,7 +166,7 @@ func (c *call) observe(ctx context.Context, of *engine.Verdict, answer []byte) {
 
 // unobserved says that the policy's state does not follow an answer.
 func (c *call) unobserved(reason string) {
-	if c.gate.quiet.Allow() {
+	if c.gate.logLimit.Allow() {
 		c.gate.log.Error("policy could not take note of an answer", "request", c.method.EntryPoint(), "error", reason)
 	}
 }

@@ -60,7 +60,7 @@ type Gate struct {
 	log       *slog.Logger
 	trace     *trace.Log
 
-	quiet    *rate.Limiter // what a host can cause to be logged; the decision log has it all
+	logLimit *rate.Limiter // what a host can cause to be logged; the decision log has it all
 	limits   Limits
 	tickets  tickets
 	requests *budget
@@ -94,7 +94,7 @@ func New(c Config) *Gate {
 		protected: newProtected(c.Protected, c.Allow),
 		log:       c.Log,
 		trace:     c.Trace,
-		quiet:     rate.NewLimiter(10, 100),
+		logLimit:  rate.NewLimiter(10, 100),
 		limits:    c.Limits,
 		requests:  newBudget(c.Limits, int64(c.Limits.Requests)),
 		bytes:     newBudget(c.Limits, c.Limits.Bytes),
@@ -149,7 +149,7 @@ func (g *Gate) Serve(ctx context.Context, l net.Listener) error {
 // connect takes no room either.
 func (g *Gate) admit(ctx context.Context, conn net.Conn) {
 	if !peerAllowed(conn, g.peers) {
-		if g.quiet.Allow() {
+		if g.logLimit.Allow() {
 			g.log.Warn("connection refused: peer is not in vsock_peers", "peer", peerName(conn))
 		}
 		conn.Close()
@@ -163,7 +163,7 @@ func (g *Gate) admit(ctx context.Context, conn net.Conn) {
 	}
 	g.mu.Unlock()
 	if full {
-		if g.quiet.Allow() {
+		if g.logLimit.Allow() {
 			g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limits.Connections)
 		}
 		s.close()

@@ -134,7 +134,7 @@ func (c *call) giveBack() {
 	c.ticket.decoded.release()
 }
 
-// denial is what a client is told of a denied request.
+// denial is the status that a client gets for a denied request.
 func denial(m agentproto.Method, reason string) error {
 	return status.Error(codes.PermissionDenied, engine.OneLine(m.EntryPoint()+" is blocked by policy: "+reason, maxDenial))
 }
@@ -212,7 +212,7 @@ func (c *call) denied(reason string) (*engine.Verdict, error) {
 	if _, ok := c.request.(*agentpb.ReadStreamRequest); ok && c.gate.policies.Started() {
 		return nil, nil
 	}
-	if c.gate.quiet.Allow() {
+	if c.gate.logLimit.Allow() {
 		c.gate.log.Info("request denied", "request", c.method.EntryPoint(), "reason", reason)
 	}
 	return nil, denial(c.method, reason)

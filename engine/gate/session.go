@@ -76,7 +76,7 @@ func (s *session) run() {
 	}()
 	for {
 		if err := s.next(); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && s.gate.quiet.Allow() {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && s.gate.logLimit.Allow() {
 				s.gate.log.Warn("client connection closed", "peer", peerName(s.conn), "error", err)
 			}
 			return

@@ -26,8 +26,8 @@ const idSize = 8
 var (
 	// ErrTaken says that the container id was used before in this boot.
 	ErrTaken = errors.New("container id was used before in this boot and may not be used again")
-	// ErrTooManyIDs says that no more containers can be told apart in this boot.
-	ErrTooManyIDs = fmt.Errorf("%d containers were created in this boot, and no more can be told apart", maxIDs)
+	// ErrTooManyIDs says that no more containers can be distinguished in this boot.
+	ErrTooManyIDs = fmt.Errorf("%d containers were created in this boot, and no more can be distinguished", maxIDs)
 )
 
 // ids are the container ids that were taken in this boot, each as the first 8 bytes of its SHA-256: two that collide cost the

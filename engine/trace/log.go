@@ -52,12 +52,12 @@ type Log struct {
 	wake    chan struct{} // one element: the queue is not empty, or the log is closing
 	stopped chan struct{}
 
-	mu      sync.Mutex
-	queue   []Event
-	queued  int // bytes
-	dropped uint64
-	unsaid  uint64 // dropped since the last record about it
-	closing bool
+	mu         sync.Mutex
+	queue      []Event
+	queued     int // bytes
+	dropped    uint64
+	unreported uint64 // dropped since the last record about it
+	closing    bool
 
 	// Of the writing goroutine alone, until stopped is closed.
 	out  *bufio.Writer
@@ -140,7 +140,7 @@ func (l *Log) Record(ev Event) {
 	size := len(ev.Request) + len(ev.Kind) + len(ev.Reason)
 	if l.queued+size > l.opts.QueueBytes || len(l.queue) >= maxQueue {
 		l.dropped++
-		l.unsaid++
+		l.unreported++
 		return
 	}
 	l.queue = append(l.queue, ev)
@@ -187,15 +187,15 @@ func (l *Log) Close() error {
 func (l *Log) write() {
 	defer close(l.stopped)
 	for range l.wake {
-		batch, unsaid, closing := l.take()
+		batch, unreported, closing := l.take()
 		var lost uint64
 		for _, ev := range batch {
 			if !l.putEvent(ev) {
 				lost++
 			}
 		}
-		if unsaid > 0 {
-			l.putJSON(notice{Dropped: unsaid, Time: time.Now()})
+		if unreported > 0 {
+			l.putJSON(notice{Dropped: unreported, Time: time.Now()})
 		}
 		if err := l.out.Flush(); err != nil {
 			l.fail(err)
@@ -211,12 +211,12 @@ func (l *Log) write() {
 	}
 }
 
-func (l *Log) take() (batch []Event, unsaid uint64, closing bool) {
+func (l *Log) take() (batch []Event, unreported uint64, closing bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batch, unsaid, closing = l.queue, l.unsaid, l.closing
-	l.queue, l.queued, l.unsaid = nil, 0, 0
-	return batch, unsaid, closing
+	batch, unreported, closing = l.queue, l.unreported, l.closing
+	l.queue, l.queued, l.unreported = nil, 0, 0
+	return batch, unreported, closing
 }
 
 // line is an event in the file.

@@ -48,7 +48,7 @@ type Options struct {
 	Attempts  int                                   // per host and request; 0 means 3
 	Backoff   time.Duration                         // wait before the second attempt, threefold before the next; 0 means 1 s
 	Progress  func(Progress)                        // called as a blob arrives, from any goroutine; may be nil
-	Log       *slog.Logger                          // told of hosts passed over; nil means nobody
+	Log       *slog.Logger                          // receives the hosts passed over; nil means nobody
 }
 
 // Progress is how far the download of a blob is.

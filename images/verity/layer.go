@@ -17,7 +17,7 @@ const maxLayerEntries = 1_000_000
 // does).
 //
 // The index is the one that Microsoft's tar index tool of June 2023 makes, shortcomings included, since the root would
-// differ otherwise: tests hold it to that tool's output. What the tool leaves out of the file system is told to o.Left.
+// differ otherwise: tests hold it to that tool's output. What the tool leaves out of the file system is passed to o.Left.
 func LayerRoot(layer io.Reader, o Options) (Digest, error) {
 	o, err := o.withDefaults()
 	if err != nil {

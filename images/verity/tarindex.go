@@ -52,7 +52,7 @@ type node struct {
 }
 
 // tarIndex is the tree that tardev makes of a layer's entries: a later entry replaces an earlier one of the same name and
-// all that is in it, and what tardev cannot show is left out, of which leave is told.
+// all that is in it, and what tardev cannot show is left out, and passed to leave.
 type tarIndex struct {
 	root  *node
 	nodes int

@@ -44,7 +44,7 @@ type Options struct {
 	Salt    []byte // put before each block; nil means 32 zero bytes, empty means none; at most 256 bytes
 	Workers int    // goroutines that hash; 0 means one per usable core. Each takes about 1 MiB
 
-	// Left is told, by LayerRoot alone, of each entry of a layer that tardev does not show, in words. It may be nil.
+	// Left receives, from LayerRoot alone, each entry of a layer that tardev does not show, in words. It may be nil.
 	Left func(about string)
 }
 

@@ -23,7 +23,7 @@
 //
 // Processes are Go functions ([Program]) chosen by the name of their executable.
 // What needs a kernel is left out: mounts, devices, cgroups, files and network
-// links are accepted and forgotten, or remembered and told back.
+// links are accepted and dropped, or kept and returned.
 //
 // A test can see the requests ([Agent.Requests], [Agent.Calls], [Agent.Await]),
 // make calls fail or wait ([Agent.Fail], [Agent.Block], [Agent.BlockReply]), and

@@ -81,7 +81,7 @@ func (p *Pod) startSandbox() []Request {
 	return p.of(nil, append(out, p.shim.OOMEvent())...)
 }
 
-// start creates and starts a container, anew if it ran before.
+// start creates and starts a container, again if it ran before.
 func (p *Pod) start(c *container) ([]Request, error) {
 	config, err := p.kubelet.Container(c.Container, c.image.Config)
 	if err != nil {

@@ -21,7 +21,7 @@ type step struct {
 }
 
 // The chains of docs/architecture.md are true: each function is there, and names, in the order of the page, what the page says that
-// it calls. Calls through an interface are told by the method's name.
+// it calls. Calls through an interface are recognized by the method's name.
 func TestArchitecture(t *testing.T) {
 	for _, chain := range chains(t, "../../docs/architecture.md") {
 		var above []step // the way from the chain's first line to the one before

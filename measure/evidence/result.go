@@ -3,7 +3,7 @@
 // Package evidence is the verifier's side, outside the guest: it holds an SNP report, a TDX quote, or a TPM quote with its
 // event log against the policy or initdata that is claimed to be bound.
 //
-// A verification is a list of named checks. A check that says no is told apart from one that could not be made, a certificate
+// A verification is a list of named checks. A check that says no is kept apart from one that could not be made, a certificate
 // being missing for instance: the first means that the evidence is wrong, the second that nobody knows.
 package evidence
 

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	anew = "make the policy anew with genpolicy"
-	undo = "undo that, or " + anew
+	regenerate = "regenerate the policy with genpolicy"
+	undo       = "undo that, or " + regenerate
 
 	noContainer = "no container was created under this id: look for an earlier denial of its CreateContainerRequest"
 
@@ -33,13 +33,13 @@ var advices = []advised{
 	{kind: execKind, check: "command", path: "process.Terminal", words: "a probe or hook has no terminal (kubectl exec -t): call it without, or list it in requests.exec.commands of the settings with exec.terminal"},
 	{kind: execKind, check: "command", words: "to allow it, make it an exec probe or hook of $(where), or list it in requests.exec.commands of the settings"},
 	{kind: execKind, check: "args", words: "to allow it, make it an exec probe or hook of $(where), or list it in requests.exec.commands of the settings"},
-	{kind: execKind, check: "env", words: "a command gets the environment of $(where): look at $(key) in its env and envFrom, or " + anew},
+	{kind: execKind, check: "env", words: "a command gets the environment of $(where): look at $(key) in its env and envFrom, or " + regenerate},
 	{kind: execKind, check: "stdio", path: "exec_id", words: runtimes},
 	{kind: execKind, check: "stdio", words: "a port opens a stream past the policy: requests.exec.stdin and requests.read_stream in the settings allow it"},
 	{kind: execKind, check: "container", words: noContainer},
 	{kind: execKind, words: "a command runs as $(where) does (user, directory, rights), whoever asks for it: a policy cannot allow more"},
 
-	{kind: copyKind, check: "content", words: "the file is not the one the policy was made with: undo the change of the ConfigMap or Secret, or " + anew},
+	{kind: copyKind, check: "content", words: "the file is not the one the policy was made with: undo the change of the ConfigMap or Secret, or " + regenerate},
 	{kind: copyKind, check: "mode", words: "defaultMode of the volume, or mode of one of its items, sets a set-id bit: take it out"},
 	{kind: copyKind, check: "link", words: "a link may lead to a file of its own volume only: take it out of the volume"},
 	{kind: copyKind, words: "files may go below the volumes of the shared directory only: requests.copy_file in the settings lists where"},
@@ -57,13 +57,13 @@ var advices = []advised{
 	{kind: "UpdateRoutesRequest", words: "the guest's loopback is its own, and more than this no network needs: look at the node's network plugin; requests.routes in the settings says what is forbidden"},
 	{kind: "AddARPNeighborsRequest", words: "the guest's loopback is its own, and more than this no network needs: look at the node's network plugin; requests.arp in the settings says what is forbidden"},
 
-	{check: "env", got: missing, words: "set $(key) in env of $(where) again, or " + anew},
+	{check: "env", got: missing, words: "set $(key) in env of $(where) again, or " + regenerate},
 	{check: "env", got: twice, words: "name $(key) once only in env of $(where): look at env, envFrom and webhooks"},
-	{check: "env", words: "$(key) of $(where): look at env, envFrom and webhooks; give it the value that the policy was made with, or " + anew},
+	{check: "env", words: "$(key) of $(where): look at env, envFrom and webhooks; give it the value that the policy was made with, or " + regenerate},
 	{check: "args", words: "command or args of $(where) (or its image's ENTRYPOINT or CMD) changed: " + undo},
-	{check: "image", words: "the image of $(where) changed: deploy the one that the policy names, or " + anew + " (--lock-digests binds the content)"},
+	{check: "image", words: "the image of $(where) changed: deploy the one that the policy names, or " + regenerate + " (--lock-digests binds the content)"},
 
-	{check: "mounts", got: missing, words: "$(key) is no longer in volumeMounts of $(where): mount it again, or " + anew},
+	{check: "mounts", got: missing, words: "$(key) is no longer in volumeMounts of $(where): mount it again, or " + regenerate},
 	{check: "mounts", got: twice, words: "$(key) is mounted twice in $(where): look at volumeMounts and webhooks"},
 	{check: "mounts", path: "OCI.Mounts", words: "volumeMounts and volumes of $(where) changed at $(key) (or a webhook's did): " + undo},
 	{check: "storages", got: missing, words: "a volume of $(where) is gone from volumes or volumeMounts: " + undo},
@@ -99,11 +99,11 @@ var advices = []advised{
 	{check: "sysctl", words: "securityContext.sysctls of the pod changed: " + undo},
 	{check: "stdio", path: "stdin_port", words: "a port opens a stream past the policy: stdin of $(where) in the manifest allows it"},
 	{check: "stdio", words: "a port opens a stream past the policy: requests.read_stream in the settings allows it"},
-	{check: "annotations", got: missing, words: "$(key) is gone from the annotations of the pod template: put it back, or " + anew},
+	{check: "annotations", got: missing, words: "$(key) is gone from the annotations of the pod template: put it back, or " + regenerate},
 	{check: "annotations", words: "$(key) in the annotations of the pod template changed, or the runtime added it: undo that, or allow it in common.annotations of the settings"},
 	{check: "devices", words: "volumeDevices or resource limits of $(where) changed: " + undo},
-	{check: "identity", path: annotationPath("io.kubernetes.cri.sandbox-name"), words: "the pod has another name: deploy it under the name that the policy was made for, or " + anew},
-	{check: "identity", path: annotationPath("io.kubernetes.cri.sandbox-namespace"), words: "the pod is in another namespace: deploy it where the policy was made for, or " + anew},
+	{check: "identity", path: annotationPath("io.kubernetes.cri.sandbox-name"), words: "the pod has another name: deploy it under the name that the policy was made for, or " + regenerate},
+	{check: "identity", path: annotationPath("io.kubernetes.cri.sandbox-namespace"), words: "the pod is in another namespace: deploy it where the policy was made for, or " + regenerate},
 	{check: "identity", path: "OCI.Hostname", words: "hostname or hostNetwork of the pod changed: " + undo},
 	{check: "identity", words: "this names the pod, and is the runtime's: choose the settings of this platform (genpolicy --platform)"},
 	{check: "hostname", words: "hostname or hostNetwork of the pod changed: " + undo},
@@ -131,7 +131,7 @@ func advice(o *ours, f Finding) string {
 			return a.of(where, f)
 		}
 	}
-	return anew
+	return regenerate
 }
 
 // runtimeMounts are what no manifest asks for.

@@ -16,7 +16,7 @@ import (
 )
 
 // explainPlain explains any policy: it is evaluated once more, and the
-// attempt at the container that the request is nearest to is told from the others.
+// attempt at the container that the request is nearest to is distinguished from the others.
 // What failed there is the expression that got furthest; where in the request
 // that is comes from comparing the request with the container's data.
 func (s *session) explainPlain(x *Explanation) error {
@@ -166,7 +166,7 @@ func (s *session) plainAdvice(c candidate, found []Finding) string {
 		return "change what asks for it, or the settings that the policy is made with"
 	}
 	if c.name == "" {
-		return "the policy's data names no container that this request is like: " + anew
+		return "the policy's data names no container that this request is like: " + regenerate
 	}
 	where := "container " + c.name
 	for _, a := range advices {
@@ -174,7 +174,7 @@ func (s *session) plainAdvice(c candidate, found []Finding) string {
 			return a.of(where, f)
 		}
 	}
-	return "look at what the manifest, its image or the runtime changed there; undo that, or " + anew
+	return "look at what the manifest, its image or the runtime changed there; undo that, or " + regenerate
 }
 
 func absent(f Finding) int {

@@ -157,7 +157,7 @@ func TestPlainPolicyTellsOfExec(t *testing.T) {
 	}
 }
 
-// What a policy of another make can be like: alternatives that its data makes no
+// What a policy from another tool can be like: alternatives that its data makes no
 // use of, rules whose failure is remembered, prints or none.
 const otherPolicy = `package agent_policy
 

@@ -15,7 +15,7 @@ import (
 	"portcullis/rules/settings"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "rewrite testdata")
 
 const shopFile = "testdata/shop.json"
 

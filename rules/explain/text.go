@@ -22,7 +22,7 @@ func (x *Explanation) Write(out io.Writer, title string, s Style) error {
 	p := painter{color: s.Color}
 	p.linef("%s %s%s", p.paint(red, "DENY"), p.paint(bold, title), x.subject())
 	if len(x.Findings) == 0 {
-		p.linef("  the policy says no more: no expression of it could be told to have failed")
+		p.linef("  the policy says no more: no expression of it was found to have failed")
 	} else {
 		p.linef("  %s", p.finding(x.Findings[0], x))
 	}
@@ -60,7 +60,7 @@ func (x *Explanation) subject() string {
 // Sentence is the first finding in one line: where, what, and what was wanted.
 func (x *Explanation) Sentence() string {
 	if len(x.Findings) == 0 {
-		return "no expression of the policy could be told to have failed"
+		return "no expression of the policy was found to have failed"
 	}
 	p := painter{}
 	return p.finding(x.Findings[0], x)

@@ -315,7 +315,7 @@ func TestWhatUpstreamsShapeCannotSayIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kata.Data(made[0], s); err == nil || !strings.Contains(err.Error(), "cannot be said") {
+	if _, err := kata.Data(made[0], s); err == nil || !strings.Contains(err.Error(), "cannot be expressed") {
 		t.Errorf("error is %v", err)
 	}
 }

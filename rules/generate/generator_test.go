@@ -28,7 +28,7 @@ import (
 	"portcullis/rules/settings"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+var update = flag.Bool("update", false, "rewrite golden files")
 
 // golden is the part of a policy that its manifest decides.
 type golden struct {

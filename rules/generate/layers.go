@@ -30,7 +30,7 @@ func (b *builder) image(ctx context.Context, c placed, image *images.Image, out 
 		From:       b.settings().Generate.ImageFrom,
 		Source:     name,
 	}
-	// The kubelet has told the runtime since 1.29 what the manifest says; before, and
+	// Since 1.29 the kubelet passes the runtime what the manifest says; before, and
 	// with other runtimes, the name is the normalised one.
 	if c.Image != name {
 		out.Image.Also = []string{c.Image}

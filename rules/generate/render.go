@@ -65,7 +65,7 @@ func (m *Manifest) Write(p *Pod, r *Rendered) error {
 // a [Finding] where upstream's shape cannot say what the policy says.
 func (g *Generator) Render(p *Pod, policy *policydata.Policy, o Output) (*Rendered, []*Finding, error) {
 	text, err := g.text(policy, o)
-	if errors.Is(err, kata.ErrUnsaid) {
+	if errors.Is(err, kata.ErrNotExpressible) {
 		return nil, nil, &Finding{File: p.doc.file, Text: fmt.Sprintf("%s: %v", p.Name(), err)}
 	}
 	if err != nil {

@@ -148,7 +148,7 @@ func (v value) match(known map[string]string) policydata.Match {
 type variables map[string]value
 
 // expand replaces $(NAME) as Kubernetes does: an unknown name stays as it is
-// written, and $$ is a dollar sign. missing, when not nil, is told unknown names.
+// written, and $$ is a dollar sign. missing, when not nil, receives unknown names.
 func (vars variables) expand(s string, missing func(name string)) value {
 	var out value
 	var plain strings.Builder

@@ -135,12 +135,12 @@ func (d *Difference) uncertain(a, b *Subject) {
 		case s.Data == nil:
 			say("%s has no policy_data that could be read: only requests that it allows whatever they hold are compared", name)
 		case s.Rules == Unknown:
-			say("%s has rules of another make: its data is read as this project's rules would", name)
+			say("%s has rules from another tool: its data is read as this project's rules would", name)
 		}
 	}
 	slices.Sort(d.Uncertain)
 	if hasPattern(d.OnlyA) && hasPattern(d.OnlyB) {
-		say("patterns are compared as text: two that match the same strings may be told as a difference")
+		say("patterns are compared as text: two that match the same strings may be shown as a difference")
 	}
 }
 

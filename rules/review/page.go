@@ -261,7 +261,7 @@ func (s *Subject) facts() []fact {
 	}
 	list = append(list, fact{"Whose rules", map[Rules]string{
 		Held: "this project's, of this release", HeldUpstream: "this project's, of this release, for data in upstream's shape",
-		Like: "not of this release; their checks have the same names", Unknown: "of another make",
+		Like: "not of this release; their checks have the same names", Unknown: "from another tool",
 	}[s.Rules], false})
 	if s.Data == nil {
 		return list

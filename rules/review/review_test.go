@@ -51,7 +51,7 @@ func full(tb testing.TB, p *policydata.Policy) *review.Subject {
 	return load(tb, string(text))
 }
 
-// with is a subject with other data under the same rules, without compiling them anew.
+// with is a subject with other data under the same rules, without compiling them again.
 func with(tb testing.TB, s *review.Subject, p *policydata.Policy) *review.Subject {
 	tb.Helper()
 	text, err := p.Full(rules.Text())
@@ -81,7 +81,7 @@ func TestPageOfFortyContainersIsSmall(t *testing.T) {
 	var decisions []review.Decision
 	for i := range review.MaxDecisions {
 		decisions = append(decisions, review.Decision{Line: i, Kind: "CreateContainerRequest", Count: 1,
-			Reason: "OCI.Process.Args[1]: got --listen=:22, wanted --listen=:8080", Change: "make the policy anew with genpolicy"})
+			Reason: "OCI.Process.Args[1]: got --listen=:22, wanted --listen=:8080", Change: "regenerate the policy with genpolicy"})
 	}
 	text := page(t, full(t, p), review.PageOptions{Trace: "policy.jsonl", Decisions: decisions})
 	t.Logf("%d bytes", len(text))
@@ -200,7 +200,7 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("no such warning among %+v", after)
 			}
 			if !slices.IsSortedFunc(after, func(a, b review.Warning) int { return rank(a) - rank(b) }) {
-				t.Error("the gravest do not come first")
+				t.Error("the most severe do not come first")
 			}
 		})
 	}
@@ -408,7 +408,7 @@ func TestCompareMissesNothing(t *testing.T) {
 		s := *a
 		s.Data, s.Text = p, changed
 		if d := review.Compare(a, &s, false); d.Equal() {
-			t.Errorf("a change of %s is not told", path)
+			t.Errorf("a change of %s is not shown", path)
 		}
 	})
 	t.Logf("%d changes", tried)

@@ -41,7 +41,7 @@ const (
 	Held         Rules = "held"          // of this release, by digest
 	HeldUpstream Rules = "held upstream" // of this release, for data in upstream's shape
 	Like         Rules = "like"          // not of this release, with the same checks by name
-	Unknown      Rules = "unknown"       // of another make
+	Unknown      Rules = "unknown"       // from another tool
 )
 
 // Answer is what a policy says to one kind of request.

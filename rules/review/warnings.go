@@ -15,7 +15,7 @@ import (
 // Level is how much a reviewer should care.
 type Level string
 
-// Values of Level, the gravest first.
+// Values of Level, the most severe first.
 const (
 	Grave Level = "grave" // the policy does not protect what its owner thinks
 	Look  Level = "look"  // right only if it is meant so
@@ -29,7 +29,7 @@ type Warning struct {
 	Text      string
 }
 
-// Warnings lists what is worth a look, the gravest first.
+// Warnings lists what is worth a look, the most severe first.
 func (s *Subject) Warnings() []Warning {
 	var w warnings
 	s.warnPolicy(&w)
@@ -67,9 +67,9 @@ func (s *Subject) warnPolicy(w *warnings) {
 	}
 	switch {
 	case s.Rules == Unknown && s.Data != nil:
-		w.add(Look, "", "The rules are of another make: what is said here is how this project's rules would read the data, and the policy's own rules may differ.")
+		w.add(Look, "", "The rules are from another tool: what is said here is how this project's rules would read the data, and the policy's own rules may differ.")
 	case s.Rules == Unknown:
-		w.add(Look, "", "The rules are of another make and the policy has no data that could be read: they have to be read themselves.")
+		w.add(Look, "", "The rules are from another tool and the policy has no data that could be read: they have to be read themselves.")
 	case s.Rules == Like:
 		w.add(Look, "", "The rules are not those of this release, nor of its rules for upstream's data: compare their digest with that of a release.")
 	case s.Rules == HeldUpstream:

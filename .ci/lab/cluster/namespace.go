@@ -25,7 +25,7 @@ const (
 	StaticPods = "/etc/lab-static" // the kubelet's folder of static pods
 )
 
-// Inside runs the program anew, with these arguments, as the first process of new namespaces.
+// Inside runs the program again, with these arguments, as the first process of new namespaces.
 func Inside(args ...string) error {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -80,7 +80,7 @@ func distinct(all []RawExec) []Exec {
 	return kept
 }
 
-// steady replaces what differs between runs, then reckons anew the sizes and digests of the files whose text changed.
+// steady replaces what differs between runs, then recomputes the sizes and digests of the files whose text changed.
 func (p Pod) steady(name string) (Pod, error) {
 	text, err := encode(p)
 	if err != nil {

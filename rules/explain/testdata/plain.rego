@@ -1,4 +1,4 @@
-# A policy of another make: its rules try one container of policy_data after the
+# A policy from another tool: its rules try one container of policy_data after the
 # other and print what they compare.
 package agent_policy
 

@@ -19,8 +19,8 @@ import (
 	"portcullis/rules/settings"
 )
 
-// ErrUnsaid is wrapped by errors about what upstream's shape cannot say.
-var ErrUnsaid = errors.New("cannot be said in upstream's policy_data")
+// ErrNotExpressible is wrapped by errors about what upstream's shape cannot say.
+var ErrNotExpressible = errors.New("cannot be expressed in upstream's policy_data")
 
 // Data returns policy_data of a pod in upstream's shape, as JSON with two spaces
 // of indentation and no newline at the end.
@@ -70,15 +70,15 @@ func (c *converter) order() []string {
 	return append([]string{policydata.SandboxContainer}, rest...)
 }
 
-func unsaid(format string, args ...any) error {
-	return fmt.Errorf("%s %w", fmt.Sprintf(format, args...), ErrUnsaid)
+func notExpressible(format string, args ...any) error {
+	return fmt.Errorf("%s %w", fmt.Sprintf(format, args...), ErrNotExpressible)
 }
 
 // container converts one container.
 func (c *converter) container(name string) (container, error) {
 	from := c.policy.Containers[name]
 	if from.Image.From == policydata.Layers {
-		return container{}, unsaid("an image of dm-verity layers")
+		return container{}, notExpressible("an image of dm-verity layers")
 	}
 	args, err := arguments(from)
 	if err != nil {
@@ -123,7 +123,7 @@ func arguments(from *policydata.Container) ([]string, error) {
 		case m.Template != "" && !strings.Contains(m.Template, "$(sandbox-namespace)") && !strings.Contains(m.Template, "$(sandbox-uid)"):
 			args[i] = m.Template
 		default:
-			return nil, unsaid("argument %d, whose value is known only at run time,", i)
+			return nil, notExpressible("argument %d, whose value is known only at run time,", i)
 		}
 	}
 	return args, nil
@@ -138,12 +138,12 @@ const addressStart = `^(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|`
 func environment(env policydata.Env) ([]string, error) {
 	out := []string{}
 	if len(env.Hashes) > 0 {
-		return nil, unsaid("a variable that is bound by its hash")
+		return nil, notExpressible("a variable that is bound by its hash")
 	}
 	for _, entry := range env.Fixed {
 		if reserved.MatchString(entry) {
 			name, _, _ := strings.Cut(entry, "=")
-			return nil, unsaid("a value of %s that looks like a placeholder", name)
+			return nil, notExpressible("a value of %s that looks like a placeholder", name)
 		}
 		out = append(out, entry)
 	}
@@ -154,7 +154,7 @@ func environment(env policydata.Env) ([]string, error) {
 		case strings.Contains(template, "$(sandbox-uid)"):
 			out = append(out, name+"=$(pod-uid)")
 		case strings.Contains(template, "$(sandbox-name)"):
-			return nil, unsaid("the pod's name inside the value of %s", name)
+			return nil, notExpressible("the pod's name inside the value of %s", name)
 		default:
 			out = append(out, name+"="+template)
 		}

@@ -49,7 +49,7 @@ func main() {
 
 // run is the whole program but for the process around it. It returns only on failure, and when a supervisor gives up.
 func run(args []string, log io.Writer) int {
-	err := errors.New("must be PID 1, or be told to supervise")
+	err := errors.New("must be PID 1, or be asked to supervise")
 	switch {
 	case os.Getpid() == 1:
 		err = boot(log)

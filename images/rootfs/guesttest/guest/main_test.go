@@ -72,7 +72,7 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Printf("GUEST EXIT %d\n", m.Run())
 	time.Sleep(200 * time.Millisecond) // the ports drain
-	// QEMU is told to end when the guest reboots.
+	// QEMU is set to end when the guest reboots.
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART); err != nil {
 		panic(err)
 	}
