@@ -24,7 +24,7 @@ func Guard(l net.Listener, log *slog.Logger) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", l.Addr(), err), l.Close())
 	}
 	g := &guard{Listener: l, own: own, log: log, known: &knownCgroups{own: own}, newcomers: make(chan newcomer, maxNewcomers),
-		strangers: make(chan []newcomer, 1), admitted: make(chan net.Conn), done: make(chan struct{})}
+		unidentified: make(chan []newcomer, 1), admitted: make(chan net.Conn), done: make(chan struct{})}
 	for range acceptors {
 		go g.accept()
 	}
@@ -38,8 +38,8 @@ const (
 	acceptors = 2
 	// maxNewcomers is how many connections wait to be recognized, and how many to be identified. Of more the oldest are hung up on.
 	maxNewcomers = 512
-	// maxFriends is how many processes are looked at first, because they were let in before.
-	maxFriends = 16
+	// maxRecent is how many processes are looked at first, because they were let in before.
+	maxRecent = 16
 )
 
 // guard hangs up on peers that are not to be served. First comes what the kernel says of a connection's other end. Then processes are
@@ -47,20 +47,20 @@ const (
 // opens, starts or connects costs those that are let in next to nothing.
 type guard struct {
 	net.Listener
-	own       cgroups
-	log       *slog.Logger
-	known     *knownCgroups
-	newcomers chan newcomer
-	strangers chan []newcomer // held by no process that was let in before
-	admitted  chan net.Conn
-	close     sync.Once
-	done      chan struct{} // closed when the listener is, or fails
+	own          cgroups
+	log          *slog.Logger
+	known        *knownCgroups
+	newcomers    chan newcomer
+	unidentified chan []newcomer // held by no process that was let in before
+	admitted     chan net.Conn
+	close        sync.Once
+	done         chan struct{} // closed when the listener is, or fails
 
-	mu      sync.Mutex
-	err     error     // of the listener
-	friends []string  // processes that were let in, the latest first
-	logged  time.Time // of the last refusal in the log
-	silent  int       // refusals since
+	mu     sync.Mutex
+	err    error     // of the listener
+	recent []string  // processes that were let in, the latest first
+	logged time.Time // of the last refusal in the log
+	silent int       // refusals since
 }
 
 // newcomer is a connection from a socket of this user or root, of whose processes nothing is known yet.
@@ -130,20 +130,20 @@ func (g *guard) accept() {
 
 // recognize lets in those newcomers whose sockets a process holds that was let in before, and leaves the others to identify.
 func (g *guard) recognize() {
-	var strangers []newcomer
+	var unidentified []newcomer
 	for {
-		// While nobody identifies the strangers that wait, others come.
-		hand := g.strangers
-		if len(strangers) == 0 {
+		// While those that wait are being identified, others come.
+		hand := g.unidentified
+		if len(unidentified) == 0 {
 			hand = nil
 		}
 		select {
-		case hand <- strangers:
-			strangers = nil
+		case hand <- unidentified:
+			unidentified = nil
 		case n := <-g.newcomers:
-			strangers = append(strangers, g.admitFriends(g.waiting(n))...)
-			if len(strangers) > maxNewcomers {
-				strangers = g.thin(strangers)
+			unidentified = append(unidentified, g.admitRecent(g.waiting(n))...)
+			if len(unidentified) > maxNewcomers {
+				unidentified = g.shed(unidentified)
 			}
 		case <-g.done:
 			return
@@ -151,22 +151,22 @@ func (g *guard) recognize() {
 	}
 }
 
-// thin hangs up on strangers that are gone again, and then on the oldest, until half as many as may wait are left.
-func (g *guard) thin(strangers []newcomer) []newcomer {
-	strangers = slices.DeleteFunc(strangers, func(n newcomer) bool {
+// shed hangs up on unidentified peers that are gone, and then on the oldest, until half as many as may wait are left.
+func (g *guard) shed(unidentified []newcomer) []newcomer {
+	unidentified = slices.DeleteFunc(unidentified, func(n newcomer) bool {
 		_, err := peerOf(n.Conn)
 		if err != nil {
 			g.refuse(n.Conn, err)
 		}
 		return err != nil
 	})
-	if excess := len(strangers) - maxNewcomers/2; excess > 0 {
-		for _, n := range strangers[:excess] {
+	if excess := len(unidentified) - maxNewcomers/2; excess > 0 {
+		for _, n := range unidentified[:excess] {
 			g.refuse(n.Conn, errTooMany)
 		}
-		strangers = slices.Clone(strangers[excess:])
+		unidentified = slices.Clone(unidentified[excess:])
 	}
-	return strangers
+	return unidentified
 }
 
 // waiting takes all newcomers that are there, first among them.
@@ -182,13 +182,13 @@ func (g *guard) waiting(first newcomer) []newcomer {
 	}
 }
 
-// admitFriends lets in whom it can and returns the others.
-func (g *guard) admitFriends(newcomers []newcomer) []newcomer {
+// admitRecent lets in whom it can and returns the others.
+func (g *guard) admitRecent(newcomers []newcomer) []newcomer {
 	g.mu.Lock()
-	friends := slices.Clone(g.friends)
+	recent := slices.Clone(g.recent)
 	g.mu.Unlock()
 	held := map[uint32]string{}
-	for _, pid := range friends {
+	for _, pid := range recent {
 		addSockets(held, pid, g.own)
 	}
 	return slices.DeleteFunc(newcomers, func(n newcomer) bool {
@@ -200,13 +200,13 @@ func (g *guard) admitFriends(newcomers []newcomer) []newcomer {
 	})
 }
 
-// identify lets in those strangers whose sockets one of the guest's own processes holds.
+// identify lets in those peers whose sockets one of the guest's own processes holds.
 func (g *guard) identify() {
 	for {
 		select {
-		case strangers := <-g.strangers:
+		case unidentified := <-g.unidentified:
 			held, err := socketsOf(g.own)
-			for _, n := range strangers {
+			for _, n := range unidentified {
 				pid, ok := held[n.inode]
 				switch {
 				case err != nil:
@@ -226,8 +226,8 @@ func (g *guard) identify() {
 // admit hands a connection to Accept, whenever that is called.
 func (g *guard) admit(conn net.Conn, pid string) {
 	g.mu.Lock()
-	g.friends = slices.DeleteFunc(g.friends, func(f string) bool { return f == pid })
-	g.friends = slices.Insert(g.friends, 0, pid)[:min(len(g.friends)+1, maxFriends)]
+	g.recent = slices.DeleteFunc(g.recent, func(f string) bool { return f == pid })
+	g.recent = slices.Insert(g.recent, 0, pid)[:min(len(g.recent)+1, maxRecent)]
 	g.mu.Unlock()
 	go func() {
 		select {

@@ -93,7 +93,7 @@ func (p Pod) steady(name string) (Pod, error) {
 	for _, c := range append([]Container{done.Sandbox}, done.Containers...) {
 		for _, files := range c.Files {
 			for i := range files {
-				files[i].reckon()
+				files[i].measure()
 			}
 		}
 	}
@@ -113,7 +113,7 @@ func pointers(all []Container) []*Container {
 	return p
 }
 
-func (f *File) reckon() {
+func (f *File) measure() {
 	if f.Text == "" {
 		return
 	}

@@ -44,7 +44,7 @@ func (t *tab) check(ctx context.Context, picture string) ([]string, error) {
 			faults = append(faults, fault)
 		}
 	}
-	if err := t.photograph(ctx, picture); err != nil {
+	if err := t.screenshot(ctx, picture); err != nil {
 		return nil, fmt.Errorf("screenshot: %w", err)
 	}
 	found, err := t.askAxe(ctx)
@@ -119,7 +119,7 @@ func (t *tab) keyboard(ctx context.Context) (string, error) {
 // tallest is the page, in pixels of CSS, that is photographed as a whole; of a taller one it is the first window.
 const tallest = 16_000
 
-func (t *tab) photograph(ctx context.Context, file string) error {
+func (t *tab) screenshot(ctx context.Context, file string) error {
 	tall, err := chromedp.Run(ctx, chromedp.Evaluate[int64]("document.documentElement.scrollHeight"))
 	if err != nil {
 		return err
