@@ -94,10 +94,10 @@ lint-packages:
 
 generate: ## regenerate the generated files
 	$(GO) -C $(TOOLS) run ./protogen
-	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestSingleLeafChanges' -update
+	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestDefaultPoliciesAreFresh|TestSingleLeafChanges' -update
 
 check-gen: generate ## prove that generated files are fresh
-	git diff --exit-code -- agentproto docs
+	git diff --exit-code -- agentproto docs rules/default
 	$(GO) mod tidy -diff
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)

@@ -49,7 +49,7 @@ type rigOptions struct {
 	programs map[string]agenttest.Program
 }
 
-const allowAll = `package agent_policy
+var allowAll = `package agent_policy
 
 import rego.v1
 
