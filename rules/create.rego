@@ -31,6 +31,7 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	image_ok
 	storages_ok
 	mounts_ok
+	contents_ok
 	env_ok(container, input.OCI.Process.Env, policy.strict.env)
 }
 

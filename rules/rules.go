@@ -22,7 +22,7 @@ import (
 )
 
 //go:embed requests.rego policy.rego upstream.rego state.rego sandbox.rego create.rego process.rego linux.rego
-//go:embed storage.rego exec.rego copyfile.rego network.rego
+//go:embed storage.rego exec.rego copyfile.rego contents.rego network.rego
 var files embed.FS
 
 //go:embed default/*.rego
@@ -35,7 +35,7 @@ const header = "package agent_policy\n\nimport rego.v1\n"
 func order(source string) []string {
 	return []string{
 		"requests.rego", source, "state.rego", "sandbox.rego", "create.rego", "process.rego",
-		"linux.rego", "storage.rego", "exec.rego", "copyfile.rego", "network.rego",
+		"linux.rego", "storage.rego", "exec.rego", "copyfile.rego", "contents.rego", "network.rego",
 	}
 }
 

@@ -7,7 +7,8 @@
 #   started:<name>      true once it was started
 #   ended:<name>        true while its process has ended, false once it is created again
 #   signalled:<name>    true once the host sent its process a signal, false once it is created again
-#   succeeded:<name>    true once its process ended with exit code 0, without a signal
+#   succeeded:<name>    once its process ended with exit code 0: true without a signal, else false
+#   copied:<path>       what was copied there, see contents.rego
 #
 # The host chooses ids, but the prefix decides what a key means, and an id has no
 # character that is special in a JSON pointer.
@@ -72,7 +73,7 @@ order_ok if {
 		# at: OCI.Annotations[io.kubernetes.cri.container-name]
 		# wanted: {container_name} only after {step.container} has {step.state}
 		# got: {container_name} before that
-		data.pstate[concat("", [step.state, ":", step.container])]
+		step_done(step)
 
 		# at: OCI.Annotations[io.kubernetes.cri.container-name]
 		# wanted: {container_name} only while {step.container} runs
@@ -84,6 +85,15 @@ order_ok if {
 	# wanted: {container_name} once, as it has succeeded
 	# got: {container_name} again
 	not awaited
+}
+
+step_done(step) if data.pstate[concat("", [step.state, ":", step.container])]
+
+# A sidecar may come after one that a signal ended well; what waits for both may not.
+step_done(step) if {
+	data.pstate[concat("", [step.state, ":", step.container])] == false
+	some name in container_names
+	{"container": container_name, "state": "started"} in policy_container(name).after
 }
 
 step_ok(step) if step.state != "started"
@@ -126,16 +136,17 @@ StartContainerRequest if {
 # Only our gate asks this, after the agent answered WaitProcess.
 WaitProcessResponse := {"allowed": true, "ops": array.concat(
 	[{"op": "add", "path": concat("", ["/pstate/ended:", ended]), "value": true}],
-	[{"op": "add", "path": concat("", ["/pstate/succeeded:", ended]), "value": true} |
-		input.response.status == 0
-		not data.pstate[concat("", ["signalled:", ended])]
-	],
+	[{"op": "add", "path": concat("", ["/pstate/succeeded:", ended]), "value": not_signalled} | input.response.status == 0],
 )} if {
 	ended
 	input.request.exec_id in {"", input.request.container_id}
 }
 
 ended := name_of(input.request.container_id)
+
+default not_signalled := false
+
+not_signalled if not data.pstate[concat("", ["signalled:", ended])]
 
 RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if {
 	# says: no container has the id {shown(input.container_id)}
@@ -144,8 +155,18 @@ RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if {
 
 remove_ops := array.concat(
 	[{"op": "remove", "path": concat("", ["/pstate/container:", input.container_id])}],
-	[{"op": "remove", "path": concat("", ["/pstate/", own_running])} | data.pstate[own_running] == input.container_id],
+	array.concat(
+		[{"op": "remove", "path": concat("", ["/pstate/", own_running])} | data.pstate[own_running] == input.container_id],
+		[{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
+			some key, _ in data.pstate
+			startswith(key, "copied:")
+			shared_file(trim_prefix(key, "copied:")).id == input.container_id
+		],
+	),
 )
+
+# in a JSON pointer
+escaped(key) := replace(replace(key, "~", "~0"), "/", "~1")
 
 own_running := concat("", ["running:", name_of(input.container_id)])
 
