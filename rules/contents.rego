@@ -149,9 +149,11 @@ contents_here if {
 	contents != null
 }
 
-copy_value := input.symlink_target if input.file_type == "Symlink"
-
-else := null if input.file_type == "Directory"
+copy_value := input.symlink_target if {
+	input.file_type == "Symlink"
+} else := null if {
+	input.file_type == "Directory"
+}
 
 else := input.data_sha256 if {
 	some contents in copy_contents
