@@ -7,14 +7,21 @@ package agent_policy
 
 import rego.v1
 
-# at: path
-# wanted: what a mount of that name has, and what is there stays
 copy_content_ok if not contents_known
 
 copy_content_ok if {
+	# at: data_sha256
+	# wanted: what a mount of that name has
+	count(copy_fitting) > 0
+
+	# at: path
+	# wanted: what is there stays
+	copy_kept
+}
+
+copy_fitting contains contents if {
 	some contents in copy_contents
 	copy_fits(contents)
-	copy_kept
 }
 
 contents_known if {
@@ -164,10 +171,25 @@ else := ""
 
 copied_at(path) := concat("", ["copied:", path])
 
-copy_ops := [{"op": "add", "path": concat("", ["/pstate/", escaped(copied_at(input.path))]), "value": copy_value} |
+copy_ops := array.concat(
+	[{"op": "add", "path": pointer(copied_at(input.path)), "value": copy_value} |
+		contents_here
+		input.file_type != "Directory"
+	],
+	outdated_ops,
+)
+
+# A link that moves leaves the old directory behind.
+outdated_ops := [{"op": "remove", "path": pointer(copied_at(concat("", [was, path])))} |
 	contents_here
-	input.file_type != "Directory"
+	copied.inner == ["..data"]
+	before := data.pstate[copied_at(input.path)]
+	before != input.symlink_target
+	was := concat("", [trim_suffix(input.path, "..data"), before, "/"])
+	some path, _ in placed(was)
 ]
+
+pointer(key) := concat("", ["/pstate/", escaped(key)])
 
 # What was copied below a path that ends in a slash.
 placed(path) := {trim_prefix(key, copied_at(path)): value |

@@ -353,17 +353,26 @@ func TestNoChangedConfigMapFile(t *testing.T) {
 		return r
 	}
 	good, dated := strings.Repeat("ab", 32), "/..2026_11_23_08_00_00.123"
+	directory := file(dated, "", 0)
+	directory.Input["file_type"], directory.Input["file_mode"] = "Directory", 0o755
+	p.allowed(directory)
 	p.allowed(file(dated+"/shop.conf", good, 0))
-	p.allowed(file("/shop.conf", good, 0))
 	p.allowed(link("/..data", dated[1:]))
 	p.allowed(link("/shop.conf", "..data/shop.conf"))
 	p.denied(file(dated+"/shop.conf", strings.Repeat("cd", 32), 0), "content")
 	p.denied(file(dated+"/shop.conf", good, 1), "content")
 	p.denied(file(dated+"/other.conf", good, 0), "content")
 	p.denied(file("", good, 0), "content")
-	p.denied(link("/shop.conf", "..data/other.conf"), "link")
+	p.denied(link("/shop.conf", "..data/other.conf"), "content")
 	p.denied(link("/shop.conf", "../../x"), "link")
-	p.denied(link("/..data", "data"), "link")
+	p.denied(link("/..data", "data"), "content")
+	p.denied(link("/..data", "..2026_11_23_09_00_00.123"), "content")
+	p.denied(link("/shop.conf.tmp", "..data/shop.conf"), "link")
+	unread := directory
+	unread.Input["file_mode"] = 0o700
+	p.denied(unread, "content")
+	elsewhere := rewrite(file(dated+"/shop.conf", good, 0), "-shop/", "-else/")
+	p.denied(elsewhere, "content")
 	p.denied(link("/shop.conf", "/etc/shadow"), "link")
 	unhashed := file("/shop.conf", "", 0)
 	delete(unhashed.Input, "data_sha256")

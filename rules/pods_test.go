@@ -73,7 +73,9 @@ func addWeb(p *policydata.Policy, s *settings.Settings) {
 	web.Sysctl.Fixed = map[string]string{"net.core.somaxconn": "1024"}
 	web.Annotations.Fixed = map[string]string{"example.com/team": "shop"}
 	web.PIDNS, web.Stdin, web.ReadonlyRoot = true, true, true
-	web.Mounts["/etc/shop"] = withSource(s.Generate.Volumes["config"].Mount, "shop")
+	shop := withSource(s.Generate.Volumes["config"].Mount, "shop")
+	shop.Contents = &policydata.Contents{Files: map[string]policydata.File{"shop.conf": {SHA256: strings.Repeat("ab", 32), Size: 4, Mode: 0o644, Optional: true}}}
+	web.Mounts["/etc/shop"] = shop
 	web.Mounts["/cache"] = withSource(s.Generate.Volumes["memory"].Mount, "/run/kata-containers/sandbox/ephemeral/cache")
 	memory := *s.Generate.Volumes["memory"].Storage
 	memory.MountPoint = "/run/kata-containers/sandbox/ephemeral/cache"
@@ -82,7 +84,6 @@ func addWeb(p *policydata.Policy, s *settings.Settings) {
 	web.Mounts["/data"] = withSource(s.Generate.Volumes["block-encrypted"].Mount, "data")
 	web.Mounts["/scratch"] = withSource(s.Generate.Volumes["block-encrypted"].Mount, "scratch")
 	web.Storages = []policydata.Storage{memory, block, block}
-	p.Files = map[string]map[string][]string{"shop": {"shop.conf": {strings.Repeat("ab", 32)}}}
 }
 
 func addGPU(p *policydata.Policy, s *settings.Settings) {

@@ -83,7 +83,12 @@ func orderly(t *testing.T) *policydata.Policy {
 	p := shop(t)
 	p.Order = policydata.OrderEnforced
 	p.Containers["web"].After = []policydata.After{{Container: "migrate", State: policydata.Succeeded}}
-	p.Files = map[string]map[string][]string{"config": {"a": {"sha256:11"}}}
+	for destination, m := range p.Containers["web"].Mounts {
+		if m.Source == "config" {
+			m.Contents = &policydata.Contents{Files: map[string]policydata.File{"a": {SHA256: "sha256:11", Size: 1, Mode: 0o644, Optional: true}}}
+			p.Containers["web"].Mounts[destination] = m
+		}
+	}
 	return p
 }
 
