@@ -197,7 +197,10 @@ placed(path) := {trim_prefix(key, copied_at(path)): value |
 	startswith(key, copied_at(path))
 }
 
-# Every file of a mount that may not be missing is there, and no other is.
+# Every file of a mount that may not be missing is there, and no other is. A policy
+# that takes the mounts in part takes their files in part.
+contents_ok if policy.strict.mounts == "optional"
+
 contents_ok if {
 	# item: OCI.Mounts[{m.destination}]
 	every m in bound_mounts {
