@@ -1,12 +1,13 @@
 # Contents: files that the policy knows, by mount and key. Each is copied whole and
 # as it is, before its container is created, and stays as it is.
 #
-# The state says what was copied: copied:<path> is the sha256 of a known file, the
-# target of a link, or "" for a file of the host's choice.
+# The state says what was copied: copied:<path> is the sha256 of a known file, "" for
+# one of the host's choice, what a link points to as a list of one, null for a directory.
 package agent_policy
 
 import rego.v1
 
+# A policy that knows no contents does not look at names either.
 copy_content_ok if not contents_known
 
 copy_content_ok if {
@@ -19,27 +20,20 @@ copy_content_ok if {
 	copy_kept
 }
 
-copy_fitting contains contents if {
-	some contents in copy_contents
-	copy_fits(contents)
-}
-
 contents_known if {
 	some name in container_names
-	some m in policy_container(name).mounts
-	m.contents
+	policy_container(name).mounts[_].contents
 }
 
 copied := shared_file(input.path)
 
 # What the file's mount has, null where the host chooses: by the name, and by the
 # container once that exists.
-copy_contents contains contents if {
+copy_contents contains object.get(m, "contents", null) if {
 	some name in copy_containers
 	some destination, m in policy_container(name).mounts
 	m.from == "shared"
 	m.source == copied.name
-	contents := object.get(m, "contents", null)
 	copy_below_ok(destination)
 }
 
@@ -52,111 +46,20 @@ copy_below_ok(_) if copied.inner == []
 
 copy_below_ok(destination) if not destination in {"/dev/termination-log", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}
 
-copy_fits(null)
+copy_fitting contains null if null in copy_contents
 
-copy_fits(contents) if {
-	input.file_type == "Regular"
-	copy_bound(contents)
-}
-
-copy_fits(contents) if {
-	input.file_type == "Regular"
-	contents.files[copy_key].sha256 == ""
-}
-
-copy_fits(contents) if {
-	contents.open
-	input.file_type != "Symlink"
-	not contents.files[copy_key]
-}
-
-# To be read by all, as the kubelet makes them.
-copy_fits(contents) if {
-	input.file_type == "Directory"
-	bits.and(input.file_mode, 365) == 365
-	directory_ok(contents)
-}
-
-copy_fits(contents) if {
-	input.file_type == "Symlink"
-	copied.inner == ["..data"]
-	contents != {"files": {}, "open": false}
-	dated(input.symlink_target)
-}
-
-copy_fits(contents) if {
-	input.file_type == "Symlink"
-	[name] := copied.inner
-	input.symlink_target == concat("", ["..data/", name])
-	link_ok(contents, name)
-}
-
-copy_bound(contents) if {
-	file := contents.files[copy_key]
-	input.offset == 0
-	input.data_sha256 == file.sha256
-	input.file_size == file.size
-	object.get(input, "data_size", input.file_size) == file.size
-	bits.and(input.file_mode, 511) == file.mode
-}
-
-directory_ok(contents) if {
-	copied.inner == []
-	not contents.files[""]
-}
-
-directory_ok(contents) if {
-	[name] := copied.inner
-	dated(name)
-	contents.files != {}
-}
-
-directory_ok(contents) if {
-	some key, _ in contents.files
-	startswith(key, concat("", [copy_key, "/"]))
-}
-
-link_ok(contents, _) if contents.open
-
-link_ok(contents, name) if {
-	some key, _ in contents.files
-	split(key, "/")[0] == name
-}
-
-copy_key := key_of(concat("/", copied.inner))
-
-# The key of a file in its volume: kubelet writes files below a dated directory
-# and links them from the top.
-key_of(path) := substring(path, indexof(path, "/") + 1, -1) if {
-	contains(path, "/")
-	dated(split(path, "/")[0])
-}
-
-else := path
-
-dated(name) if regex.match(`^\.\.[0-9]{4}(_[0-9]{2}){5}\.[0-9]+$`, name)
-
-# What was copied is copied again only as it was.
-copy_kept if not contents_here
-
-copy_kept if object.get(data.pstate, copied_at(input.path), copy_value) == copy_value
-
-# The other directory has all that this one has.
-copy_kept if {
-	copied.inner == ["..data"]
-	top := trim_suffix(input.path, "..data")
-	was := concat("", [top, data.pstate[copied_at(input.path)], "/"])
-	every path, value in placed(was) {
-		data.pstate[copied_at(concat("", [top, input.symlink_target, "/", path]))] == value
-	}
-}
-
-contents_here if {
+# What has a place in the volume; directories are to be read by all.
+copy_fitting contains contents if {
 	some contents in copy_contents
-	contents != null
+	placed_ok(contents, concat("/", copied.inner), copy_value)
+	bits.and(input.file_mode, mode_needed) == mode_needed
 }
 
-copy_value := input.symlink_target if {
+default mode_needed := 0
+
+mode_needed := 365 if input.file_type == "Directory"
+
+copy_value := [input.symlink_target] if {
 	input.file_type == "Symlink"
 } else := null if {
 	input.file_type == "Directory"
@@ -164,37 +67,94 @@ copy_value := input.symlink_target if {
 
 else := input.data_sha256 if {
 	some contents in copy_contents
-	copy_bound(contents)
+	file := contents.files[key_of(concat("/", copied.inner))]
+	input.data_sha256 == file.sha256
+	[input.offset, input.file_size, object.get(input, "data_size", file.size), bits.and(input.file_mode, 511)] == [0, file.size, file.size, file.mode]
 }
 
 else := ""
 
-copied_at(path) := concat("", ["copied:", path])
+# What may be at a path of a volume: a file, a link, or null for a directory.
+placed_ok(contents, path, value) if {
+	is_string(value)
+	contents.files[key_of(path)].sha256 in {"", value}
+}
+
+placed_ok(contents, path, value) if {
+	contents.open
+	not is_array(value)
+	not startswith(key_of(path), "..")
+	not contents.files[key_of(path)]
+}
+
+# The kubelet writes files into a dated directory, links ..data to it, and the
+# files' names to what is in there.
+placed_ok(contents, path, value) if {
+	contents != {"files": {}}
+	dated_ok(path, value)
+}
+
+placed_ok(contents, path, [target]) if {
+	target == concat("/", ["..data", path])
+	path in {split(key, "/")[0] | some key, _ in contents.files}
+}
+
+placed_ok(contents, path, [target]) if {
+	target == concat("/", ["..data", path])
+	contents.open
+}
+
+placed_ok(contents, "", null) if not contents.files[""]
+
+placed_ok(contents, path, null) if {
+	some key, _ in contents.files
+	startswith(key, concat("", [key_of(path), "/"]))
+}
+
+dated_ok("..data", [target]) if dated(target)
+
+dated_ok(path, null) if dated(path)
+
+dated(name) if regex.match(`^\.\.[0-9_]+\.[0-9]+$`, name)
+
+# The key of a file in its volume.
+key_of(path) := substring(path, indexof(path, "/") + 1, -1) if {
+	contains(path, "/")
+	dated(split(path, "/")[0])
+}
+
+else := path
+
+# What was copied is copied again only as it was.
+copy_kept if copy_contents == {null}
+
+copy_kept if object.get(data.pstate, concat("", ["copied:", input.path]), copy_value) == copy_value
+
+# The other directory has all that this one has.
+copy_kept if {
+	copied.inner == ["..data"]
+	every path, value in placed(dated_was) {
+		said("copied", concat("", [trim_suffix(input.path, "..data"), input.symlink_target, path])) == value
+	}
+}
+
+dated_was := concat("", [trim_suffix(input.path, "..data"), said("copied", input.path)[0]])
 
 copy_ops := array.concat(
-	[{"op": "add", "path": pointer(copied_at(input.path)), "value": copy_value} |
-		contents_here
-		input.file_type != "Directory"
+	[put("copied", input.path, copy_value) | copy_contents - {null} != set()],
+	# A link that moves leaves the old directory behind.
+	[{"op": "remove", "path": concat("", ["/pstate/copied:", escaped(dated_was), escaped(path)])} |
+		copied.inner == ["..data"]
+		not endswith(dated_was, input.symlink_target)
+		some path, _ in placed(dated_was)
 	],
-	outdated_ops,
 )
 
-# A link that moves leaves the old directory behind.
-outdated_ops := [{"op": "remove", "path": pointer(copied_at(concat("", [was, path])))} |
-	contents_here
-	copied.inner == ["..data"]
-	before := data.pstate[copied_at(input.path)]
-	before != input.symlink_target
-	was := concat("", [trim_suffix(input.path, "..data"), before, "/"])
-	some path, _ in placed(was)
-]
-
-pointer(key) := concat("", ["/pstate/", escaped(key)])
-
-# What was copied below a path that ends in a slash.
-placed(path) := {trim_prefix(key, copied_at(path)): value |
+# What was copied at a path and below it, by the rest of the path.
+placed(path) := {trim_prefix(key, before): value |
+	before := concat("", ["copied:", path])
 	some key, value in data.pstate
-	startswith(key, copied_at(path))
+	startswith(key, before)
 }
 
 # Every file of a mount that may not be missing is there, and no other is. A policy
@@ -203,22 +163,19 @@ contents_ok if policy.strict.mounts == "optional"
 
 contents_ok if {
 	# item: OCI.Mounts[{m.destination}]
-	every m in bound_mounts {
+	every m in [m | some m in input.OCI.Mounts; container.mounts[m.destination].contents] {
 		# wanted: all files of the volume, copied before
-		contents_there(m.source, m.contents)
+		contents_there(m.source, container.mounts[m.destination].contents)
 	}
 }
 
-bound_mounts := [{"destination": m.destination, "source": m.source, "contents": container.mounts[m.destination].contents} |
-	some m in input.OCI.Mounts
-]
-
 contents_there(source, contents) if {
+	at := placed(source)
 	every key, file in contents.files {
-		file_there(source, key, file)
+		file_there(at, key, file)
 	}
-	every path, value in placed(concat("", [source, "/"])) {
-		placed_ok(contents, path, value)
+	every path, value in at {
+		placed_ok(contents, trim_prefix(path, "/"), value)
 	}
 }
 
@@ -226,28 +183,13 @@ file_there(_, _, file) if file.optional
 
 file_there(_, _, file) if file.sha256 == ""
 
-file_there(source, "", file) if data.pstate[copied_at(source)] == file.sha256
-
-file_there(source, key, file) if {
-	at := placed(concat("", [source, "/"]))
-	first := split(key, "/")[0]
-	at[first] == concat("", ["..data/", first])
-	at[concat("", [at["..data"], "/", key])] == file.sha256
+file_there(at, key, file) if {
+	at[trim_suffix(concat("/", ["", key]), "/")] == file.sha256
+	not at["/..data"]
 }
 
-file_there(source, key, file) if {
-	at := placed(concat("", [source, "/"]))
-	at[key] == file.sha256
-	not at[split(key, "/")[0]] == concat("", ["..data/", split(key, "/")[0]])
-}
-
-placed_ok(_, "..data", value) if dated(value)
-
-placed_ok(_, path, value) if value == concat("", ["..data/", path])
-
-placed_ok(contents, path, value) if contents.files[key_of(path)].sha256 == value
-
-placed_ok(contents, path, _) if {
-	contents.open
-	not contents.files[key_of(path)]
+file_there(at, key, file) if {
+	at[concat("/", ["", split(key, "/")[0]])]
+	[dir] := at["/..data"]
+	at[concat("/", ["", dir, key])] == file.sha256
 }

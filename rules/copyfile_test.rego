@@ -9,7 +9,7 @@ volume := concat("", [shared, "/", concat("", ["a" | some _ in numbers.range(1, 
 
 copying := {
 	"version": 1,
-	"files": {},
+	"containers": {},
 	"common": {"shared_dirs": [shared]},
 	"requests": {"copy_file": [concat("", ["^", shared, "/[a-z0-9]{64}-[a-z0-9]{16}-[^/]+(?:/[^/]+)*$"])]},
 }

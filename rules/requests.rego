@@ -64,29 +64,14 @@ VolumeStatsRequest if listed("VolumeStatsRequest")
 
 listed(name) if name in policy.requests.allow
 
-# For a container that exists.
-SignalProcessRequest if {
-	container_ok
-	signal_ok
-	not own_process
-}
-
-# One that its own process got is remembered: it did not end by itself.
-SignalProcessRequest := {"allowed": true, "ops": [{
-	"op": "add",
-	"path": concat("", ["/pstate/signalled:", name_of(input.container_id)]),
-	"value": true,
-}]} if {
-	container_ok
-	signal_ok
+# For a container that exists. One that its own process got is remembered: it did
+# not end by itself.
+SignalProcessRequest := {"allowed": true, "ops": [put("signalled", name, true) |
 	own_process
-	name_of(input.container_id)
-}
-
-SignalProcessRequest if {
-	policy.strict.lifecycle == "free"
+	some name in named
+]} if {
+	container_ok
 	signal_ok
-	not name_of(input.container_id)
 }
 
 # None that stops a process without ending it.

@@ -41,20 +41,20 @@ func order(source string) []string {
 
 // Text returns the rules for policy_data in this project's shape: exactly the bytes that precede policy_data in the full form
 // of a policy, so that their SHA-256 is the digest by which the compact form names them.
-func Text() string {
-	return join(order("policy.rego")) + "\n"
-}
+func Text() string { return text() }
+
+var text = sync.OnceValue(func() string { return join(order("policy.rego")) + "\n" })
 
 // UpstreamText returns the rules for policy_data in the shape of upstream's
 // genpolicy, which can be given them as its rules file (-p). They differ from
 // Text in one file, which reads that shape.
-func UpstreamText() string {
-	return join(order("upstream.rego")) + "\n"
-}
+func UpstreamText() string { return upstreamText() }
+
+var upstreamText = sync.OnceValue(func() string { return join(order("upstream.rego")) + "\n" })
 
 // join makes one module of the files, without comments, indentation, the spaces
-// around operators and the line breaks inside brackets: the limit on the size of
-// annotations counts every byte, and people read the files.
+// around operators, the line breaks inside brackets and the names of local variables: the limit on
+// the size of annotations counts every byte, and people read the files.
 func join(names []string) string {
 	var out []byte
 	out = append(out, header...)
@@ -69,7 +69,7 @@ func join(names []string) string {
 			}
 		}
 	}
-	return string(out)
+	return shorten(string(out))
 }
 
 func source(name string) string {

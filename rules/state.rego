@@ -16,7 +16,17 @@ package agent_policy
 
 import rego.v1
 
-name_of(id) := data.pstate[concat("", ["container:", id])]
+name_of(id) := said("container", id)
+
+said(kind, name) := data.pstate[concat(":", [kind, name])]
+
+put(kind, name, value) := {"op": "add", "path": concat("", ["/pstate/", kind, ":", escaped(name)]), "value": value}
+
+# in a JSON pointer
+escaped(key) := replace(replace(key, "~", "~0"), "/", "~1")
+
+# The container that a request is about, where it exists.
+named contains name_of(input.container_id)
 
 # says: no container has the id {shown(input.container_id)}
 container_ok if name_of(input.container_id)
@@ -47,7 +57,7 @@ instance_ok if {
 	# at: OCI.Annotations[io.kubernetes.cri.container-name]
 	# wanted: a container that does not exist yet
 	# got: {container_name}, which exists
-	not data.pstate[concat("", ["running:", container_name])]
+	not said("running", container_name)
 }
 
 instance_ok if {
@@ -87,11 +97,11 @@ order_ok if {
 	not awaited
 }
 
-step_done(step) if data.pstate[concat("", [step.state, ":", step.container])]
+step_done(step) if said(step.state, step.container)
 
 # A sidecar may come after one that a signal ended well; what waits for both may not.
 step_done(step) if {
-	data.pstate[concat("", [step.state, ":", step.container])] == false
+	said(step.state, step.container) == false
 	some name in container_names
 	{"container": container_name, "state": "started"} in policy_container(name).after
 }
@@ -99,13 +109,13 @@ step_done(step) if {
 step_ok(step) if step.state != "started"
 
 step_ok(step) if {
-	not data.pstate[concat("", ["ended:", step.container])]
-	not data.pstate[concat("", ["signalled:", step.container])]
+	not said("ended", step.container)
+	not said("signalled", step.container)
 }
 
 # Another waits for this one to succeed, and it has.
 awaited if {
-	data.pstate[concat("", ["succeeded:", container_name])]
+	said("succeeded", container_name)
 	some name in container_names
 	some step in policy_container(name).after
 	step == {"container": container_name, "state": "succeeded"}
@@ -113,30 +123,18 @@ awaited if {
 
 create_ops := [
 	{"op": "add", "path": "/pstate/pod", "value": pod},
-	{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
-	{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
-	{"op": "add", "path": concat("", ["/pstate/ended:", container_name]), "value": false},
-	{"op": "add", "path": concat("", ["/pstate/signalled:", container_name]), "value": false},
+	put("container", input.container_id, container_name),
+	put("running", container_name, input.container_id),
+	put("ended", container_name, false),
+	put("signalled", container_name, false),
 ]
 
-StartContainerRequest := {"allowed": true, "ops": [{
-	"op": "add",
-	"path": concat("", ["/pstate/started:", name_of(input.container_id)]),
-	"value": true,
-}]} if {
-	# says: no container has the id {shown(input.container_id)}
-	name_of(input.container_id)
-}
-
-StartContainerRequest if {
-	policy.strict.lifecycle == "free"
-	not name_of(input.container_id)
-}
+StartContainerRequest := {"allowed": true, "ops": [put("started", name, true) | some name in named]} if container_ok
 
 # Only our gate asks this, after the agent answered WaitProcess.
 WaitProcessResponse := {"allowed": true, "ops": array.concat(
-	[{"op": "add", "path": concat("", ["/pstate/ended:", ended]), "value": true}],
-	[{"op": "add", "path": concat("", ["/pstate/succeeded:", ended]), "value": not_signalled} | input.response.status == 0],
+	[put("ended", ended, true)],
+	[put("succeeded", ended, not_signalled) | input.response.status == 0],
 )} if {
 	ended
 	input.request.exec_id in {"", input.request.container_id}
@@ -146,33 +144,24 @@ ended := name_of(input.request.container_id)
 
 default not_signalled := false
 
-not_signalled if not data.pstate[concat("", ["signalled:", ended])]
+not_signalled if not said("signalled", ended)
 
-RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if {
-	# says: no container has the id {shown(input.container_id)}
-	name_of(input.container_id)
+RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
+	some key, value in data.pstate
+	gone(key, value)
+]} if container_ok
+
+# What is said of the container that is removed.
+gone(key, _) if key == concat("", ["container:", input.container_id])
+
+gone(key, value) if {
+	startswith(key, "running:")
+	value == input.container_id
 }
 
-remove_ops := array.concat(
-	[{"op": "remove", "path": concat("", ["/pstate/container:", input.container_id])}],
-	array.concat(
-		[{"op": "remove", "path": concat("", ["/pstate/", own_running])} | data.pstate[own_running] == input.container_id],
-		[{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
-			some key, _ in data.pstate
-			startswith(key, "copied:")
-			shared_file(trim_prefix(key, "copied:")).id == input.container_id
-		],
-	),
-)
-
-# in a JSON pointer
-escaped(key) := replace(replace(key, "~", "~0"), "/", "~1")
-
-own_running := concat("", ["running:", name_of(input.container_id)])
-
-RemoveContainerRequest if {
-	policy.strict.lifecycle == "free"
-	not name_of(input.container_id)
+gone(key, _) if {
+	startswith(key, "copied:")
+	shared_file(trim_prefix(key, "copied:")).id == input.container_id
 }
 
 # Every container of the policy has been started.
@@ -181,6 +170,6 @@ default pod_complete := false
 pod_complete if {
 	count(container_names) > 0
 	every name in container_names {
-		data.pstate[concat("", ["started:", name])]
+		said("started", name)
 	}
 }

@@ -11,7 +11,6 @@ upstream := data.agent_policy.policy_data
 policy := {
 	"version": 1,
 	"order": "free",
-	"files": {},
 	"containers": {upstream_name(c): true | some c in upstream.containers},
 	"strict": {
 		"annotations": "free",

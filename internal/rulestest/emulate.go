@@ -41,12 +41,13 @@ type Emulator struct {
 	Pod    Pod
 }
 
-// All returns a pod's whole start: the sandbox, then every container created and
-// started in an order that satisfies the policy's, with its probes run once.
+// All returns a pod's whole start: the sandbox, then every container with its files
+// copied, created and started in an order that satisfies the policy's, with its probes run once.
 func (e Emulator) All() []Request {
 	requests := []Request{e.CreateSandbox()}
 	for _, name := range e.Order() {
 		id := ID(name)
+		requests = append(requests, e.CopyFiles(name)...)
 		requests = append(requests, e.CreateContainer(name),
 			Request{"StartContainerRequest", map[string]any{"container_id": id}})
 		for _, argv := range e.Policy.Containers[name].Exec {
@@ -220,7 +221,7 @@ func (e Emulator) mounts(c *policydata.Container, id string, points []string) []
 		source := m.Source
 		switch m.From {
 		case policydata.MountShared:
-			source = fmt.Sprintf("%s/%s-%016x-%s", e.Policy.Common.SharedDirs[0], id, n, m.Source)
+			source = e.sharedSource(id, n, m)
 		case policydata.MountStorage:
 			source, points = points[0], points[1:]
 		}

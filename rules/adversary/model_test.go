@@ -20,24 +20,28 @@ type object = map[string]any
 // model is what a pod is, by the guarantees of docs/requests.md: it knows the
 // manifest by the genuine requests of its pod, and nothing of the rules.
 type model struct {
-	genuine map[string]object              // CreateContainer by container name, without ids
-	execs   map[string][]string            // argument lists by container name, as JSON
-	files   map[string]map[string][]string // SHA-256 by volume and key, of the volumes that the owner binds
-	users   map[string][]string            // users by container name, as JSON: the genuine one, and others that the owner's policy names
-	sandbox bool                           // it was made
-	live    map[string]string              // container name by id, of those created and not removed
-	taken   map[string]bool                // ids that were ever taken
+	genuine map[string]object                      // CreateContainer by container name, without ids
+	execs   map[string][]string                    // argument lists by container name, as JSON
+	mounts  map[string]map[string]policydata.Mount // by container name and destination
+	users   map[string][]string                    // users by container name, as JSON: the genuine one, and others that the owner's policy names
+	sandbox bool                                   // it was made
+	live    map[string]string                      // container name by id, of those created and not removed
+	taken   map[string]bool                        // ids that were ever taken
+	copied  map[string]copied                      // by path
+	sources map[string]map[string]string           // where the mounts of a live container lie: by id and destination
 }
 
 var (
 	idForm     = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	randomPart = regexp.MustCompile(`ID-[a-z0-9]{16}-`)
-	volumePath = regexp.MustCompile(`/([0-9a-f]{64})-[a-z0-9]{16}-([^/]+)/(?:\.\.[0-9][^/]*/)?([^/]+)$`)
 )
 
 // newModel learns the pod from its genuine requests.
 func newModel(p *policydata.Policy, requests []rulestest.Request) *model {
-	m := &model{genuine: map[string]object{}, execs: map[string][]string{}, files: p.Files, users: map[string][]string{}}
+	m := &model{genuine: map[string]object{}, execs: map[string][]string{}, mounts: map[string]map[string]policydata.Mount{}, users: map[string][]string{}}
+	for name, c := range p.Containers {
+		m.mounts[name] = c.Mounts
+	}
 	for name, c := range parse(text(p))["containers"].(object) {
 		for _, user := range list(at(c, "other_users")) {
 			m.users[name] = append(m.users[name], withSortedGroups(user))
@@ -62,6 +66,7 @@ func newModel(p *policydata.Policy, requests []rulestest.Request) *model {
 func (m *model) fresh() *model {
 	out := *m
 	out.live, out.taken, out.sandbox = map[string]string{}, map[string]bool{}, false
+	out.copied, out.sources = map[string]copied{}, map[string]map[string]string{}
 	return &out
 }
 
@@ -124,6 +129,9 @@ func (m *model) create(id string, input object) string {
 	if broken := m.devices(got, genuine); broken != "" {
 		return broken
 	}
+	if broken := m.contents(id, name, sourcesOf(input)); broken != "" {
+		return broken
+	}
 	if again {
 		return "id taken twice"
 	}
@@ -140,23 +148,6 @@ func (m *model) devices(got, genuine object) string {
 	}
 	if beyond(places(got), places(genuine)) != "" {
 		return "devices: not the container's own"
-	}
-	return ""
-}
-
-// copyFile holds bound contents: a key of a volume that the owner knows is a file of one of its digests.
-func (m *model) copyFile(input object) string {
-	path, _ := input["path"].(string)
-	if !strings.HasPrefix(path, "/") || slices.Contains(strings.Split(path, "/"), "..") {
-		return "file outside the shared directory"
-	}
-	match := volumePath.FindStringSubmatch(path)
-	if match == nil || input["file_type"] != "Regular" {
-		return ""
-	}
-	volume, bound := m.files[match[2]]
-	if sum, _ := input["data_sha256"].(string); bound && !slices.Contains(volume[match[3]], sum) {
-		return "contents of " + match[2] + "/" + match[3] + " differ"
 	}
 	return ""
 }

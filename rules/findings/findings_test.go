@@ -20,7 +20,7 @@ import (
 func sources(t *testing.T) []findings.File {
 	t.Helper()
 	var files []findings.File
-	for _, path := range []string{"requests", "policy", "state", "sandbox", "create", "process", "linux", "storage", "exec", "copyfile", "network"} {
+	for _, path := range []string{"requests", "policy", "state", "sandbox", "create", "process", "linux", "storage", "exec", "copyfile", "contents", "network"} {
 		text, err := os.ReadFile(filepath.Join("..", path+".rego"))
 		if err != nil {
 			t.Fatal(err)

@@ -62,54 +62,6 @@ func (b *builder) contents(volume *corev1.Volume, vm corev1.VolumeMount, vars va
 	m.Contents = &policydata.Contents{Files: files, Open: all.open}
 }
 
-// finishContents states the contents by the base name of their mounts, as long as every mount of that name has some, and the
-// platform itself has none.
-func (b *builder) finishContents() {
-	bound, open := map[string]map[string][]string{}, map[string]bool{}
-	for destination := range b.settings().Generate.Container.Mounts {
-		open[path.Base(destination)] = true
-	}
-	for _, c := range b.policy.Containers {
-		for destination, m := range c.Mounts {
-			base := path.Base(destination)
-			switch {
-			case m.From != policydata.MountShared:
-			case m.Contents == nil || !closed(m.Contents):
-				open[base] = true
-			default:
-				put(&bound, base, addHashes(bound[base], m.Contents.Files))
-			}
-		}
-	}
-	maps.DeleteFunc(bound, func(base string, _ map[string][]string) bool { return open[base] })
-	if len(bound) > 0 {
-		b.policy.Files = bound
-	}
-}
-
-// closed reports whether all of the contents are known, and below the mount.
-func closed(c *policydata.Contents) bool {
-	for key, f := range c.Files {
-		if key == "" || f.SHA256 == "" {
-			return false
-		}
-	}
-	return !c.Open
-}
-
-func addHashes(to map[string][]string, files map[string]policydata.File) map[string][]string {
-	if to == nil {
-		to = map[string][]string{}
-	}
-	for key, f := range files {
-		if !slices.Contains(to[key], f.SHA256) {
-			to[key] = append(to[key], f.SHA256)
-			slices.Sort(to[key])
-		}
-	}
-	return to
-}
-
 // configured reports whether a volume's files come from the API server.
 func configured(v *corev1.Volume) bool {
 	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil

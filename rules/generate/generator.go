@@ -111,7 +111,6 @@ func (b *builder) build(ctx context.Context) error {
 	if len(faults) > 0 {
 		return errors.Join(faults...)
 	}
-	b.finishContents()
 	b.prune()
 	if err := b.policy.Validate(); err != nil {
 		return fmt.Errorf("make policy of %s: %w", b.pod.Name(), err)

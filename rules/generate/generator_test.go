@@ -33,7 +33,6 @@ var update = flag.Bool("update", false, "rewrite golden files")
 // golden is the part of a policy that its manifest decides.
 type golden struct {
 	Containers map[string]*policydata.Container
-	Files      map[string]map[string][]string
 	Sandbox    policydata.Sandbox
 	Sets       map[string][]string // bounding capabilities beside the default's
 }
@@ -54,7 +53,7 @@ func goldenText(t *testing.T, m *generate.Manifest, made []*policydata.Policy, w
 		}
 	}
 	for i, p := range made {
-		g := golden{maps.Clone(p.Containers), p.Files, p.Sandbox, map[string][]string{}}
+		g := golden{maps.Clone(p.Containers), p.Sandbox, map[string][]string{}}
 		// What settings alone decide is theirs to test.
 		g.Sandbox.Storages = nil
 		pause := *g.Containers[policydata.SandboxContainer]

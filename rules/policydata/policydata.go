@@ -48,15 +48,10 @@ type Policy struct {
 	Version    int                   `json:"version"`    // always Version
 	Common     Common                `json:"common"`     // what the containers share
 	Containers map[string]*Container `json:"containers"` // by Kubernetes name; SandboxContainer for pause
-	// Files holds the allowed contents of files that reach the guest by CopyFile:
-	// base name of the mount destination -> path below it ("key", or "dir/key")
-	// -> lower-case hex SHA-256, any of which is accepted. A mount that is listed
-	// takes no other regular file. Empty: contents are not checked.
-	Files    map[string]map[string][]string `json:"files"`
-	Order    Order                          `json:"order"`
-	Requests Requests                       `json:"requests"`
-	Sandbox  Sandbox                        `json:"sandbox"`
-	Strict   Strict                         `json:"strict"`
+	Order      Order                 `json:"order"`
+	Requests   Requests              `json:"requests"`
+	Sandbox    Sandbox               `json:"sandbox"`
+	Strict     Strict                `json:"strict"`
 }
 
 // Level is how strictly one part of a request is held to the policy.

@@ -296,8 +296,10 @@ func TestCompareSaysWhatChanged(t *testing.T) {
 		{"command everywhere", func(p *policydata.Policy) { p.Requests.Exec.Joined = []string{"^ls .*$"} }, []string{"requests: commands in every container that match ^ls .*$"}, nil},
 		{"request by name", func(p *policydata.Policy) { p.Requests.Allow = []string{"GetMetricsRequest"} }, []string{"requests: GetMetricsRequest, whatever it holds"}, nil},
 		{"file", func(p *policydata.Policy) {
-			p.Files = map[string]map[string][]string{"config": {"a": {"sha256:11"}}}
-		}, nil, []string{"pod: no longer held to: file a of volume config has the content"}},
+			m := p.Containers["web"].Mounts["/etc/shop"]
+			m.Contents = &policydata.Contents{Files: map[string]policydata.File{"a": {SHA256: "11"}}}
+			p.Containers["web"].Mounts["/etc/shop"] = m
+		}, nil, []string{"container web: no longer held to: file a of /etc/shop has the content"}},
 		{"a container as a whole, its lists by name", func(p *policydata.Policy) { p.Containers["other"] = p.Containers["metrics"] },
 			[]string{"container other: runs /metrics-agent", "container other: variables PATH, HOSTNAME, ", "container other: capabilities CAP_CHOWN, CAP_DAC_OVERRIDE", "container other: mounts /proc, /dev, "}, nil},
 		{"masked path", func(p *policydata.Policy) {

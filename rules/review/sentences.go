@@ -97,12 +97,6 @@ func (s *speaker) pod(p *policydata.Policy) {
 			s.mayAs("strict "+word.Key+" "+string(word.Level), strings.TrimSuffix(word.Words, ".")+": "+string(word.Level))
 		}
 	}
-	for _, volume := range sorted(p.Files) {
-		files := p.Files[volume]
-		for _, file := range sorted(files) {
-			s.must("file %s of volume %s has the content sha256:%s", file, volume, strings.Join(files[file], " or "))
-		}
-	}
 	for _, version := range p.Common.OCIVersions {
 		s.may("OCI version %s", version)
 	}
@@ -298,6 +292,7 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 		for _, option := range m.ExtraOptions {
 			s.may("mount %s with %s too", destination, option)
 		}
+		s.contents(destination, m.Contents)
 	}
 	for _, st := range c.Storages {
 		s.may("storage %s", storageWords(st))
@@ -307,6 +302,21 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 	}
 	if c.VFIO.Count > 0 {
 		s.may("%d passed-through devices %s (%s), annotated %s", c.VFIO.Count, c.VFIO.Path, c.VFIO.Type, c.VFIO.Annotation)
+	}
+}
+
+// contents says which files of a mount are held to what is known of them.
+func (s *speaker) contents(destination string, c *policydata.Contents) {
+	if c == nil {
+		return
+	}
+	for _, key := range sorted(c.Files) {
+		if f := c.Files[key]; f.SHA256 != "" {
+			s.must("file %s of %s has the content sha256:%s", or(key, "itself", key == ""), destination, f.SHA256)
+		}
+	}
+	if !c.Open {
+		s.must("no file but those of the policy is copied below %s", destination)
 	}
 }
 

@@ -100,7 +100,7 @@ func (w *warnings) requests(p *policydata.Policy) {
 	if r.GetDiagnosticData {
 		w.add(Look, "", "The host may ask for diagnostic data.")
 	}
-	if len(r.CopyFile) > 0 && len(p.Files) == 0 {
+	if len(r.CopyFile) > 0 && !bindsContents(p) {
 		w.add(Note, "", "The content of files that the host copies in is not bound: ConfigMaps, Secrets and projected volumes are what the host makes them.")
 	}
 	if p.Sandbox.Namespace == "" {
@@ -209,4 +209,16 @@ func extraCapabilities(p *policydata.Policy, c *policydata.Container) []string {
 		}
 	}
 	return slices.Sorted(slices.Values(extra))
+}
+
+// bindsContents reports whether the policy holds any mount to contents.
+func bindsContents(p *policydata.Policy) bool {
+	for _, c := range p.Containers {
+		for _, m := range c.Mounts {
+			if m.Contents != nil {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -55,7 +55,7 @@ func (t *page) unbound(p *policydata.Policy) {
 		}
 		for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
 			m := c.Mounts[destination]
-			if m.From == policydata.MountShared && p.Files[m.Source] == nil && !platformFile[destination] {
+			if m.From == policydata.MountShared && !bound(m) && !platformFile[destination] {
 				all = append(all, fmt.Sprintf("%s: the content of %s comes from the host", name, destination))
 			}
 		}
@@ -148,7 +148,7 @@ func (t *page) container(p *policydata.Policy, name string) {
 	t.line("  in: %s, as user %d, group %d, groups %s", c.Cwd, c.User.UID, c.User.GID, numbers(c.User.AdditionalGids))
 	t.item("rights", rights(p, c))
 	t.item("environment", environment(c))
-	t.item("mounts", mounts(p, c))
+	t.item("mounts", mounts(c))
 	t.item("block devices", c.Devices)
 	if c.VFIO.Count > 0 {
 		t.line("  passed-through devices: %d", c.VFIO.Count)
@@ -255,7 +255,10 @@ func parts(template string) string {
 	return strings.Join(names, ", ")
 }
 
-func mounts(p *policydata.Policy, c *policydata.Container) []string {
+// bound reports whether all that the host copies below a mount is known.
+func bound(m policydata.Mount) bool { return m.Contents != nil && !m.Contents.Open }
+
+func mounts(c *policydata.Container) []string {
 	var out []string
 	for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
 		m := c.Mounts[destination]
@@ -268,7 +271,7 @@ func mounts(p *policydata.Policy, c *policydata.Container) []string {
 			text += "storage of the guest"
 		case m.From == policydata.MountExact:
 			text += m.Source
-		case p.Files[m.Source] != nil && !platformFile[destination]:
+		case bound(m):
 			text += "from the host, content bound"
 		default:
 			text += "from the host"
