@@ -134,11 +134,11 @@ copy_kept if object.get(data.pstate, concat("", ["copied:", input.path]), copy_v
 copy_kept if {
 	copied.inner == ["..data"]
 	every path, value in placed(dated_was) {
-		said("copied", concat("", [trim_suffix(input.path, "..data"), input.symlink_target, path])) == value
+		was("copied", concat("", [trim_suffix(input.path, "..data"), input.symlink_target, path])) == value
 	}
 }
 
-dated_was := concat("", [trim_suffix(input.path, "..data"), said("copied", input.path)[0]])
+dated_was := concat("", [trim_suffix(input.path, "..data"), was("copied", input.path)[0]])
 
 copy_ops := array.concat(
 	[put("copied", input.path, copy_value) | copy_contents - {null} != set()],

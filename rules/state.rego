@@ -16,9 +16,9 @@ package agent_policy
 
 import rego.v1
 
-name_of(id) := said("container", id)
+name_of(id) := was("container", id)
 
-said(kind, name) := data.pstate[concat(":", [kind, name])]
+was(kind, name) := data.pstate[concat(":", [kind, name])]
 
 put(kind, name, value) := {"op": "add", "path": concat("", ["/pstate/", kind, ":", escaped(name)]), "value": value}
 
@@ -57,7 +57,7 @@ instance_ok if {
 	# at: OCI.Annotations[io.kubernetes.cri.container-name]
 	# wanted: a container that does not exist yet
 	# got: {container_name}, which exists
-	not said("running", container_name)
+	not was("running", container_name)
 }
 
 instance_ok if {
@@ -97,11 +97,11 @@ order_ok if {
 	not awaited
 }
 
-step_done(step) if said(step.state, step.container)
+step_done(step) if was(step.state, step.container)
 
 # A sidecar may come after one that a signal ended well; what waits for both may not.
 step_done(step) if {
-	said(step.state, step.container) == false
+	was(step.state, step.container) == false
 	some name in container_names
 	{"container": container_name, "state": "started"} in policy_container(name).after
 }
@@ -109,13 +109,13 @@ step_done(step) if {
 step_ok(step) if step.state != "started"
 
 step_ok(step) if {
-	not said("ended", step.container)
-	not said("signalled", step.container)
+	not was("ended", step.container)
+	not was("signalled", step.container)
 }
 
 # Another waits for this one to succeed, and it has.
 awaited if {
-	said("succeeded", container_name)
+	was("succeeded", container_name)
 	some name in container_names
 	some step in policy_container(name).after
 	step == {"container": container_name, "state": "succeeded"}
@@ -144,7 +144,7 @@ ended := name_of(input.request.container_id)
 
 default not_signalled := false
 
-not_signalled if not said("signalled", ended)
+not_signalled if not was("signalled", ended)
 
 RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
 	some key, value in data.pstate
@@ -170,6 +170,6 @@ default pod_complete := false
 pod_complete if {
 	count(container_names) > 0
 	every name in container_names {
-		said("started", name)
+		was("started", name)
 	}
 }

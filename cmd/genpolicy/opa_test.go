@@ -352,12 +352,12 @@ func (p *pair) life(policy *policydata.Policy) {
 			p.ask(rulestest.Request{Kind: e.Request, Input: recorded{Kind: e.Request, Request: json.RawMessage(request)}.input(p.T)}, true)
 		}
 	}
-	for volume, files := range policy.Files {
-		dir := fmt.Sprintf("%s/%s-0123456789abcdef-%s/", policy.Common.SharedDirs[0], rulestest.ID("app"), volume)
-		for file, sums := range files {
-			for _, sum := range append(slices.Clone(sums), "", strings.Repeat("0", 64)) {
-				p.ask(rulestest.Request{Kind: "CopyFileRequest", Input: map[string]any{"path": dir + file, "file_type": "Regular", "symlink_target": nil,
-					"file_size": 1, "file_mode": 0o644, "dir_mode": 0o755, "uid": 0, "gid": 0, "offset": 0, "data_sha256": sum}}, true)
+	e := rulestest.Emulator{Policy: policy, Pod: rulestest.DefaultPod(policy)}
+	for _, name := range slices.Sorted(maps.Keys(policy.Containers)) {
+		for _, r := range e.CopyFiles(name) {
+			for _, sum := range []any{r.Input["data_sha256"], "", strings.Repeat("0", 64)} {
+				r.Input["data_sha256"] = sum
+				p.ask(r, true)
 			}
 		}
 	}
