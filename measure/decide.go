@@ -8,10 +8,20 @@ import (
 	"portcullis/measure/eventlog"
 )
 
-// logView is what the log says before any repair.
+// logView is what the log says before any repair: the records of the register's own kind, and whether the last of them is in doubt.
 type logView struct {
 	records []eventlog.Record
 	marked  bool
+}
+
+// view takes from a log what is of the configuration's kind. The mark is about the log's last record, of whichever kind that is.
+func (c *Config) view(f *eventlog.File) logView {
+	own, other := eventlog.Split(f.Records())
+	if c.Pod {
+		own, other = other, own
+	}
+	last := len(own) > 0 && own[len(own)-1].Num == uint64(len(f.Records())-1)
+	return logView{own, f.Marked() && (last || len(other) == 0)}
 }
 
 // judge holds the PCR against the log: how many of the records are in the register, and how the two stand. A value that neither
@@ -63,7 +73,7 @@ func otherBoot(this string, records []eventlog.Record) bool {
 // judgePreextended holds a PCR that another unit extended against the digest: the sha256 bank must have taken it, every other bank
 // must have taken it too or nothing. It returns the digests that are in the register.
 func judgePreextended(p *pcr, values eventlog.Values, digest []byte) ([]eventlog.Digest, error) {
-	digests, err := p.digests(digest)
+	digests, err := p.digests(Event{Digest: digest})
 	if err != nil {
 		return nil, err
 	}

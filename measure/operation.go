@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/google/go-tpm/tpm2"
+
 	"portcullis/measure/eventlog"
 )
 
@@ -19,18 +21,33 @@ type operation struct {
 	state   State
 }
 
+// settled is where an operation of this process left register and log. The next event of the pod goes on from there without reading the
+// register first: what another program has extended since then shows when the register is read back.
+type settled struct {
+	banks   []tpm2.TPMAlgID // of the register; empty: nothing is settled
+	records int             // in the log
+	values  eventlog.Values
+	counter uint32
+}
+
 // begin opens the TPM and the log and repairs what a dead process left between them.
 func (r *Register) begin() (*operation, error) {
-	p, err := r.cfg.openPCR()
+	at := r.settled
+	r.settled = settled{}
+	p, err := r.cfg.openPCR(at.banks)
 	if err != nil {
 		return nil, err
 	}
-	log, err := eventlog.Open(r.cfg.Log)
+	log, err := eventlog.OpenKnown(r.cfg.Log, &r.known)
 	if err != nil {
 		p.tpm.Close()
 		return nil, logError(err)
 	}
 	op := &operation{cfg: &r.cfg, pcr: p, log: log}
+	if at.banks != nil && !log.Marked() && len(log.Records()) == at.records {
+		op.values, op.counter, op.state = at.values, at.counter, Measured
+		return op, nil
+	}
 	if err := op.reconcile(); err != nil {
 		op.end()
 		return nil, err
@@ -47,15 +64,50 @@ func (op *operation) reconcile() (err error) {
 	if op.values, op.counter, err = op.pcr.read(); err != nil {
 		return err
 	}
-	keep, state, err := judge(op.cfg, op.values, logView{op.log.Records(), op.log.Marked()})
+	if err := op.reconcileOther(); err != nil {
+		return err
+	}
+	view := op.cfg.view(op.log)
+	keep, state, err := judge(op.cfg, op.values, view)
 	if err != nil {
 		return err
 	}
 	op.state = state
 	if op.log.Marked() {
-		if err := op.log.Keep(keep); err != nil {
+		if err := op.log.Keep(len(op.log.Records()) - len(view.records) + keep); err != nil {
 			return logError(err)
 		}
+	}
+	return nil
+}
+
+// reconcileOther repairs the log where the record in doubt is of the other register: this one's records may come behind it only when
+// that one's are settled.
+func (op *operation) reconcileOther() error {
+	records := op.log.Records()
+	if !op.log.Marked() || op.cfg.view(op.log).marked {
+		return nil
+	}
+	pcr := records[len(records)-1].PCR
+	if pcr == nil { // nothing was to be extended
+		return op.keep(len(records))
+	}
+	other := Config{PCR: *pcr, Pod: !op.cfg.Pod, BootID: op.cfg.BootID}
+	values, _, err := op.pcr.of(*pcr).read()
+	if err != nil {
+		return err
+	}
+	view := other.view(op.log)
+	keep, _, err := judge(&other, values, view)
+	if err != nil {
+		return err
+	}
+	return op.keep(len(records) - len(view.records) + keep)
+}
+
+func (op *operation) keep(n int) error {
+	if err := op.log.Keep(n); err != nil {
+		return logError(err)
 	}
 	return nil
 }
@@ -70,7 +122,7 @@ func (op *operation) standing() Standing {
 }
 
 func (op *operation) latest() *eventlog.Record {
-	records := op.log.Records()
+	records := op.cfg.view(op.log).records
 	if len(records) == 0 {
 		return nil
 	}
@@ -120,7 +172,7 @@ func (op *operation) verified(e Event) (eventlog.Record, error) {
 
 // extend is the one place where the PCR is changed: record, extend, read back, commit.
 func (op *operation) extend(e Event) (eventlog.Record, error) {
-	digests, err := op.pcr.digests(e.Digest)
+	digests, err := op.pcr.digests(e)
 	if err != nil {
 		return eventlog.Record{}, err
 	}
@@ -152,6 +204,7 @@ func (op *operation) readBack(want eventlog.Values, failure error) error {
 	case err != nil:
 		return fmt.Errorf("%w: its value is unknown: %w", ErrExtend, also(err, failure))
 	case values.Equal(want) && counter != op.counter:
+		op.values, op.counter = values, counter
 		return nil
 	case values.Equal(op.values) && failure != nil:
 		err := fmt.Errorf("%w: %w", ErrExtend, failure)
@@ -170,7 +223,7 @@ func (op *operation) record(e Event, digests []eventlog.Digest) eventlog.Record 
 // newRecord returns a record with what all backends have in common.
 func newRecord(num int, e Event, bootID string, boottime uint64) eventlog.Record {
 	rec := eventlog.Record{Num: uint64(num), ContentType: eventlog.ContentType, Content: eventlog.Content{
-		EventType: e.Type, Binding: e.Binding, Len: e.Len, Seq: uint64(num) + 1, BootID: bootID, Timestamp: boottime,
+		EventType: e.Type, Binding: e.Binding, Event: e.Text, Len: e.Len, Seq: uint64(num) + 1, BootID: bootID, Timestamp: boottime,
 	}}
 	rec.Content.SetDigest(e.Alg, bytes.Clone(e.Digest))
 	return rec

@@ -36,8 +36,9 @@ import (
 
 // Event is what is measured.
 type Event struct {
-	Type    string // [eventlog.Policy] or [eventlog.Initdata]
+	Type    string // [eventlog.Policy], [eventlog.Initdata] or [eventlog.Pod]
 	Binding string // the same words: what the register is bound to
+	Text    string // of an event of the pod; Digest is its [eventlog.PodDigest]
 	Alg     string // a register takes "sha256" only
 	Digest  []byte // in Alg
 	Len     int64  // bytes that Digest was taken over
@@ -45,8 +46,11 @@ type Event struct {
 
 // Register is one PCR with its log. It is safe for concurrent use; every operation opens the TPM and the log afresh.
 type Register struct {
-	cfg  Config
-	held chan struct{}
+	cfg   Config
+	held  chan struct{}
+	known eventlog.Known // of the log, by who holds it
+	// settled is where the last event of the pod left things, by who holds it. Other events always look first.
+	settled settled
 }
 
 // New checks the configuration. It does not touch the TPM: whether there is one, [Register.Resume] says.
@@ -86,6 +90,22 @@ func (r *Register) Resume(ctx context.Context) (Standing, error) {
 	return s, nil
 }
 
+// Records is [Register.Resume] for who wants all records that are in the register, oldest first.
+func (r *Register) Records(ctx context.Context) ([]eventlog.Record, error) {
+	records, err := run(ctx, r, func() ([]eventlog.Record, error) {
+		op, err := r.begin()
+		if err != nil {
+			return nil, err
+		}
+		defer op.end()
+		return op.cfg.view(op.log).records, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("resume: %w", err)
+	}
+	return records, nil
+}
+
 // Measure brings the event into the register, once: for the digest that was measured last it does nothing and returns the
 // record of then, for any other it fails with [ErrMeasured]. The digest is in every bank of the PCR, read back, and in
 // the log when Measure returns nil.
@@ -107,6 +127,9 @@ func (r *Register) measure(ctx context.Context, e Event, replace func(latest Eve
 		return eventlog.Record{}, fmt.Errorf("measure: %w: PCR %d takes a sha256 digest of 32 bytes, not %.16q of %d",
 			ErrEvent, r.cfg.PCR, e.Alg, len(e.Digest))
 	}
+	if (e.Type == eventlog.Pod) != r.cfg.Pod {
+		return eventlog.Record{}, fmt.Errorf("measure: %w: PCR %d takes no event of type %s", ErrEvent, r.cfg.PCR, e.Type)
+	}
 	e.Digest = bytes.Clone(e.Digest)
 	rec, err := run(ctx, r, func() (eventlog.Record, error) {
 		op, err := r.begin()
@@ -115,7 +138,11 @@ func (r *Register) measure(ctx context.Context, e Event, replace func(latest Eve
 		}
 		defer op.end()
 		r.cfg.OnStep(StepRead)
-		return op.measure(e, replace)
+		rec, err := op.measure(e, replace)
+		if err == nil && r.cfg.Pod {
+			r.settled = settled{op.pcr.banks, len(op.log.Records()), op.values, op.counter}
+		}
+		return rec, err
 	})
 	if err != nil {
 		return eventlog.Record{}, fmt.Errorf("measure: %w", err)
@@ -158,7 +185,7 @@ func run[T any](ctx context.Context, r *Register, op func() (T, error)) (result 
 
 func (r *Register) status() (Status, error) {
 	s := Status{Backend: "vtpm", Device: r.cfg.Device, PCR: r.cfg.PCR, Log: r.cfg.Log, State: "unexpected"}
-	p, err := r.cfg.openPCR()
+	p, err := r.cfg.openPCR(nil)
 	if err != nil {
 		return s, err
 	}
@@ -170,7 +197,7 @@ func (r *Register) status() (Status, error) {
 	view := logView{}
 	if log != nil {
 		defer log.Close()
-		view = logView{log.Records(), log.Marked()}
+		view = r.cfg.view(log)
 	}
 	values, counter, err := p.read()
 	if err != nil {
@@ -195,5 +222,5 @@ func (r *Register) status() (Status, error) {
 // event returns what a record states.
 func event(rec eventlog.Record) Event {
 	c := rec.Content
-	return Event{Type: c.EventType, Binding: c.Binding, Alg: c.Alg, Digest: bytes.Clone(c.Digest()), Len: c.Len}
+	return Event{Type: c.EventType, Binding: c.Binding, Text: c.Event, Alg: c.Alg, Digest: bytes.Clone(c.Digest()), Len: c.Len}
 }

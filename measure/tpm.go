@@ -48,13 +48,16 @@ func dial(device string) (transport.TPMCloser, error) {
 	return linuxtpm.Open(device)
 }
 
-// openPCR opens the TPM and finds the active banks of the PCR.
-func (c *Config) openPCR() (*pcr, error) {
+// openPCR opens the TPM and finds the active banks of the PCR, unless they are known.
+func (c *Config) openPCR(known []tpm2.TPMAlgID) (*pcr, error) {
 	t, err := c.Dial()
 	if err != nil {
 		return nil, deviceError(c.Device, err)
 	}
-	p := &pcr{tpm: t, index: c.PCR}
+	p := &pcr{tpm: t, index: c.PCR, banks: known}
+	if known != nil {
+		return p, nil
+	}
 	if err := p.findBanks(); err != nil {
 		t.Close()
 		return nil, deviceError(c.Device, err)
@@ -205,11 +208,17 @@ func (p *pcr) extend(digests []eventlog.Digest) error {
 	return err
 }
 
-// digests returns what a SHA-256 digest is in each of the PCR's banks.
-func (p *pcr) digests(sha256 []byte) ([]eventlog.Digest, error) {
+// of is another PCR of the same TPM, with the same banks.
+func (p *pcr) of(index uint32) *pcr { return &pcr{tpm: p.tpm, index: index, banks: p.banks} }
+
+// digests returns what an event is in each of the PCR's banks.
+func (p *pcr) digests(e Event) ([]eventlog.Digest, error) {
 	var digests []eventlog.Digest
 	for _, name := range p.names() {
-		d, err := eventlog.BankDigest(name, sha256)
+		d, err := eventlog.BankDigest(name, e.Digest)
+		if e.Type == eventlog.Pod {
+			d, err = eventlog.PodDigest(name, e.Text)
+		}
 		if err != nil {
 			return nil, err
 		}

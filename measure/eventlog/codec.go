@@ -45,10 +45,15 @@ func Decode(data []byte) ([]Record, error) {
 // DecodePartial is [Decode] for a log whose writer may have died while it wrote: a last record without LF is left out. good is
 // the number of bytes that hold complete records.
 func DecodePartial(data []byte) (records []Record, good int, err error) {
+	return decodeMore(nil, 0, data)
+}
+
+// decodeMore is [DecodePartial] for data of which the first good bytes are known to hold the given records.
+func decodeMore(records []Record, good int, data []byte) ([]Record, int, error) {
 	if len(data) > MaxLogSize {
 		return nil, 0, fmt.Errorf("%w: more than %d bytes", ErrInvalid, MaxLogSize)
 	}
-	for rest := data; len(rest) > 0; {
+	for rest := data[good:]; len(rest) > 0; {
 		if rest[0] != recordStart {
 			return nil, 0, fmt.Errorf("%w: record %d begins with byte %#02x, want %#02x", ErrInvalid, len(records), rest[0], recordStart)
 		}

@@ -3,11 +3,14 @@
 package eventlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,30 +34,61 @@ type File struct {
 // Open opens or creates the log at path with mode 0600 and locks it; it waits while another process holds the lock. The path
 // must not be a symbolic link, nor a file of another owner, of other modes or with a second name. Its directory must exist.
 // It returns [ErrInvalid] for a malformed log; a cut-off last record is removed if the mark is set, and is malformed if not.
-func Open(path string) (*File, error) {
-	return open(path, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND, unix.LOCK_EX)
+func Open(path string) (*File, error) { return OpenKnown(path, nil) }
+
+// OpenKnown is [Open] for who opens the log often: what known has of it is not decoded again. Nil for nothing.
+func OpenKnown(path string, known *Known) (*File, error) {
+	return open(path, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND, unix.LOCK_EX, known)
+}
+
+// Known is what a process has decoded of a log, for [OpenKnown]. The zero value is nothing. It is in use by one at a time.
+type Known struct {
+	seed    maphash.Seed
+	sum     uint64 // of the first size bytes
+	size    int
+	records []Record
+	ends    []int64
+}
+
+// of returns what is known of data: so many records, in its first bytes.
+func (k *Known) of(data []byte) (records []Record, ends []int64) {
+	if k == nil || k.size == 0 || len(data) < k.size || maphash.Bytes(k.seed, data[:k.size]) != k.sum {
+		return nil, nil
+	}
+	return k.records, k.ends
+}
+
+// learn takes note that data holds these records, and nothing else.
+func (k *Known) learn(data []byte, records []Record, ends []int64) {
+	if k == nil {
+		return
+	}
+	if k.size == 0 {
+		k.seed = maphash.MakeSeed()
+	}
+	k.sum, k.size, k.records, k.ends = maphash.Bytes(k.seed, data), len(data), records, ends
 }
 
 // View opens the log like [Open], without creating or changing anything: a cut-off last record is left out, not removed. It
 // returns an error that is [os.ErrNotExist] when there is no log.
 func View(path string) (*File, error) {
-	return open(path, unix.O_RDONLY, unix.LOCK_SH)
+	return open(path, unix.O_RDONLY, unix.LOCK_SH, nil)
 }
 
-func open(path string, flags, lock int) (*File, error) {
+func open(path string, flags, lock int, known *Known) (*File, error) {
 	fd, err := unix.Open(path, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%w: open %s: %w", ErrFile, path, err)
 	}
 	f := &File{f: os.NewFile(uintptr(fd), path)}
-	if err := f.load(lock, flags&unix.O_RDWR != 0); err != nil {
+	if err := f.load(lock, flags&unix.O_RDWR != 0, known); err != nil {
 		f.f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *File) load(lock int, repair bool) error {
+func (f *File) load(lock int, repair bool, known *Known) error {
 	if err := flock(f.f, lock); err != nil {
 		return f.failed("lock", err)
 	}
@@ -69,32 +103,41 @@ func (f *File) load(lock int, repair bool) error {
 		return f.failed("open", fmt.Errorf("mode %#o of user %d, want 0600 of user %d", st.Mode&0o7777, st.Uid, os.Geteuid()))
 	}
 	f.marked = st.Mode&unix.S_ISVTX != 0
-	data, err := io.ReadAll(io.LimitReader(f.f, MaxLogSize+1))
-	if err != nil {
+	data := make([]byte, min(st.Size, MaxLogSize+1))
+	if _, err := io.ReadFull(f.f, data); err != nil {
 		return f.failed("read", err)
 	}
-	records, good, err := DecodePartial(data)
+	records, ends := known.of(data)
+	records, good, err := decodeMore(slices.Clip(records), int(last(ends)), data)
 	if err == nil && good != len(data) && !f.marked {
 		_, err = Decode(data)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", f.f.Name(), err)
 	}
-	f.records, f.ends = records, offsets(data[:good])
+	f.records, f.ends = records, offsets(ends, data[:good])
+	known.learn(data[:good], f.records, f.ends)
 	if good != len(data) && repair {
 		return f.truncate(int64(good))
 	}
 	return nil
 }
 
-// offsets returns the offset behind each record of a well-formed log.
-func offsets(data []byte) (ends []int64) {
-	for i, b := range data {
-		if b == recordEnd {
-			ends = append(ends, int64(i)+1)
-		}
+// offsets returns the offset behind each record of a well-formed log, of which the first ends are known.
+func offsets(known []int64, data []byte) []int64 {
+	ends := slices.Clip(known)
+	for at := last(known); int(at) < len(data); {
+		at += int64(bytes.IndexByte(data[at:], recordEnd)) + 1
+		ends = append(ends, at)
 	}
 	return ends
+}
+
+func last(ends []int64) int64 {
+	if len(ends) == 0 {
+		return 0
+	}
+	return ends[len(ends)-1]
 }
 
 // Close releases the lock and the file.
@@ -142,7 +185,7 @@ func (f *File) Append(r Record) error {
 		}
 		return err
 	}
-	f.records, f.ends = append(f.records, r), append(f.ends, size+int64(len(framed)))
+	f.records, f.ends = append(slices.Clip(f.records), r), append(slices.Clip(f.ends), size+int64(len(framed)))
 	return nil
 }
 
@@ -169,12 +212,7 @@ func (f *File) Keep(n int) error {
 	return f.Commit()
 }
 
-func (f *File) size() int64 {
-	if len(f.ends) == 0 {
-		return 0
-	}
-	return f.ends[len(f.ends)-1]
-}
+func (f *File) size() int64 { return last(f.ends) }
 
 func (f *File) truncate(size int64) error {
 	err := f.f.Truncate(size)

@@ -33,7 +33,11 @@ const (
 const (
 	Policy   = "policy"   // the digest of the policy text
 	Initdata = "initdata" // the digest of the initdata document that holds the policy
+	Pod      = "pod"      // a fact of the pod's life, in a register of its own: see [PodDigest]
 )
+
+// MaxPodEvent is the longest text of a [Pod] event, in bytes.
+const MaxPodEvent = 1 << 10
 
 // ErrInvalid is returned for bytes that are not a well-formed log, and for a record that must not be written into one.
 var ErrInvalid = errors.New("invalid event log")
@@ -78,15 +82,18 @@ type Digest struct {
 
 // Content says what was measured.
 type Content struct {
-	EventType string `json:"eventType"` // [Policy] or [Initdata]
-	Binding   string `json:"binding"`   // [Policy] or [Initdata]: what the field or register is bound to
+	EventType string `json:"eventType"` // [Policy], [Initdata] or [Pod]
+	Binding   string `json:"binding"`   // the same words: what the field or register is bound to
 	Alg       string `json:"alg"`       // "sha256", "sha384" or "sha512": which of the three digests below is set
 	SHA256    Hex    `json:"sha256,omitempty"`
 	SHA384    Hex    `json:"sha384,omitempty"`
 	SHA512    Hex    `json:"sha512,omitempty"`
 	Len       int64  `json:"len"` // bytes measured
-	Seq       uint64 `json:"seq"` // Num+1
-	// Prev and Next are the sha256 bank's value before and after; 32 bytes, set exactly when the record has a PCR.
+	// Event is the text of a [Pod] event, "domain operation content"; empty for all others.
+	Event string `json:"event,omitempty"`
+	Seq   uint64 `json:"seq"` // Num+1
+	// Prev and Next are the sha256 bank's value before and after; 32 bytes, set exactly when the record has a PCR or is of the
+	// pod: without a PCR those are chained as if there were one.
 	Prev Hex `json:"prev,omitempty"`
 	Next Hex `json:"next,omitempty"`
 	// Verified marks a PCR that another unit had extended with this digest: the record states it, nothing was extended.
@@ -178,11 +185,19 @@ func checkDigests(digests []Digest) error {
 }
 
 func (c Content) check() error {
-	if c.EventType != Policy && c.EventType != Initdata {
+	if c.EventType != Policy && c.EventType != Initdata && c.EventType != Pod {
 		return fmt.Errorf("unknown event type %.32q", c.EventType)
 	}
-	if c.Binding != Policy && c.Binding != Initdata {
+	if c.Binding != Policy && c.Binding != Initdata && c.Binding != Pod {
 		return fmt.Errorf("unknown binding %.32q", c.Binding)
+	}
+	if (c.EventType == Pod) != (c.Binding == Pod) || (c.EventType == Pod) != (c.Event != "") {
+		return errors.New("an event of the pod has binding pod and a text, and no other has")
+	}
+	if c.EventType == Pod {
+		if err := c.checkPod(); err != nil {
+			return err
+		}
 	}
 	set := 0
 	for _, d := range []Hex{c.SHA256, c.SHA384, c.SHA512} {
@@ -215,7 +230,7 @@ func (r Record) checkPCR() error {
 		return fmt.Errorf("a PCR record has algorithm %s, want sha256", c.Alg)
 	}
 	for _, d := range r.Digests {
-		want, err := BankDigest(d.HashAlg, c.SHA256)
+		want, err := c.bankDigest(d.HashAlg)
 		if err != nil {
 			return err
 		}
@@ -226,8 +241,19 @@ func (r Record) checkPCR() error {
 	return nil
 }
 
+// bankDigest returns what is extended into a bank to measure the event.
+func (c Content) bankDigest(alg string) ([]byte, error) {
+	if c.EventType == Pod {
+		return PodDigest(alg, c.Event)
+	}
+	return BankDigest(alg, c.SHA256)
+}
+
 func (r Record) checkField() error {
 	c := r.Content
+	if c.EventType == Pod {
+		return r.checkChained()
+	}
 	switch {
 	case c.Prev != nil || c.Next != nil || c.Verified:
 		return errors.New("a launch field record has register values")

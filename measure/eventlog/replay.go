@@ -72,8 +72,20 @@ func Extend(alg string, value, digest []byte) ([]byte, error) {
 	return Sum(alg, value, digest)
 }
 
-// Replay recomputes register pcr from zero in every bank that the records name. Records without a PCR are skipped. It returns
-// [ErrInvalid] when a record is of another PCR or when its prev and next do not fit the replayed sha256 value.
+// Split returns the records of the policy's binding, and those of the pod's life, each in their order.
+func Split(records []Record) (binding, pod []Record) {
+	for _, r := range records {
+		if r.Content.EventType == Pod {
+			pod = append(pod, r)
+		} else {
+			binding = append(binding, r)
+		}
+	}
+	return binding, pod
+}
+
+// Replay recomputes register pcr from zero in every bank that the records name: those of one kind, see [Split]. Records without a
+// PCR are skipped. It returns [ErrInvalid] when a record is of another PCR or when its prev and next do not fit the replayed sha256 value.
 // A bank that is in no record is not in the result: its value is still zero.
 func Replay(records []Record, pcr uint32) (Values, error) {
 	values := Values{}
