@@ -21,18 +21,21 @@ import (
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/version"
 	"portcullis/measure"
+	"portcullis/measure/record"
 )
 
 // guest is where policyd looks for hardware, and for initdata: the running guest, or what a test puts in its place.
 type guest struct {
 	system   hostdata.System
 	disks    initdata.Disks
-	root     string                              // before paths of /sys and /dev of a TPM
-	initdata string                              // where guest components find their part of initdata
-	copies   []string                            // other directories in which they may find some
-	deadline time.Duration                       // for reading all of the hardware at start
-	onStep   func(measure.Step)                  // called after each step of a measurement; nil: nothing
-	dial     func() (transport.TPMCloser, error) // opens the TPM; nil: the configured device
+	root     string             // before paths of /sys and /dev of a TPM
+	initdata string             // where guest components find their part of initdata
+	copies   []string           // other directories in which they may find some
+	deadline time.Duration      // for reading all of the hardware at start
+	onStep   func(measure.Step) // called after each step of a measurement; nil: nothing
+	// onPodStep is onStep for the measurement of a fact of the pod's life.
+	onPodStep func(measure.Step)
+	dial      func() (transport.TPMCloser, error) // opens the TPM; nil: the configured device
 }
 
 // startDeadline is a little more than the kernel's driver retries a request that the SNP security processor throttles.
@@ -52,25 +55,29 @@ type binder struct {
 	log    *slog.Logger
 	tee    hostdata.Kind // of which there is any sign
 
+	measure   measureConfig
+	record    record.Writer // of the pod's life; nil: it is not recorded
+	recordPCR uint32        // 0: the record is not in a register
+
 	out binding.Config
 }
 
-// bind reads the hardware once and returns what the chain needs of it. Whatever goes wrong is in the result as the reason to
+// bind reads the hardware once. What it returns has in out what the chain needs of it. Whatever goes wrong is in the result as the reason to
 // deny everything: nothing that cannot be read counts as absent.
-func bind(ctx context.Context, c config, g guest, bootID string, logger *slog.Logger) binding.Config {
+func bind(ctx context.Context, c config, g guest, bootID string, logger *slog.Logger) *binder {
 	ctx, cancel := context.WithTimeout(ctx, g.deadline)
 	defer cancel()
-	b := &binder{config: c.Binding, events: c.Log.Events, runDir: c.runDir(), bootID: strings.ReplaceAll(bootID, "-", ""), guest: g, log: logger}
+	b := &binder{config: c.Binding, events: c.Log.Events, runDir: c.runDir(), bootID: strings.ReplaceAll(bootID, "-", ""), guest: g, log: logger, measure: c.Measure}
 	b.out = binding.Config{Alg: c.Binding.Alg, Log: logger,
 		Facts: binding.Facts{Version: version.Build(), Rules: version.Rules(), Mode: c.Binding.Mode, Backend: "none", Binding: "none", Log: c.Log.Events}}
-	for _, step := range []func(context.Context) error{b.detect, b.choose, b.readInitdata} {
+	for _, step := range []func(context.Context) error{b.detect, b.choose, b.chooseRecord, b.readInitdata} {
 		if err := step(ctx); err != nil {
 			b.deny(err)
 			break
 		}
 	}
 	b.conclude()
-	return b.out
+	return b
 }
 
 // deny keeps the guest closed for good.

@@ -232,7 +232,7 @@ func TestModes(t *testing.T) {
 			if tt.change != nil {
 				tt.change(m)
 			}
-			c := bind(t.Context(), m.conf, m.guest, testBoot, slog.New(slog.DiscardHandler))
+			c := bind(t.Context(), m.conf, m.guest, testBoot, slog.New(slog.DiscardHandler)).out
 			var denied binding.Code
 			if c.Denied != nil {
 				denied = c.Denied.Code

@@ -25,6 +25,7 @@ type config struct {
 	Gate    gateConfig    `toml:"gate"`
 	Policy  policyConfig  `toml:"policy"`
 	Binding bindingConfig `toml:"binding"`
+	Measure measureConfig `toml:"measure"`
 	Log     logConfig     `toml:"log"`
 
 	stateless bool // keep nothing for a restart
@@ -83,7 +84,8 @@ func defaultConfig() config {
 			Mode: "auto", Binding: "auto", Backend: "auto", Alg: "sha256", Initdata: "auto", PolicyUpdate: "never",
 			VTPM: vtpmConfig{Device: "/dev/tpmrm0", PCR: 8},
 		},
-		Log: logConfig{Level: "info", Events: "/run/portcullis/measure.jsonseq"},
+		Measure: measureConfig{Pod: "off", PodPCR: 14},
+		Log:     logConfig{Level: "info", Events: "/run/portcullis/measure.jsonseq"},
 	}
 }
 
@@ -128,6 +130,7 @@ var configKeys = []string{
 	"binding", "binding.mode", "binding.binding", "binding.backend", "binding.alg", "binding.initdata",
 	"binding.allow_debug_guest", "binding.policy_update",
 	"binding.vtpm", "binding.vtpm.device", "binding.vtpm.pcr", "binding.vtpm.trust", "binding.vtpm.expect_preextended",
+	"measure", "measure.pod", "measure.pod_pcr", "measure.tcg2",
 	"log", "log.level", "log.events",
 }
 
@@ -143,6 +146,7 @@ func (c *config) validate() error {
 		{"binding.alg", c.Binding.Alg, []string{"sha256", "sha384", "sha512"}},
 		{"binding.policy_update", c.Binding.PolicyUpdate, []string{"never", "extend"}},
 		{"binding.vtpm.trust", c.Binding.VTPM.Trust, []string{"", "azure-paravisor", "svsm", "asserted"}},
+		{"measure.pod", c.Measure.Pod, []string{"off", "pcr"}},
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},
 	}
 	for _, w := range words {
@@ -158,6 +162,12 @@ func (c *config) validate() error {
 	}
 	if i := c.Binding.Initdata; i != "auto" && i != "off" && !strings.HasPrefix(i, "/") {
 		return fmt.Errorf("binding.initdata = %q: want auto, off or an absolute path", i)
+	}
+	if err := c.validateMeasure(); err != nil {
+		return err
+	}
+	if t := c.Measure.TCG2; t != "" && !filepath.IsAbs(t) {
+		return fmt.Errorf("measure.tcg2 = %q: want an absolute path", t)
 	}
 	if !filepath.IsAbs(c.Log.Events) {
 		return fmt.Errorf("log.events = %q: want an absolute path", c.Log.Events)

@@ -28,6 +28,7 @@ type childTask struct {
 	Dir    string
 	Config config
 	Step   measure.Step
+	Fact   int // of the pod's life, from 1; 0: the step is one of the policy's measurement
 }
 
 // TestChild is policyd in a process of its own, when the environment asks for it.
@@ -48,11 +49,23 @@ func TestChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	facts := 0
+	die := func() {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}
 	g := guest{system: system, disks: disks, root: task.Dir + "/root", initdata: task.Dir + "/cc", deadline: 10 * time.Second,
 		onStep: func(s measure.Step) {
-			if s == task.Step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
+			if task.Fact == 0 && s == task.Step {
+				die()
+			}
+		},
+		onPodStep: func(s measure.Step) {
+			if s == measure.StepRead {
+				facts++
+			}
+			if task.Fact == facts && s == task.Step {
+				die()
 			}
 		}}
 	if err := serve(context.Background(), task.Config, g, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
@@ -69,7 +82,7 @@ func (m *machine) child(step measure.Step) *exec.Cmd {
 	}
 	defer os.Remove(m.path("notify"))
 	defer notify.Close()
-	task, err := json.Marshal(childTask{m.dir, m.conf, step})
+	task, err := json.Marshal(childTask{m.dir, m.conf, step, m.podFact})
 	if err != nil {
 		m.t.Fatal(err)
 	}

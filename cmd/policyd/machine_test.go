@@ -53,6 +53,8 @@ type machine struct {
 	agent *agenttest.Agent
 	tpm   *measuretest.SWTPM
 	log   bytes.Buffer
+	// podFact is the fact of the pod's life in whose measurement a child kills itself, from 1; 0: in that of the policy.
+	podFact int
 }
 
 // newMachine makes an ordinary machine, with the TEE of hardware if there is one. Its policyd would bind automatically.
@@ -183,7 +185,7 @@ func (m *machine) boot() *running {
 		served.Add(1)
 		go func() { defer served.Done(); _ = d.gate.Serve(context.Background(), l) }()
 	}
-	endStatus := d.serveStatus(m.t.Context())
+	endStatus, endRecord := d.serveStatus(m.t.Context()), d.serveRecord(m.t.Context())
 	r := &running{machine: m, d: d, stop: sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -193,6 +195,7 @@ func (m *machine) boot() *running {
 		}
 		served.Wait()
 		endStatus()
+		endRecord()
 		d.close()
 	})}
 	m.t.Cleanup(r.stop)

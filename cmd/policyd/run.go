@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"portcullis/engine/journal"
 	"portcullis/engine/trace"
 	"portcullis/measure"
+	"portcullis/measure/record"
 	"portcullis/rules"
 )
 
@@ -33,17 +36,17 @@ const (
 const shutdownGrace = 20 * time.Second
 
 // run is the whole program but for the process around it.
-func run(ctx context.Context, args []string, io stdio) int {
+func run(ctx context.Context, args []string, std stdio) int {
 	o, err := parseFlags(args)
 	switch {
 	case errors.Is(err, errHelp):
-		fmt.Fprint(io.out, usage)
+		fmt.Fprint(std.out, usage)
 		return exitOK
 	case err != nil:
-		fmt.Fprintln(io.err, "policyd:", err)
+		fmt.Fprintln(std.err, "policyd:", err)
 		return exitUsage
 	case o.version:
-		fmt.Fprint(io.out, versionText())
+		fmt.Fprint(std.out, versionText())
 		return exitOK
 	}
 	c, err := o.configuration()
@@ -51,10 +54,10 @@ func run(ctx context.Context, args []string, io stdio) int {
 		err = tightenByKernel(&c)
 	}
 	if err != nil {
-		fmt.Fprintln(io.err, "policyd:", err)
+		fmt.Fprintln(std.err, "policyd:", err)
 		return exitUsage
 	}
-	logger := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: c.level()}))
+	logger := slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: c.level()}))
 	if err := serve(ctx, c, thisGuest(), logger); err != nil {
 		logger.Error("policyd stops", "error", err)
 		return exitFail
@@ -83,6 +86,7 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 		return err
 	}
 	defer d.serveStatus(ctx)()
+	defer d.serveRecord(ctx)()
 	failed := make(chan error, len(listeners)+1)
 	web, err := d.serveREST(ctx, failed)
 	if err != nil {
@@ -142,6 +146,11 @@ type policyDaemon struct {
 	chain    *binding.Chain
 	gate     *gate.Gate
 	trace    *trace.Log
+
+	book      *record.Book       // nil: the pod's life is not recorded
+	recordPCR uint32             // that it is recorded in; 0: none
+	recordKey ed25519.PrivateKey // that vouches for it where there is no register
+	closers   []io.Closer
 }
 
 // warm compiles the held rules while the guest is still waiting for its policy. A sidecar, whose agents rarely name them, does it
@@ -193,15 +202,24 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 	}
 	d.compiler = compiler
 	d.engine, d.first = engine.New(first, engine.Options{}), first
-	anchors := bind(ctx, c, g, bootID, logger)
+	bound := bind(ctx, c, g, bootID, logger)
+	d.openRecord(ctx, bound)
+	anchors := bound.out
 	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
 	d.chain = binding.New(anchors)
 	if err := d.chain.Start(ctx, isUp(ctx, agent)); err != nil {
 		logger.Error("requests are denied", "error", err)
 	}
+	var facts gate.Record
+	if d.book != nil {
+		facts = d.book
+		if err := d.book.Settle(ctx); err != nil {
+			logger.Error("launch record is behind", "error", err)
+		}
+	}
 	d.gate = gate.New(gate.Config{
 		Policies: d.chain, Agent: agent.Dial, VsockPeers: c.Gate.VsockPeers,
-		Protected: d.ownPaths(), Allow: c.Gate.Allow, Log: logger, Trace: d.trace,
+		Protected: d.ownPaths(), Allow: c.Gate.Allow, Log: logger, Trace: d.trace, Record: facts,
 	})
 	return d, nil
 }
@@ -263,6 +281,9 @@ func (d *policyDaemon) listenOn(ctx context.Context, address string) (net.Listen
 
 func (d *policyDaemon) close() {
 	d.engine.Close()
+	for _, c := range d.closers {
+		c.Close()
+	}
 	if d.trace != nil {
 		if n := d.trace.Dropped(); n > 0 {
 			d.log.Warn("decisions are missing in the debug log", "dropped", n)

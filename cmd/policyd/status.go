@@ -29,10 +29,15 @@ func (d *policyDaemon) serveStatus(ctx context.Context) (stop func()) {
 	if d.config.stateless { // it has no run directory
 		return func() {}
 	}
-	address := gate.Address{Path: filepath.Join(d.config.runDir(), statusSocket)}
+	return d.serveSocket(ctx, gate.Address{Path: filepath.Join(d.config.runDir(), statusSocket)}, d.answerStatus)
+}
+
+// serveSocket has each connection to a socket in the run directory answered, one at a time, within the time for one. It returns what
+// ends it.
+func (d *policyDaemon) serveSocket(ctx context.Context, address gate.Address, answer func(context.Context, net.Conn)) (stop func()) {
 	l, err := address.Listen(ctx)
 	if err != nil {
-		d.log.Error("no status socket", "error", err)
+		d.log.Error("no socket", "path", address.Path, "error", err)
 		return func() {}
 	}
 	done := make(chan struct{})
@@ -44,11 +49,11 @@ func (d *policyDaemon) serveStatus(ctx context.Context) (stop func()) {
 			case errors.Is(err, net.ErrClosed):
 				return
 			case err != nil:
-				d.log.Error("status socket", "error", err)
+				d.log.Error("socket", "path", address.Path, "error", err)
 				time.Sleep(100 * time.Millisecond) // a lack of descriptors, which passes
 				continue
 			}
-			d.answerStatus(ctx, conn)
+			d.answer(ctx, conn, answer)
 		}
 	}()
 	return func() {
@@ -58,8 +63,12 @@ func (d *policyDaemon) serveStatus(ctx context.Context) (stop func()) {
 }
 
 func (d *policyDaemon) answerStatus(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	text, err := json.Marshal(d.chain.Status(context.WithoutCancel(ctx)))
+	status := d.chain.Status(context.WithoutCancel(ctx))
+	if d.book != nil {
+		s := d.book.State()
+		status.Record = &s
+	}
+	text, err := json.Marshal(status)
 	if err != nil {
 		d.log.Error("encode status", "error", err)
 		return
@@ -67,9 +76,16 @@ func (d *policyDaemon) answerStatus(ctx context.Context, conn net.Conn) {
 	if conn.SetDeadline(time.Now().Add(statusWrite)) != nil {
 		return
 	}
-	if _, err := conn.Write(append(text, '\n')); err != nil {
+	_, _ = conn.Write(append(text, '\n'))
+}
+
+// answer serves one connection.
+func (d *policyDaemon) answer(ctx context.Context, conn net.Conn, answer func(context.Context, net.Conn)) {
+	defer conn.Close()
+	if conn.SetDeadline(time.Now().Add(statusWrite)) != nil {
 		return
 	}
+	answer(ctx, conn)
 	// Closing with unread bytes would reset the connection under a client that wrote something.
 	if c, ok := conn.(*net.UnixConn); ok && c.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, conn, statusDrain)

@@ -84,6 +84,8 @@ type Config struct {
 	// CompileTimeout bounds the compilation of one policy, whatever time its client grants. Zero means 20 seconds.
 	CompileTimeout time.Duration
 	Initdata       *Initdata
+	// Record takes a policy into the launch record, once it is measured and before it decides; nil: there is none.
+	Record func(ctx context.Context, e measure.Event) error
 	// NoInitdata says why a guest that was started without initdata has some now; nil: nobody looks. It is called before a request
 	// is let through that may start something: first for the first request of all.
 	NoInitdata func(first bool) error

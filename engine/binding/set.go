@@ -210,6 +210,11 @@ func (c *Chain) commit(ctx context.Context, p *engine.Policy, e measure.Event, s
 	if err := c.measure(ctx, e); err != nil {
 		return err
 	}
+	if c.cfg.Record != nil {
+		if err := c.cfg.Record(ctx, e); err != nil {
+			return unmeasured(CodeLogFailed, err)
+		}
+	}
 	if i := c.cfg.Initdata; i != nil && i.Provide != nil {
 		if err := i.Provide(); err != nil {
 			return asError(CodeInitdataInvalid, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"portcullis/engine"
+	"portcullis/measure/record"
 )
 
 // Facts are what start-up found out about this guest. They do not change.
@@ -62,6 +63,7 @@ type Status struct {
 	Ran         bool            `json:"ran"`                    // the policy has let requests through
 	Unobserved  uint64          `json:"unobserved"`             // answers of the agent that the policy failed to take note of
 	PodComplete *bool           `json:"pod_complete,omitempty"` // the policy's pod_complete, if it has that rule
+	Record      *record.State   `json:"record,omitempty"`       // the launch record, if there is one; its owner fills it in
 }
 
 // DigestStatus is a digest with its algorithm.
@@ -93,14 +95,29 @@ func (c *Chain) Status(ctx context.Context) Status {
 		s.Register = &r
 	}
 	if s.State != StateDenied && c.cfg.Engine.Active().Has(podCompleteRule) {
-		v, err := c.cfg.Engine.Judge(ctx, engine.Request{EntryPoint: podCompleteRule})
-		if err == nil {
-			v.Discard()
-			complete := v.Allowed && !v.Waived
+		if complete, err := c.podComplete(ctx); err == nil {
 			s.PodComplete = &complete
 		}
 	}
 	return s
+}
+
+// PodComplete says whether a policy decides that has a rule pod_complete, and by it every container of it was started.
+func (c *Chain) PodComplete(ctx context.Context) bool {
+	if c.Denial() != nil {
+		return false
+	}
+	complete, err := c.podComplete(ctx)
+	return err == nil && complete
+}
+
+func (c *Chain) podComplete(ctx context.Context) (bool, error) {
+	v, err := c.cfg.Engine.Judge(ctx, engine.Request{EntryPoint: podCompleteRule})
+	if err != nil {
+		return false, err
+	}
+	v.Discard()
+	return v.Allowed && !v.Waived, nil
 }
 
 func (c *Chain) now() Status {

@@ -27,7 +27,9 @@ func (c *call) send(ctx context.Context, over *agentConn) (*reply, error) {
 		c.request = nil
 	}
 	c.ticket.decoded.release()
-	return over.call(ctx, j, c.giveBack)
+	r, err := over.call(ctx, j, c.giveBack)
+	c.doubtful = err != nil && !isAnswer(err) && !errors.Is(err, ErrAgentAbsent)
+	return r, err
 }
 
 // forward sends a request allowed by v to the agent over the client's own agent connection and returns the agent's answer.
@@ -38,6 +40,7 @@ func (c *call) forward(ctx context.Context, v *engine.Verdict) (*reply, error) {
 	}
 	if c.observed() {
 		c.observe(context.WithoutCancel(ctx), v, r.payload)
+		c.recordEnd(ctx, r.payload)
 	}
 	return r, nil
 }

@@ -49,6 +49,7 @@ type Config struct {
 	Allow      []string // what is left to the policy though it is refused otherwise, see CheckAllow
 	Log        *slog.Logger
 	Trace      *trace.Log // nil: no decision log
+	Record     Record     // nil: the pod's life is not recorded
 }
 
 // Gate serves the agent's API. Make it with New, give it listeners with Serve, end it with Shutdown.
@@ -59,6 +60,7 @@ type Gate struct {
 	protected *protected
 	log       *slog.Logger
 	trace     *trace.Log
+	record    Record
 
 	logLimit *rate.Limiter // what a host can cause to be logged; the decision log has it all
 	limits   Limits
@@ -94,6 +96,7 @@ func New(c Config) *Gate {
 		protected: newProtected(c.Protected, c.Allow),
 		log:       c.Log,
 		trace:     c.Trace,
+		record:    c.Record,
 		logLimit:  rate.NewLimiter(10, 100),
 		limits:    c.Limits,
 		requests:  newBudget(c.Limits, int64(c.Limits.Requests)),

@@ -43,6 +43,8 @@ type call struct {
 	message []byte // what the request came in, and its bytes fields are in; nil once it is given back or must not be
 	ticket  *ticket
 	weight  int64 // of the request
+	// doubtful: the request was on its way, and nobody knows whether the agent has carried it out.
+	doubtful bool
 }
 
 // decode reads the request, once there is room for what it becomes, and refuses what the policy would not see.
@@ -158,7 +160,7 @@ func (c *call) serve(ctx context.Context) (*reply, proto.Message, error) {
 		message, err := c.redacted(ctx)
 		return nil, message, err
 	}
-	r, err := c.forwardAllowed(ctx, v)
+	r, err := c.forwardRecorded(ctx, v)
 	return r, nil, err
 }
 
