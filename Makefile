@@ -25,7 +25,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench regorus interop lab check-lab clean
+.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench regorus interop lab admission-test check-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,11 @@ interop: build ## play a pod through the gate in front of a real agent: make int
 GENUINE := $(CURDIR)/rules/testdata/genuine
 lab: test-packages ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 40 minutes, 5 GB)
 	@.ci/lab/run $(GENUINE)
+
+# A real API server takes a quarter of an hour to build on two cores: it is not part of `make test`.
+admission-test: ## have a real kube-apiserver and etcd ask `policyctl admit` (builds them first)
+	@.ci/lab/build $(CURDIR)/build/lab/bin etcd kubernetes-1.37
+	PORTCULLIS_APISERVER=$(CURDIR)/build/lab/bin $(GO) test -tags apiserver -run '^TestAnAPIServerAsks$$' -count 1 -v -timeout 20m ./cmd/policyctl
 
 check-lab: test-packages ## record once more and show what is not as in rules/testdata/genuine
 	@rm -rf $(CURDIR)/build/lab/fresh

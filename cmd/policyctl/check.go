@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/internal/bounded"
+	"portcullis/rules/admission"
+	"portcullis/rules/generate"
+	"portcullis/rules/settings"
+)
+
+func newCheck() *cobra.Command {
+	var o judgeOptions
+	cmd := &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Judge the annotations of a manifest as the admission webhook would",
+		Long: `Say of each pod of the manifests whether its policy is there, can be read, is of this release's rules, is of this pod as it is
+now, and asks no less than the cluster's floor. It is what "policyctl admit" does to a pod, without a cluster. FILE is a manifest,
+a folder of them, or "-" for standard input; the output of "kubectl get -o yaml" is a manifest too.
+
+No image is opened: what an image gives is taken as the policy has it, and so are the values of ConfigMaps and Secrets.
+"genpolicy check" opens them, and makes the whole policy again.
+
+Without --floor, pods of all runtime classes are judged, by what no policy may allow.
+
+Exit code 1: a pod would be refused.`,
+		Example: `  policyctl check --floor floor.toml manifests/
+  kubectl get pods -o yaml | policyctl check -`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error {
+			return o.check(cmd.Context(), paths, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+// judgeOptions say by what pods are judged.
+type judgeOptions struct {
+	floor    string
+	settings []string
+}
+
+func (o *judgeOptions) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.floor, "floor", "", "TOML `file` with what the cluster asks of every policy")
+	cmd.Flags().StringArrayVarP(&o.settings, "settings", "j", nil,
+		"settings that the policies are made with: a TOML `FILE`, or one of "+strings.Join(settings.DropIns(), ", ")+" (repeatable)")
+}
+
+// judge makes the judge of a floor.
+func (o *judgeOptions) judge(f *admission.Floor) (*admission.Judge, error) {
+	var over []settings.DropIn
+	for _, name := range o.settings {
+		if slices.Contains(settings.DropIns(), name) {
+			d, err := settings.Named(name)
+			if err != nil {
+				return nil, err
+			}
+			over = append(over, d)
+			continue
+		}
+		text, err := bounded.ReadFile(name, maxManifest)
+		if err != nil {
+			return nil, fmt.Errorf("read settings: %w", err)
+		}
+		over = append(over, settings.DropIn{Name: name, Text: text})
+	}
+	return admission.New(f, over...)
+}
+
+func (o *judgeOptions) readFloor() (*admission.Floor, error) {
+	if o.floor == "" {
+		return &admission.Floor{RuntimeClasses: []string{""}, Platform: settings.DefaultPlatform}, nil
+	}
+	text, err := bounded.ReadFile(o.floor, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("read floor: %w", err)
+	}
+	f, err := admission.ParseFloor(text)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("%s: %w", o.floor, err))
+	}
+	return f, nil
+}
+
+func (o *judgeOptions) check(ctx context.Context, paths []string, stdin io.Reader, out io.Writer) error {
+	floor, err := o.readFloor()
+	if err != nil {
+		return err
+	}
+	judge, err := o.judge(floor)
+	if err != nil {
+		return usageError(err)
+	}
+	manifests, err := readManifests(paths, stdin)
+	if err != nil {
+		return err
+	}
+	judged, refused := 0, false
+	for _, m := range manifests {
+		for _, p := range m.Pods() {
+			if !judge.Covers(p.RuntimeClass()) {
+				continue
+			}
+			judged++
+			refusals, err := judge.Pod(ctx, p.Template())
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", m.File(), p.Name(), err)
+			}
+			if len(refusals) == 0 {
+				fmt.Fprintf(out, "OK %s: %s\n", m.File(), p.Name())
+			}
+			for _, r := range refusals {
+				refused = true
+				fmt.Fprintf(out, "%s %s: %s: %s\n", strings.ToUpper(string(r.Fault)), m.File(), p.Name(), r.Text)
+			}
+		}
+	}
+	if judged == 0 {
+		return usageError(errors.New("nothing to check: no pod of these runtime classes in it"))
+	}
+	if refused {
+		return errNo
+	}
+	return nil
+}
+
+// readManifests reads files, the manifests in folders, and standard input for "-".
+func readManifests(paths []string, stdin io.Reader) ([]*generate.Manifest, error) {
+	var all []*generate.Manifest
+	for _, path := range paths {
+		files := []string{path}
+		if path != "-" {
+			var err error
+			if files, err = manifestFiles(path); err != nil {
+				return nil, fmt.Errorf("read manifests: %w", err)
+			}
+		}
+		for _, file := range files {
+			m, err := readManifest(file, stdin)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+// manifestFiles lists the manifests of a folder, or the file itself.
+func manifestFiles(path string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case at == path && !entry.IsDir():
+			files = append(files, at)
+		case at != path && strings.HasPrefix(entry.Name(), "."):
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+		case !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(at)):
+			files = append(files, at)
+		}
+		return nil
+	})
+	return files, err
+}
+
+func readManifest(file string, stdin io.Reader) (*generate.Manifest, error) {
+	name := file
+	if file == "-" {
+		name = "stdin"
+	}
+	in, err := openInput([]string{file}, stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := bounded.ReadAll(in, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	m, err := generate.Parse(name, text, generate.ReadOptions{IgnoreUnknown: true})
+	if err != nil {
+		return nil, &exitError{exitNo, err}
+	}
+	return m, nil
+}
