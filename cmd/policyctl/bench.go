@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"portcullis/engine"
+	"portcullis/engine/replay"
 	"portcullis/engine/trace"
 )
 
@@ -70,22 +71,14 @@ type samples struct {
 }
 
 func (b *bench) run(ctx context.Context, in io.Reader) error {
-	records := trace.NewReader(in)
-	for {
-		record, err := records.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	session := replay.New(b.engine)
+	return eachRecord(ctx, in, nil, func(ctx context.Context, record trace.Record) error {
 		if err := b.one(ctx, record); err != nil {
 			return err
 		}
-		if _, err := decide(ctx, b.engine, record); err != nil { // leaves the state that the next one was recorded in
-			return err
-		}
-	}
+		_, err := session.Judge(ctx, record) // leaves the state that the next one was recorded in
+		return err
+	})
 }
 
 func (b *bench) one(ctx context.Context, record trace.Record) error {

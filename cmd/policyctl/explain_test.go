@@ -44,7 +44,7 @@ func TestExplainSelectsRequests(t *testing.T) {
 	if one := must(t, "explain", "--policy", policy, "--line", "2", dump); strings.Count(one, "DENY ") != 1 || !strings.Contains(one, "(line 2)") {
 		t.Errorf("line 2 alone:\n%s", one)
 	}
-	if none := must(t, "explain", "--policy", policy, "--line", "1", dump); none != unboundNote+"1 requests, none denied\n" {
+	if none := must(t, "explain", "--policy", policy, "--line", "1", dump); none != unboundNote+"1 request, none denied\n" {
 		t.Errorf("a request that is allowed:\n%s", none)
 	}
 	for _, args := range [][]string{{"--line", "999"}, {"--case", "no such"}, {"--color", "maybe"}} {

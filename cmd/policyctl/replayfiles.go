@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"portcullis/engine/replay"
 	"portcullis/engine/trace"
 	"portcullis/internal/atomicfile"
 )
@@ -45,14 +46,17 @@ func (o *outputs) open(opts replayOptions) error {
 	return nil
 }
 
-// add writes one request with its decision.
-func (o *outputs) add(record trace.Record, allowed bool) error {
-	o.count++
+// add writes one request with what was decided: then, if the record says so, else by this policy, if that is known.
+func (o *outputs) add(record trace.Record, d replay.Decision) error {
 	if o.tests != nil {
-		if err := writeLine(o.out, testLine{record.Kind, record.Case, allowed, record.Request}); err != nil {
+		if err := writeLine(o.out, testOf(record, d)); err != nil {
 			return fmt.Errorf("save tests: %w", err)
 		}
 	}
+	if record.Observed {
+		return nil
+	}
+	o.count++
 	if o.dir == "" {
 		return nil
 	}
@@ -69,10 +73,24 @@ func (o *outputs) add(record trace.Record, allowed bool) error {
 
 // testLine is a line of a regression file, which replay reads.
 type testLine struct {
-	Kind    string          `json:"kind"`
-	Case    string          `json:"case,omitempty"`
-	Allowed bool            `json:"allowed"`
-	Request json.RawMessage `json:"request"`
+	Kind     string          `json:"kind,omitempty"`
+	Observed string          `json:"observed,omitempty"`
+	Case     string          `json:"case,omitempty"`
+	Allowed  *bool           `json:"allowed,omitempty"`
+	Agent    trace.Answer    `json:"agent,omitempty"`
+	Request  json.RawMessage `json:"request"`
+}
+
+func testOf(record trace.Record, d replay.Decision) testLine {
+	if record.Observed {
+		return testLine{Observed: record.Kind, Request: record.Request}
+	}
+	line := testLine{Kind: record.Kind, Case: record.Case, Allowed: record.Allowed, Agent: record.Agent, Request: record.Request}
+	if line.Allowed == nil && d.Outcome != replay.Unknown {
+		allowed := d.Outcome == replay.Allowed
+		line.Allowed = &allowed
+	}
+	return line
 }
 
 // splitFile is the body of a request to OPA's REST API.

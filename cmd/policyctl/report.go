@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"portcullis/engine"
+	"portcullis/engine/replay"
 	"portcullis/engine/trace"
 	"portcullis/rules/policydata"
 	"portcullis/rules/review"
@@ -110,7 +111,7 @@ func timeline(ctx context.Context, o reportOptions, page *review.PageOptions) er
 			return nil
 		}
 		shown := review.Decision{
-			About: x.about(record), Line: record.Line, Time: record.Time, Kind: engine.OneLine(record.Kind, 80), Case: engine.OneLine(record.Case, 200), Allowed: d.allowed, Count: 1,
+			About: x.about(record), Line: record.Line, Time: record.Time, Kind: engine.OneLine(record.Kind, 80), Case: engine.OneLine(record.Case, 200), Allowed: d.Outcome == replay.Allowed, Unknown: d.Missing, Count: 1,
 		}
 		if why != nil {
 			if !o.secrets {
@@ -122,7 +123,7 @@ func timeline(ctx context.Context, o reportOptions, page *review.PageOptions) er
 			}
 		}
 		shown.About = review.Called(shown.About)
-		if record.Allowed != nil && *record.Allowed != d.allowed {
+		if differs(record, d) {
 			shown.Then = fmt.Sprintf("The record says otherwise: allowed = %t.", *record.Allowed)
 		}
 		page.Decisions = joinAlike(page.Decisions, shown)

@@ -93,7 +93,7 @@ func (s *sender) run(ctx context.Context, in io.Reader) error {
 	if err := eachRecord(ctx, in, nil, s.one); err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "%d requests: %d allowed, %d denied, %d mismatches\n", s.ok+s.refused, s.ok, s.refused, s.mismatches)
+	fmt.Fprintf(s.out, "%s: %d allowed, %d denied, %s\n", count(s.ok+s.refused, "request", "requests"), s.ok, s.refused, count(s.mismatches, "mismatch", "mismatches"))
 	if s.refused > 0 || s.mismatches > 0 {
 		return errNo
 	}

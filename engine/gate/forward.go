@@ -29,6 +29,7 @@ func (c *call) send(ctx context.Context, over *agentConn) (*reply, error) {
 	c.ticket.decoded.release()
 	r, err := over.call(ctx, j, c.giveBack)
 	c.doubtful = err != nil && !isAnswer(err) && !errors.Is(err, ErrAgentAbsent)
+	c.recordAnswer(err)
 	return r, err
 }
 
@@ -149,10 +150,17 @@ func (c *call) observe(ctx context.Context, of *engine.Verdict, answer []byte) {
 		c.unobserved("it cannot be decoded")
 		return
 	}
+	shown, err := c.observation(resp)
+	if err != nil {
+		c.unobserved(err.Error())
+		return
+	}
+	kind := string(c.method.Response.Descriptor().Name())
+	c.recordObservation(kind, shown)
 	v, err := c.gate.policies.Observe(ctx, engine.Request{
-		EntryPoint: string(c.method.Response.Descriptor().Name()),
+		EntryPoint: kind,
 		Generation: of.Generation,
-		Input:      func(*engine.Policy) (ast.Value, error) { return c.observation(resp) },
+		Input:      func(*engine.Policy) (ast.Value, error) { return shown, nil },
 	})
 	if err != nil {
 		c.unobserved(err.Error())
@@ -165,6 +173,19 @@ func (c *call) observe(ctx context.Context, of *engine.Verdict, answer []byte) {
 	if err := v.Commit(); err != nil {
 		c.unobserved(err.Error())
 	}
+}
+
+// recordObservation writes to the decision log what the policy is shown.
+func (c *call) recordObservation(kind string, shown ast.Value) {
+	if c.gate.trace == nil {
+		return
+	}
+	text, err := plainJSON(shown)
+	if err != nil {
+		c.gate.log.Warn("answer is not in the debug log", "request", c.method.EntryPoint(), "error", err)
+		return
+	}
+	c.gate.trace.Observe(kind, text)
 }
 
 // unobserved says that the policy's state does not follow an answer.

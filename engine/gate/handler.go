@@ -42,7 +42,8 @@ type call struct {
 	request proto.Message
 	message []byte // what the request came in, and its bytes fields are in; nil once it is given back or must not be
 	ticket  *ticket
-	weight  int64 // of the request
+	weight  int64  // of the request
+	traced  uint64 // its number in the decision log; 0: not there, or no answer is recorded
 	// doubtful: the request was on its way, and nobody knows whether the agent has carried it out.
 	doubtful bool
 }
@@ -280,7 +281,22 @@ func (c *call) record(allowed bool, reason string) {
 		return
 	}
 	event.Request = request
-	c.gate.trace.Record(event)
+	event.Sent = allowed && c.method.Name != "WaitProcess" // whose answer comes when a process ends: what the policy sees of it is recorded
+	c.traced = c.gate.trace.Record(event)
+}
+
+// recordAnswer writes to the decision log what the agent answered, before the policy's state follows it: what is decided by the new
+// state comes after it.
+func (c *call) recordAnswer(err error) {
+	switch {
+	case c.traced == 0:
+	case err == nil:
+		c.gate.trace.Answer(c.traced, trace.Done, "")
+	case errors.Is(err, ErrAgentAbsent), isAnswer(err):
+		c.gate.trace.Answer(c.traced, trace.Refused, engine.OneLine(err.Error(), maxDenial))
+	default:
+		c.gate.trace.Answer(c.traced, trace.Unknown, engine.OneLine(err.Error(), maxDenial))
+	}
 }
 
 func inputJSON(request proto.Message) (json.RawMessage, error) {
@@ -291,7 +307,11 @@ func inputJSON(request proto.Message) (json.RawMessage, error) {
 	if file, ok := request.(*agentpb.CopyFileRequest); ok {
 		input = contents(input, file.GetData(), func(string) bool { return true }) // to be replayed by rules that name them
 	}
-	plain, err := ast.JSON(input)
+	return plainJSON(input)
+}
+
+func plainJSON(v ast.Value) (json.RawMessage, error) {
+	plain, err := ast.JSON(v)
 	if err != nil {
 		return nil, err
 	}

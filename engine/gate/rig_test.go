@@ -23,6 +23,7 @@ import (
 	"portcullis/engine/binding"
 	"portcullis/engine/gate"
 	"portcullis/engine/journal"
+	"portcullis/engine/trace"
 	"portcullis/internal/agenttest"
 )
 
@@ -45,6 +46,7 @@ type rigOptions struct {
 	noAgent bool
 	dir     string // of journal and sockets; empty: a new one
 	journal bool   // keep the journal on disk
+	trace   *trace.Log
 	// programs run in the fake agent's containers, besides cat.
 	programs map[string]agenttest.Program
 }
@@ -107,7 +109,7 @@ func (r *rig) start(o rigOptions) {
 		Log: slog.New(slog.DiscardHandler),
 	})
 	_ = r.chain.Start(ctx, false)
-	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow})
+	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow, Trace: o.trace})
 	l, err := r.address.Listen(ctx)
 	if err != nil {
 		r.t.Fatal(err)

@@ -34,6 +34,7 @@ type Event struct {
 	Allowed bool
 	Reason  string
 	Time    time.Time
+	Sent    bool // the agent gets it, and [Log.Answer] will say what it answered
 }
 
 // leftOut are the kinds that are not logged: two are polled without end, one is the policy itself.
@@ -53,8 +54,9 @@ type Log struct {
 	stopped chan struct{}
 
 	mu         sync.Mutex
-	queue      []Event
-	queued     int // bytes
+	queue      []any // line, answerLine and observedLine
+	queued     int   // bytes
+	ids        uint64
 	dropped    uint64
 	unreported uint64 // dropped since the last record about it
 	closing    bool
@@ -127,25 +129,58 @@ func (l *Log) endLine() error {
 }
 
 // Record hands an event to the log and returns at once. Event.Request must not be changed after. Events of the kinds that are
-// left out, and all events after Close, are ignored.
-func (l *Log) Record(ev Event) {
+// left out, and all events after Close, are ignored. The number is what [Log.Answer] takes, 0 where the event is not in the log
+// or was not sent.
+func (l *Log) Record(ev Event) uint64 {
 	if slices.Contains(leftOut, ev.Kind) {
+		return 0
+	}
+	entry := line{Kind: ev.Kind, Request: ev.Request, Allowed: ev.Allowed, Reason: ev.Reason, Time: ev.Time}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ev.Sent {
+		entry.ID = l.ids + 1
+	}
+	if !l.enqueue(entry, len(ev.Request)+len(ev.Kind)+len(ev.Reason)) {
+		return 0
+	}
+	if ev.Sent {
+		l.ids++
+	}
+	return entry.ID
+}
+
+// Answer says what the agent answered to the event of that number.
+func (l *Log) Answer(id uint64, answer Answer, reason string) {
+	if id == 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.enqueue(answerLine{ID: id, Agent: answer, Error: reason, Time: time.Now()}, len(reason)+64)
+}
+
+// Observe records an answer that the policy was shown: kind is the entry point, such as WaitProcessResponse, and shown its input.
+func (l *Log) Observe(kind string, shown json.RawMessage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enqueue(observedLine{Observed: kind, Request: shown, Time: time.Now()}, len(kind)+len(shown))
+}
+
+// enqueue hands an entry to the writing goroutine if there is room. The caller holds mu.
+func (l *Log) enqueue(entry any, size int) bool {
 	if l.closing {
-		return
+		return false
 	}
-	size := len(ev.Request) + len(ev.Kind) + len(ev.Reason)
 	if l.queued+size > l.opts.QueueBytes || len(l.queue) >= maxQueue {
 		l.dropped++
 		l.unreported++
-		return
+		return false
 	}
-	l.queue = append(l.queue, ev)
+	l.queue = append(l.queue, entry)
 	l.queued += size
 	l.signal()
+	return true
 }
 
 // maxQueue bounds the queue in events, for those that are nearly empty.
@@ -189,8 +224,8 @@ func (l *Log) write() {
 	for range l.wake {
 		batch, unreported, closing := l.take()
 		var lost uint64
-		for _, ev := range batch {
-			if !l.putEvent(ev) {
+		for _, entry := range batch {
+			if !l.putJSON(entry) {
 				lost++
 			}
 		}
@@ -211,7 +246,7 @@ func (l *Log) write() {
 	}
 }
 
-func (l *Log) take() (batch []Event, unreported uint64, closing bool) {
+func (l *Log) take() (batch []any, unreported uint64, closing bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	batch, unreported, closing = l.queue, l.unreported, l.closing
@@ -221,6 +256,7 @@ func (l *Log) take() (batch []Event, unreported uint64, closing bool) {
 
 // line is an event in the file.
 type line struct {
+	ID      uint64          `json:"id,omitempty"` // where an answer will follow
 	Kind    string          `json:"kind"`
 	Request json.RawMessage `json:"request"`
 	Allowed bool            `json:"allowed"`
@@ -228,15 +264,26 @@ type line struct {
 	Time    time.Time       `json:"time"`
 }
 
+// answerLine is what the agent answered to the event with that id, and observedLine what the policy was shown of an answer. Like
+// notices they have no kind.
+type answerLine struct {
+	ID    uint64    `json:"id"`
+	Agent Answer    `json:"agent"`
+	Error string    `json:"error,omitempty"`
+	Time  time.Time `json:"time"`
+}
+
+type observedLine struct {
+	Observed string          `json:"observed"`
+	Request  json.RawMessage `json:"request"`
+	Time     time.Time       `json:"time"`
+}
+
 // notice is a line about the log itself; it has no kind, so that readers of decisions pass over it.
 type notice struct {
 	Dropped uint64    `json:"dropped,omitempty"`
 	Full    bool      `json:"full,omitempty"`
 	Time    time.Time `json:"time"`
-}
-
-func (l *Log) putEvent(ev Event) bool {
-	return l.putJSON(line(ev))
 }
 
 // putJSON writes v as a line unless the log has stopped.

@@ -26,7 +26,23 @@ type Record struct {
 	Allowed *bool           // what was decided or is expected; nil if the dump does not say
 	Reason  string
 	Time    time.Time // zero if the dump does not say
+	Agent   Answer    // what the agent answered; empty if the dump does not say
+	Error   string    // of an answer that refused, or empty
+	// Observed: no request but an answer that the policy was shown. Kind is its entry point, such as WaitProcessResponse.
+	Observed bool
+
+	id uint64 // where an answer is to follow
 }
+
+// Answer is what the agent answered to a request that it got.
+type Answer string
+
+// Values of Answer.
+const (
+	Done    Answer = "done"    // carried out
+	Refused Answer = "refused" // nothing happened
+	Unknown Answer = "unknown" // no answer came
+)
 
 // LineError is a line that is none of the known formats. Reading can go on behind it.
 type LineError struct {
@@ -67,8 +83,13 @@ func (e *DeniedError) Error() string {
 //   - the lines ["ep":"X",{"input":{...}}], and ["ep":"X",{...}], of older agents, which are no JSON. A decision that follows as a
 //     line of the same form is passed over.
 //
+// What the agent answered stands in a later line of the log; it is looked for up to maxAhead records ahead.
+//
 // A last line that was cut off is passed over. A line with the text of a denial is a *LineError that wraps a *DeniedError.
 type Reader struct {
+	// Observations has Next also give the records that are [Record.Observed].
+	Observations bool
+
 	in        *bufio.Reader
 	array     *json.Decoder // nil outside an array
 	meter     *meter
@@ -76,6 +97,8 @@ type Reader struct {
 	truncated bool
 	started   bool
 	passed    int
+	ahead     []aheadRecord
+	aheadSize int // bytes of their requests
 }
 
 // NewReader reads a dump from r.
@@ -90,9 +113,8 @@ func (r *Reader) Truncated() bool { return r.truncated }
 // was cut off. Blank lines are none.
 func (r *Reader) PassedOver() int { return r.passed }
 
-// Next gives the next request. It is io.EOF at the end, a *LineError for a line that cannot be understood, after which it may be
-// called again, or an error of reading.
-func (r *Reader) Next() (Record, error) {
+// read gives the next request that is read, without its answer.
+func (r *Reader) read() (Record, error) {
 	if !r.started {
 		r.started = true
 		if err := r.detect(); err != nil {
@@ -241,6 +263,10 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 		return r.parseOld(text)
 	}
 	var entry struct {
+		ID      uint64          `json:"id"`
+		Agent   Answer          `json:"agent"`
+		Error   string          `json:"error"`
+		Shown   string          `json:"observed"`
 		Kind    *string         `json:"kind"`
 		Request json.RawMessage `json:"request"`
 		Data    json.RawMessage `json:"data"` // "request" under another name
@@ -260,6 +286,13 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 	if entry.Request == nil {
 		entry.Request = entry.Data
 	}
+	if entry.Kind == nil && entry.ID != 0 && entry.Agent != "" {
+		r.answered(entry.ID, entry.Agent, entry.Error)
+		return Record{}, false, nil
+	}
+	if observed := entry.Shown != "" && isObject(entry.Request); observed && r.Observations {
+		return Record{Line: r.line, Kind: entry.Shown, Request: entry.Request, Time: entry.Time, Observed: true}, true, nil
+	}
 	if entry.Kind == nil || entry.Request == nil || isDecision(entry.Request) {
 		return r.pass()
 	}
@@ -268,7 +301,7 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 	}
 	return Record{
 		Line: r.line, Kind: *entry.Kind, Request: entry.Request, Case: cmp.Or(entry.Case, entry.Title),
-		Allowed: entry.Allowed, Reason: entry.Reason, Time: entry.Time,
+		Allowed: entry.Allowed, Reason: entry.Reason, Time: entry.Time, id: entry.ID, Agent: entry.Agent, Error: entry.Error,
 	}, true, nil
 }
 

@@ -258,3 +258,35 @@ func TestReaderKnowsTheTextOfADenial(t *testing.T) {
 		})
 	}
 }
+
+// An answer belongs to the request before it that awaits one, also after the log was opened again and counts anew, and it is looked
+// for only so far ahead.
+func TestReaderFindsAnswersAhead(t *testing.T) {
+	far := strings.Repeat(`{"kind":"B","request":{}}`+"\n", 300)
+	for _, tt := range []struct{ name, text, want string }{
+		{"at once", `{"id":1,"kind":"A","request":{}}` + "\n" + `{"id":1,"agent":"done"}`, "A:done"},
+		{"behind others", `{"id":1,"kind":"A","request":{}}` + "\n" + `{"id":2,"kind":"B","request":{}}` + "\n" + `{"id":2,"agent":"refused"}` + "\n" + `{"id":1,"agent":"done"}`, "A:done B:refused"},
+		{"none", `{"id":1,"kind":"A","request":{}}` + "\n" + `{"kind":"B","request":{}}`, "A: B:"},
+		{"of an earlier run", `{"id":1,"kind":"A","request":{}}` + "\n" + `{"id":1,"kind":"B","request":{}}` + "\n" + `{"id":1,"agent":"refused"}`, "A: B:refused"},
+		{"too far", `{"id":1,"kind":"A","request":{}}` + "\n" + far + `{"id":1,"agent":"refused"}`, "A:" + strings.Repeat(" B:", 300)},
+		{"in the record itself", `{"kind":"A","request":{},"agent":"refused"}`, "A:refused"},
+		{"behind a broken line", `{"id":1,"kind":"A","request":{}}` + "\nnonsense\n" + `{"id":1,"agent":"done"}` + "\n" + `{"kind":"B","request":{}}`, "A: B:"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := trace.NewReader(strings.NewReader(tt.text))
+			var got []string
+			for {
+				rec, err := r.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err == nil {
+					got = append(got, rec.Kind+":"+string(rec.Agent))
+				}
+			}
+			if strings.Join(got, " ") != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

@@ -3,16 +3,14 @@
 package learn
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/open-policy-agent/opa/v1/ast"
-
 	"portcullis/engine"
+	"portcullis/engine/replay"
 	"portcullis/engine/trace"
 	"portcullis/rules"
 	"portcullis/rules/explain"
@@ -121,9 +119,10 @@ func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, erro
 	}
 	e := engine.New(policy, engine.Options{})
 	defer e.Close()
+	session := replay.New(e)
 	got := &replayed{}
 	for _, record := range l.Dump {
-		d, err := judge(ctx, e, text, record)
+		d, err := judge(ctx, session, text, record)
 		if err != nil {
 			return nil, err
 		}
@@ -140,29 +139,12 @@ func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, erro
 }
 
 // judge decides one request, and explains it where it is denied.
-func judge(ctx context.Context, e *engine.Engine, text []byte, record trace.Record) (*denial, error) {
-	input, err := ast.ValueFromReader(bytes.NewReader(record.Request))
-	if err != nil {
-		return nil, fmt.Errorf("line %d: request of %s: %w", record.Line, record.Kind, err)
+func judge(ctx context.Context, session *replay.Session, text []byte, record trace.Record) (*denial, error) {
+	d, err := session.Judge(ctx, record)
+	if err != nil || d.Outcome != replay.Denied {
+		return nil, err
 	}
-	state := e.State().Possible[0]
-	v, err := e.Judge(ctx, engine.Request{EntryPoint: record.Kind, Input: func(*engine.Policy) (ast.Value, error) { return input, nil }})
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	reason := ""
-	switch {
-	case err != nil:
-		reason = err.Error()
-	case v.Allowed:
-		return nil, v.Commit()
-	default:
-		reason = v.Reason
-		if err := v.Commit(); err != nil {
-			return nil, err
-		}
-	}
-	return explained(ctx, text, record, state, reason)
+	return explained(ctx, text, record, d.State, d.Reason)
 }
 
 // explained finds out why a policy denied a request in a state.

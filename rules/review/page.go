@@ -31,6 +31,7 @@ type Decision struct {
 	Kind    string
 	Case    string
 	Allowed bool
+	Unknown string // what the record lacks for a decision, if it does
 	Count   int    // how many the like came one after the other, at least 1
 	About   string // container, if any
 	Reason  string // of a denial
@@ -118,6 +119,7 @@ type hostRow struct {
 type traceRows struct {
 	Name            string
 	Allowed, Denied int
+	Unknown         int
 	Decisions       []Decision
 	Omitted         int
 }

@@ -162,9 +162,12 @@ func hostRows() []hostRow {
 func traced(o PageOptions) *traceRows {
 	t := &traceRows{Name: o.Trace, Decisions: o.Decisions, Omitted: o.Omitted}
 	for _, d := range o.Decisions {
-		if d.Allowed {
+		switch {
+		case d.Allowed:
 			t.Allowed += d.Count
-		} else {
+		case d.Unknown != "":
+			t.Unknown += d.Count
+		default:
 			t.Denied += d.Count
 		}
 	}
