@@ -106,8 +106,8 @@ fuzz: ## run each fuzz target for FUZZTIME (default 20s)
 mutants: test-packages ## take each defence away and demand that a test notices; MUTANTS="-run NAME" or "-third TEXT"
 	$(GO) -C $(TOOLS) run ./mutants $(MUTANTS)
 
-adversary: ## changed sequences of genuine requests against a model of the pod; TIME=30m
-	$(GO) test -run '^TestNoSequenceBreaksAGuarantee$$' -count 1 -v -timeout 120m ./rules/adversary -adversary $(or $(TIME),30m)
+adversary: ## changed sequences of genuine requests against a model of the pod; TIME=30m, SEED, PODS
+	@set -o pipefail; $(GO) test -run '^TestNoSequenceBreaksAGuarantee$$' -count 1 -timeout 120m -v ./rules/adversary -adversary $(or $(TIME),30m) -seed $(or $(SEED),0) -pods '$(PODS)' | grep -v -e '^=== RUN' -e '--- PASS: .*/'
 
 hostile: ## one hostile client against policyd in 128 MiB; HOSTILE=10m
 	$(GO) test -run '^TestOneHostileClient$$' -count 1 -v -timeout 60m ./cmd/policyd -args -hostile $(or $(HOSTILE),10m)

@@ -45,7 +45,11 @@ policy, except for these; ` + "`*`" + ` stands for everything below. A test chan
 of allowed requests and fails where a change is allowed that is not listed here; what
 it found is in [strictness.md](strictness.md).
 
-| Request | Fields | Why |
+In braces stands what is of this pod; *missing*: it may be left out; in brackets: of what
+alone a field is free. Other tests draw values from inside and outside of what a field
+may be: those let the pod start, these are denied.
+
+| Request | Fields, and what they may be | Why |
 |---|---|---|
 `
 
@@ -57,7 +61,11 @@ func TestRequestsDocumentIsFresh(t *testing.T) {
 	}
 	doc.WriteString(docsList)
 	for _, h := range rules.HostChosenFields() {
-		fmt.Fprintf(&doc, "| %s | `%s` | %s |\n", strings.TrimSuffix(h.Request, "Request"), strings.Join(h.Fields, "`, `"), h.Reason)
+		var fields []string
+		for _, f := range h.Fields {
+			fields = append(fields, fmt.Sprintf("`%s`: %s", f, h.Domains[f]))
+		}
+		fmt.Fprintf(&doc, "| %s | %s | %s |\n", strings.TrimSuffix(h.Request, "Request"), strings.Join(fields, "; "), h.Reason)
 	}
 	checkDocument(t, "requests.md", doc.String())
 }

@@ -6,40 +6,39 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
 )
 
-// step is one change of a sequence. At and From choose requests, Item an item of a list; each is taken modulo what there is.
+// step is one change of a sequence. At and From choose requests, Item what is done with
+// them; each is taken modulo what there is.
 type step struct{ What, At, From, Item int }
 
-// changes are the kinds of change; each returns the changed sequence.
-var changes = []struct {
+// change makes a sequence into another one.
+type change struct {
 	name  string
-	apply func([]rulestest.Request, step) []rulestest.Request
-}{
-	{"repeat", repeat}, {"leave out", leaveOut}, {"reorder", reorder}, {"remove and take again", takeAgain},
-	{"borrow args", borrow("OCI", "Process", "Args")}, {"borrow user", borrow("OCI", "Process", "User")},
-	{"borrow env", borrow("OCI", "Process", "Env")}, {"borrow cwd", borrow("OCI", "Process", "Cwd")},
-	{"borrow root", borrow("OCI", "Root")}, {"borrow mounts", borrow("OCI", "Mounts")}, {"borrow storages", borrow("storages")},
-	{"borrow devices", borrow("devices")}, {"borrow image", borrowImage}, {"borrow a mount", borrowItem("OCI", "Mounts")},
-	{"borrow a source", borrowSource}, {"other id", otherID}, {"network", network}, {"respell a path", respell},
-	{"borrow exec", borrowExec}, {"other contents", contents}, {"other container", aim},
+	apply func(*pod, []event, step) []event
 }
 
+// changes are the kinds of change.
+var changes = slices.Concat(orderChanges, fieldChanges, containerChanges, fileChanges, networkChanges)
+
 // apply makes the changes one after the other.
-func apply(genuine []rulestest.Request, steps []step) []rulestest.Request {
-	out := slices.Clone(genuine)
+func (p *pod) apply(scene int, steps []step) []event {
+	out := slices.Clone(p.scenes[scene%len(p.scenes)])
 	for _, s := range steps {
-		out = changes[s.What%len(changes)].apply(out, s)
+		out = changes[s.What%len(changes)].apply(p, out, s)
+		if len(out) > longest {
+			out = out[:longest]
+		}
 	}
 	return out
 }
 
-// pick returns the place of a request of a kind, or -1.
-func pick(rs []rulestest.Request, kind string, n int) int {
+// pick returns the place of an event that a function takes, or -1.
+func pick(es []event, n int, takes func(event) bool) int {
 	var found []int
-	for i, r := range rs {
-		if r.Kind == kind {
+	for i, e := range es {
+		if takes(e) {
 			found = append(found, i)
 		}
 	}
@@ -49,72 +48,202 @@ func pick(rs []rulestest.Request, kind string, n int) int {
 	return found[n%len(found)]
 }
 
-// edit changes a copy of a request, and leaves out what a pull repeats of it.
-func edit(rs []rulestest.Request, i int, change func(object)) []rulestest.Request {
+func ofKind(kinds ...string) func(event) bool {
+	return func(e event) bool { return slices.Contains(kinds, e.kind) }
+}
+
+// edit changes a copy of a request, and drops what a pull repeats of it.
+func (p *pod) edit(es []event, i int, change func(object)) []event {
 	if i < 0 {
-		return rs
+		return es
 	}
-	input := clone(rs[i].Input)
+	input := clone(es[i].input)
 	change(input)
 	for _, s := range list(input["storages"]) {
-		if at(s, "driver") == "image_guest_pull" {
+		if str(at(s, "driver")) == "image_guest_pull" {
 			s.(object)["driver_options"] = []any{}
 		}
 	}
-	out := slices.Clone(rs)
-	out[i] = rulestest.Request{Kind: rs[i].Kind, Input: input}
+	out := slices.Clone(es)
+	out[i] = event{p.requests.of(es[i].kind, input), es[i].outcome}
 	return out
 }
 
-func repeat(rs []rulestest.Request, s step) []rulestest.Request {
-	return slices.Insert(slices.Clone(rs), s.From%(len(rs)+1), rs[s.At%len(rs)])
-}
+func (p *pod) of(kind string, input object) event { return event{request: p.requests.of(kind, input)} }
 
-func leaveOut(rs []rulestest.Request, s step) []rulestest.Request {
-	if len(rs) < 2 {
-		return rs
+// idAt is the id of one of the containers of the sequence.
+func idAt(es []event, n int) string {
+	if i := pick(es, n, ofKind("CreateContainerRequest")); i >= 0 {
+		return es[i].id()
 	}
-	i := s.At % len(rs)
-	return slices.Delete(slices.Clone(rs), i, i+1)
+	return strings.Repeat("c", 64)
 }
 
-func reorder(rs []rulestest.Request, s step) []rulestest.Request {
-	i := s.At % len(rs)
-	r := rs[i]
-	rs = slices.Delete(slices.Clone(rs), i, i+1)
-	return slices.Insert(rs, s.From%(len(rs)+1), r)
+var orderChanges = []change{
+	{"repeat", func(_ *pod, es []event, s step) []event {
+		return slices.Insert(slices.Clone(es), s.From%(len(es)+1), es[s.At%len(es)])
+	}},
+	{"leave out", func(_ *pod, es []event, s step) []event {
+		if len(es) < 6 {
+			return es
+		}
+		i := s.At % len(es)
+		return slices.Delete(slices.Clone(es), i, i+1)
+	}},
+	{"leave out a kind", leaveOutKind},
+	{"move", func(_ *pod, es []event, s step) []event {
+		i := s.At % len(es)
+		e := es[i]
+		es = slices.Delete(slices.Clone(es), i, i+1)
+		return slices.Insert(es, s.From%(len(es)+1), e)
+	}},
+	{"swap", func(_ *pod, es []event, s step) []event {
+		es = slices.Clone(es)
+		i, j := s.At%len(es), s.From%len(es)
+		es[i], es[j] = es[j], es[i]
+		return es
+	}},
+	{"remove and take again", again(false)}, {"remove and take a new id", again(true)}, {"twin", twin},
+	{"agent refuses", outcomeOf(refused)}, {"connection lost", outcomeOf(lost)},
+	{"exit code", exitCode}, {"end early", endEarly}, {"signal", insertSignal}, {"signal before the answer", signalFirst},
+	{"ask of a container", lifecycleOf}, {"what is closed", closed}, {"another pod's request", otherSandbox},
 }
 
-func takeAgain(rs []rulestest.Request, s step) []rulestest.Request {
-	i := pick(rs, "CreateContainerRequest", s.At)
-	if i < 0 {
-		return rs
+// leaveOutKind leaves out all requests of a kind for one container.
+func leaveOutKind(_ *pod, es []event, s step) []event {
+	e := es[s.At%len(es)]
+	out := slices.DeleteFunc(slices.Clone(es), func(o event) bool { return o.kind == e.kind && o.owner() == e.owner() })
+	if len(out) < 5 {
+		return es
 	}
-	remove := rulestest.Request{Kind: "RemoveContainerRequest", Input: object{"container_id": rs[i].Input["container_id"], "timeout": 0}}
-	return slices.Insert(slices.Clone(rs), i+1, remove, rs[i])
+	return out
 }
 
-// own replaces the id of one CreateContainer by another's in what was borrowed.
-func own(v any, from, to object) any {
-	a, _ := from["container_id"].(string)
-	b, _ := to["container_id"].(string)
-	if a == "" || b == "" {
-		return v
-	}
-	return parse(strings.ReplaceAll(text(object{"v": v}), a, b))["v"]
-}
-
-func borrow(path ...string) func([]rulestest.Request, step) []rulestest.Request {
-	return func(rs []rulestest.Request, s step) []rulestest.Request {
-		i, j := pick(rs, "CreateContainerRequest", s.At), pick(rs, "CreateContainerRequest", s.From)
-		return edit(rs, i, func(in object) {
-			v := at(rs[j].Input, path...)
-			if s.Item%2 == 0 {
-				v = own(v, rs[j].Input, in)
+// again removes a container and creates it again, and starts it.
+func again(fresh bool) func(*pod, []event, step) []event {
+	return func(p *pod, es []event, s step) []event {
+		i := pick(es, s.At, ofKind("CreateContainerRequest"))
+		if i < 0 {
+			return es
+		}
+		more := []event{p.of("RemoveContainerRequest", object{"container_id": es[i].id(), "timeout": 0})}
+		for _, e := range es {
+			if e.kind != "CreateContainerRequest" && e.kind != "CopyFileRequest" && e.kind != "StartContainerRequest" || e.owner() != es[i].owner() {
+				continue
 			}
-			put(in, v, path...)
-		})
+			if fresh {
+				e = p.renamed(e, es[i].id(), freshID(s.Item))
+			}
+			more = append(more, e)
+		}
+		place := i + 1 + s.From%(len(es)-i)
+		return slices.Insert(slices.Clone(es), place, more...)
 	}
+}
+
+// freshID is an id that no genuine container has.
+func freshID(n int) string { return strings.Repeat([]string{"5a", "6b", "7c", "8d"}[n%4], 32) }
+
+func (p *pod) renamed(e event, from, to string) event {
+	return event{p.requests.of(e.kind, renamed(e.input, from, to)), e.outcome}
+}
+
+// twin creates a container a second time, under another id.
+func twin(p *pod, es []event, s step) []event {
+	i := pick(es, s.At, ofKind("CreateContainerRequest"))
+	if i < 0 {
+		return es
+	}
+	e := p.renamed(es[i], es[i].id(), freshID(s.Item))
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), e)
+}
+
+func outcomeOf(o outcome) func(*pod, []event, step) []event {
+	return func(_ *pod, es []event, s step) []event {
+		i := pick(es, s.At, ofKind("CreateContainerRequest", "StartContainerRequest", "RemoveContainerRequest", "CopyFileRequest", "CreateSandboxRequest", "SignalProcessRequest"))
+		if i < 0 {
+			return es
+		}
+		es = slices.Clone(es)
+		es[i].outcome = o
+		return es
+	}
+}
+
+// exitCode lets a process end otherwise.
+func exitCode(p *pod, es []event, s step) []event {
+	i := pick(es, s.At, ofKind(answered))
+	if i < 0 {
+		return es
+	}
+	es = slices.Clone(es)
+	es[i].request = p.answer(es[i].owner(), []int{1, 137, 143, 0}[s.Item%4])
+	return es
+}
+
+// endEarly lets a container's process end at another time.
+func endEarly(p *pod, es []event, s step) []event {
+	id := idAt(es, s.At)
+	more := []event{p.of("WaitProcessRequest", object{"container_id": id, "exec_id": ""}), {request: p.answer(id, []int{0, 1}[s.Item%2])}}
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), more...)
+}
+
+var signals = []int{9, 15, 19, 18, 20, 1, 2, 3, 0, 34}
+
+func (p *pod) signal(id string, s step) event {
+	return p.of("SignalProcessRequest", object{"container_id": id, "exec_id": []string{"", id, "exec-1"}[s.Item%3], "signal": signals[s.Item%len(signals)]})
+}
+
+func insertSignal(p *pod, es []event, s step) []event {
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.signal(idAt(es, s.At), s))
+}
+
+// signalFirst ends a container between the question after its end and the answer.
+func signalFirst(p *pod, es []event, s step) []event {
+	i := pick(es, s.At, ofKind(answered))
+	if i < 0 {
+		return es
+	}
+	return slices.Insert(slices.Clone(es), i, p.signal(es[i].owner(), s))
+}
+
+// lifecycleOf asks something of a container, at any time.
+func lifecycleOf(p *pod, es []event, s step) []event {
+	kind := lifecycle[s.Item%len(lifecycle)]
+	id := []string{idAt(es, s.At), strings.Repeat("c", 64), ""}[s.Item/len(lifecycle)%3]
+	input := object{"container_id": id, "exec_id": "", "signal": 15, "timeout": 0, "len": 1, "column": 1, "row": 1, "data": []any{}}
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.of(kind, input))
+}
+
+// closedKinds are what the rules deny as a whole.
+var closedKinds = []string{
+	"SetPolicyRequest", "PauseContainerRequest", "ResumeContainerRequest", "UpdateContainerRequest", "ReseedRandomDevRequest", "SetGuestDateTimeRequest",
+	"GetMetricsRequest", "SetIPTablesRequest", "GetIPTablesRequest", "ListInterfacesRequest", "ListRoutesRequest", "AddSwapRequest", "AddSwapPathRequest",
+	"MemHotplugByProbeRequest", "VolumeStatsRequest", "ResizeVolumeRequest", "MemAgentMemcgConfig", "MemAgentCompactConfig", "GetDiagnosticDataRequest",
+}
+
+func closed(p *pod, es []event, s step) []event {
+	input := object{"container_id": idAt(es, s.At), "policy": "package agent_policy"}
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.of(closedKinds[s.Item%len(closedKinds)], input))
+}
+
+// otherSandbox gives one container another pod.
+func otherSandbox(p *pod, es []event, s step) []event {
+	i := pick(es, s.At, ofKind("CreateContainerRequest"))
+	if i < 0 {
+		return es
+	}
+	key := "io.kubernetes.cri.sandbox-" + []string{"id", "name", "namespace", "uid"}[s.Item%4]
+	value := str(at(es[i].input, "OCI", "Annotations", key))
+	other := map[int]string{0: strings.Repeat("9", 64), 1: value + "x", 2: "kube-system", 3: []string{"", "---", "--privileged", "0f0f0f0f-0000-4000-8000-0f0f0f0f0f0f", "-f"}[s.From%5]}[s.Item%4]
+	if s.Item%8 >= 4 { // everywhere
+		out := slices.Clone(es)
+		for n, e := range out {
+			out[n] = p.renamed(e, value, other)
+		}
+		return out
+	}
+	return p.edit(es, i, func(in object) { put(in, other, "OCI", "Annotations", key) })
 }
 
 func put(in object, v any, path ...string) {
@@ -123,114 +252,17 @@ func put(in object, v any, path ...string) {
 	}
 }
 
-func borrowImage(rs []rulestest.Request, s step) []rulestest.Request {
-	const key = "io.kubernetes.cri.image-name"
-	j := pick(rs, "CreateContainerRequest", s.From)
-	return edit(rs, pick(rs, "CreateContainerRequest", s.At), func(in object) {
-		put(in, at(rs[j].Input, "OCI", "Annotations", key), "OCI", "Annotations", key)
-		if s.Item%2 == 0 {
-			put(in, own(rs[j].Input["storages"], rs[j].Input, in), "storages")
-		}
-	})
-}
-
-func borrowItem(path ...string) func([]rulestest.Request, step) []rulestest.Request {
-	return func(rs []rulestest.Request, s step) []rulestest.Request {
-		j := pick(rs, "CreateContainerRequest", s.From)
-		return edit(rs, pick(rs, "CreateContainerRequest", s.At), func(in object) {
-			if items := list(at(rs[j].Input, path...)); len(items) > 0 {
-				put(in, append(list(at(in, path...)), own(items[s.Item%len(items)], rs[j].Input, in)), path...)
-			}
-		})
-	}
-}
-
-// borrowSource gives a mount the source that another container has at the same place, or the source of another mount.
-func borrowSource(rs []rulestest.Request, s step) []rulestest.Request {
-	j := pick(rs, "CreateContainerRequest", s.From)
-	return edit(rs, pick(rs, "CreateContainerRequest", s.At), func(in object) {
-		mounts, others := list(at(in, "OCI", "Mounts")), list(at(rs[j].Input, "OCI", "Mounts"))
-		if len(mounts) == 0 || len(others) == 0 {
-			return
-		}
-		m := mounts[s.Item%len(mounts)].(object)
-		for _, o := range others {
-			if at(o, "destination") == m["destination"] {
-				m["source"] = at(o, "source")
-				return
-			}
-		}
-		m["source"] = at(others[s.Item%len(others)], "source")
-	})
-}
-
-var otherIDs = []string{"sandbox", "shared", "image", "passthrough", strings.Repeat("a", 64) + "-" + strings.Repeat("b", 16), strings.Repeat("A", 64), "../x"}
-
-// otherID gives a container an id in every request from one on, wherever it stands.
-func otherID(rs []rulestest.Request, s step) []rulestest.Request {
-	i := pick(rs, "CreateContainerRequest", s.At)
-	if i < 0 {
-		return rs
-	}
-	id, _ := rs[i].Input["container_id"].(string)
-	if id == "" {
-		return rs
-	}
-	out := slices.Clone(rs)
-	for n, r := range rs {
-		if raw := text(r.Input); strings.Contains(raw, id) {
-			out[n] = rulestest.Request{Kind: r.Kind, Input: parse(strings.ReplaceAll(raw, id, otherIDs[s.Item%len(otherIDs)]))}
+// anyCreate is one of the genuine containers, in the sequence or not.
+func (p *pod) anyCreate(n int) *request {
+	var names []string
+	for _, e := range p.life {
+		if e.kind == "CreateContainerRequest" {
+			names = append(names, nameOf(e.input))
 		}
 	}
-	return out
-}
-
-func network(rs []rulestest.Request, s step) []rulestest.Request {
-	paths := []string{"", "/proc/1/ns/net", "/run/netns/x"}
-	return edit(rs, pick(rs, "CreateContainerRequest", s.At), func(in object) {
-		entry := object{"Type": "network", "Path": paths[s.Item%len(paths)]}
-		put(in, append(list(at(in, "OCI", "Linux", "Namespaces")), entry), "OCI", "Linux", "Namespaces")
-	})
-}
-
-func respell(rs []rulestest.Request, s step) []rulestest.Request {
-	return edit(rs, pick(rs, "CopyFileRequest", s.At), func(in object) {
-		path, _ := in["path"].(string)
-		in["path"] = []string{strings.TrimPrefix(path, "/"), strings.Replace(path, "/run", "/run/../run", 1), path + "/../x"}[s.Item%3]
-	})
-}
-
-func borrowExec(rs []rulestest.Request, s step) []rulestest.Request {
-	j := pick(rs, "ExecProcessRequest", s.From)
-	c := pick(rs, "CreateContainerRequest", s.At)
-	if j < 0 || c < 0 {
-		return rs
+	slices.Sort(names)
+	if len(names) == 0 {
+		return p.requests.of("CreateContainerRequest", object{"name": policydata.SandboxContainer})
 	}
-	input := clone(rs[j].Input)
-	put(input, own(at(rs[c].Input, "OCI", "Process", "User"), rs[c].Input, input), "process", "User")
-	put(input, at(rs[c].Input, "OCI", "Process", "Env"), "process", "Env")
-	put(input, at(rs[c].Input, "OCI", "Process", "Cwd"), "process", "Cwd")
-	input["container_id"] = rs[c].Input["container_id"]
-	return append(slices.Clone(rs), rulestest.Request{Kind: "ExecProcessRequest", Input: input})
-}
-
-func contents(rs []rulestest.Request, s step) []rulestest.Request {
-	j := pick(rs, "CopyFileRequest", s.From)
-	return edit(rs, pick(rs, "CopyFileRequest", s.At), func(in object) {
-		in["data_sha256"] = at(rs[j].Input, "data_sha256")
-		if s.Item%2 == 0 {
-			in["data_sha256"] = strings.Repeat("0", 64)
-		}
-	})
-}
-
-// aim sends a request to another container.
-func aim(rs []rulestest.Request, s step) []rulestest.Request {
-	kinds := []string{"StartContainerRequest", "SignalProcessRequest", "ExecProcessRequest", "RemoveContainerRequest"}
-	id := []any{strings.Repeat("c", 64), rs[s.From%len(rs)].Input["container_id"]}[s.Item%2]
-	return edit(rs, pick(rs, kinds[s.Item/2%len(kinds)], s.At), func(in object) {
-		if id != nil {
-			in["container_id"] = id
-		}
-	})
+	return p.facts.create[names[n%len(names)]]
 }

@@ -3,240 +3,209 @@
 package adversary_test
 
 import (
-	"encoding/json"
-	"fmt"
-	"maps"
-	"regexp"
 	"slices"
-	"strings"
 
-	"portcullis/internal/rulestest"
 	"portcullis/rules/policydata"
 )
 
-// object is a JSON object.
-type object = map[string]any
-
-// model is what a pod is, by the guarantees of docs/requests.md: it knows the
-// manifest by the genuine requests of its pod, and nothing of the rules.
+// model is what has happened in a pod, and what may not happen next: the guarantees of
+// docs/requests.md and docs/strictness.md, in Go. It knows nothing of the rules. A
+// guarantee of the gate's, that an id is taken once, is held by the gate's own code.
 type model struct {
-	genuine map[string]object                      // CreateContainer by container name, without ids
-	execs   map[string][]string                    // argument lists by container name, as JSON
-	mounts  map[string]map[string]policydata.Mount // by container name and destination
-	users   map[string][]string                    // users by container name, as JSON: the genuine one, and others that the owner's policy names
-	sandbox bool                                   // it was made
-	live    map[string]string                      // container name by id, of those created and not removed
-	taken   map[string]bool                        // ids that were ever taken
-	copied  map[string]copied                      // by path
-	sources map[string]map[string]string           // where the mounts of a live container lie: by id and destination
+	*facts
+	weak       bool                  // the owner's settings let containers be created any number of times, and asked of in any state
+	sandbox    bool                  // it was made
+	identity   string                // what the first container said of the pod
+	containers map[string]*container // by id, those that may exist
+	succeeded  map[string]bool       // names of those whose process ended by itself with exit code 0
+	created    map[string]bool       // names that ever were
+	waits      []wait                // that the agent has not answered
+	files      files
+	volumeAt   map[string]string // volume by the source of its block device
+	deviceOf   map[string]string // the source by the volume
 }
 
-var (
-	idForm     = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	randomPart = regexp.MustCompile(`ID-[a-z0-9]{16}-`)
-)
-
-// newModel learns the pod from its genuine requests.
-func newModel(p *policydata.Policy, requests []rulestest.Request) *model {
-	m := &model{genuine: map[string]object{}, execs: map[string][]string{}, mounts: map[string]map[string]policydata.Mount{}, users: map[string][]string{}}
-	for name, c := range p.Containers {
-		m.mounts[name] = c.Mounts
-	}
-	for name, c := range parse(text(p))["containers"].(object) {
-		for _, user := range list(at(c, "other_users")) {
-			m.users[name] = append(m.users[name], withSortedGroups(user))
-		}
-	}
-	names := map[string]string{}
-	for _, r := range requests {
-		id, _ := r.Input["container_id"].(string)
-		switch r.Kind {
-		case "CreateContainerRequest":
-			names[id] = nameOf(r.Input)
-			m.genuine[names[id]] = withoutID(r.Input)
-			m.users[names[id]] = append(m.users[names[id]], withSortedGroups(at(r.Input, "OCI", "Process", "User")))
-		case "ExecProcessRequest":
-			m.execs[names[id]] = append(m.execs[names[id]], text(at(r.Input, "process", "Args")))
-		}
-	}
-	return m
+// container is one that may exist.
+type container struct {
+	name               string
+	input              object
+	sure               bool // it exists
+	started, signalled bool
+	ended              bool
+	status             int
 }
 
-// fresh is the model of a pod of which nothing has happened.
-func (m *model) fresh() *model {
-	out := *m
-	out.live, out.taken, out.sandbox = map[string]string{}, map[string]bool{}, false
-	out.copied, out.sources = map[string]copied{}, map[string]map[string]string{}
-	return &out
+// wait is a WaitProcess that was not answered.
+type wait struct {
+	id string
+	of *container
 }
 
-// allowed takes in a request that the rules allowed, and returns the guarantee
-// that it breaks, or nothing.
-func (m *model) allowed(r rulestest.Request) string {
-	id, _ := r.Input["container_id"].(string)
-	switch r.Kind {
-	case "CreateSandboxRequest":
-		if m.sandbox {
-			return "sandbox made twice"
-		}
-		m.sandbox = true
+func (f *facts) begin() *model {
+	s := f.policy.Strict
+	return &model{
+		facts: f, weak: weak(s.Instances) || weak(s.Lifecycle), containers: map[string]*container{}, succeeded: map[string]bool{},
+		created: map[string]bool{}, files: files{}, volumeAt: map[string]string{}, deviceOf: map[string]string{},
+	}
+}
+
+// agent says what the agent does with a request, if nothing goes wrong with it; false for an answer that it has no reason to give.
+func (m *model) agent(e event) (outcome, bool) {
+	c := m.containers[e.id()]
+	switch e.kind {
+	case answered:
+		return done, slices.ContainsFunc(m.waits, func(w wait) bool { return w.id == e.owner() && w.of.started })
 	case "CreateContainerRequest":
-		return m.create(id, r.Input)
-	case "StartContainerRequest", "SignalProcessRequest", "WaitProcessRequest", "RemoveContainerRequest", "ExecProcessRequest":
-		name, ok := m.live[id]
-		if !ok {
-			return r.Kind + " of a container that does not exist"
+		if c != nil {
+			return refused, true
 		}
-		if r.Kind == "ExecProcessRequest" && !slices.Contains(m.execs[name], text(at(r.Input, "process", "Args"))) {
-			return "process that is none of the container's"
+	case "StartContainerRequest":
+		if c == nil || c.started {
+			return refused, true
 		}
-		if r.Kind == "RemoveContainerRequest" {
-			delete(m.live, id)
+	case "RemoveContainerRequest", "SignalProcessRequest", "ExecProcessRequest", "WaitProcessRequest":
+		if c == nil {
+			return refused, true
 		}
 	case "CopyFileRequest":
-		return m.copyFile(r.Input)
+		if !m.files.takes(e.input) {
+			return refused, true
+		}
+	}
+	return e.outcome, true
+}
+
+// happened takes in an event that the rules allowed, and how it went, and returns what
+// it broke beside, or nothing.
+func (m *model) happened(e event, o outcome) string {
+	if o == refused {
+		return ""
+	}
+	switch id := e.id(); e.kind {
+	case "CreateSandboxRequest":
+		m.sandbox = true
+	case "CreateContainerRequest":
+		m.take(e.request, o == done)
+	case "StartContainerRequest":
+		if c := m.containers[id]; c != nil {
+			c.started = c.started || o == done
+		}
+	case "SignalProcessRequest":
+		if c := m.containers[id]; c != nil && own(e.input) {
+			c.signalled = true
+		}
+	case "RemoveContainerRequest":
+		if c := m.containers[id]; c != nil && o == lost {
+			c.sure = false
+		} else {
+			delete(m.containers, id)
+		}
+	case "WaitProcessRequest":
+		if c := m.containers[id]; c != nil && own(e.input) && o == done {
+			m.waits = append(m.waits, wait{id, c})
+		}
+	case "CopyFileRequest":
+		m.files.copy(e.input, o == done)
+		return m.changed()
+	case answered:
+		m.answer(e)
 	}
 	return ""
 }
 
-func (m *model) create(id string, input object) string {
-	name := nameOf(input)
-	genuine, known := m.genuine[name]
-	switch {
-	case !idForm.MatchString(id):
-		return "id is not 64 hexadecimal digits"
-	case slices.Contains(slices.Collect(maps.Values(m.live)), name):
-		return "two containers of one name"
-	case !known:
-		return "container of no manifest"
+// answer is the end of a container's process.
+func (m *model) answer(e event) {
+	i := slices.IndexFunc(m.waits, func(w wait) bool { return w.id == e.owner() && w.of.started })
+	c := m.waits[i].of
+	m.waits = slices.Delete(m.waits, i, i+1)
+	if c.ended {
+		return
 	}
-	again := m.taken[id]
-	m.taken[id], m.live[id] = true, name
-	got := withoutID(input)
-	for _, path := range []string{"OCI.Process.Args", "OCI.Process.Cwd", "OCI.Root", "OCI.Annotations.image-name"} {
-		if text(field(got, path)) != text(field(genuine, path)) {
-			return path + " is another's"
-		}
+	c.ended, c.status = true, int(number(at(e.input, "response", "status")))
+	if c.status == 0 && !c.signalled {
+		m.succeeded[c.name] = true
 	}
-	if user := withSortedGroups(field(got, "OCI.Process.User")); !slices.Contains(m.users[name], user) {
-		return "OCI.Process.User is another's"
+}
+
+// own is true for the container's own process.
+func own(input object) bool {
+	id := str(input["exec_id"])
+	return id == "" || id == str(input["container_id"])
+}
+
+// breaks is the guarantee that a request would break.
+func (m *model) breaks(e event) string {
+	switch e.kind {
+	case answered:
+		return ""
+	case "CreateSandboxRequest":
+		return m.breaksSandbox(e.request)
+	case "CreateContainerRequest":
+		return m.breaksCreate(e.request)
+	case "ExecProcessRequest":
+		return m.breaksExec(e.request)
+	case "CopyFileRequest":
+		return m.breaksFile(e.request)
+	case "UpdateInterfaceRequest", "UpdateRoutesRequest", "AddARPNeighborsRequest":
+		return work(e.request, "network", func() string { return breaksNetwork(e.kind, e.input) })
+	case "UpdateEphemeralMountsRequest":
+		return m.breaksEphemeral(e.input)
 	}
-	for _, path := range []string{"OCI.Process.Env", "OCI.Mounts", "OCI.Linux.Namespaces", "storages"} {
-		if extra := beyond(field(got, path), field(genuine, path)); extra != "" {
-			return fmt.Sprintf("%s: not the container's own: %.200s", path, extra)
-		}
-	}
-	if broken := m.devices(got, genuine); broken != "" {
+	if broken := m.breaksTable(e); broken != "" {
 		return broken
 	}
-	if broken := m.contents(id, name, sourcesOf(input)); broken != "" {
-		return broken
-	}
-	if again {
-		return "id taken twice"
-	}
-	return ""
+	return m.breaksLifecycle(e)
 }
 
-// devices are those of the container, by their places in it.
-func (m *model) devices(got, genuine object) string {
-	places := func(input object) (out []any) {
-		for _, d := range list(input["devices"]) {
-			out = append(out, at(d, "container_path"))
-		}
-		return out
-	}
-	if beyond(places(got), places(genuine)) != "" {
-		return "devices: not the container's own"
-	}
-	return ""
+// lifecycle are requests for a container that exists.
+var lifecycle = []string{
+	"StartContainerRequest", "RemoveContainerRequest", "SignalProcessRequest", "WaitProcessRequest", "StatsContainerRequest",
+	"TtyWinResizeRequest", "WriteStreamRequest", "ReadStreamRequest", "CloseStdinRequest", "GetDiagnosticDataRequest",
 }
 
-// withoutID is a CreateContainer without what the host chooses: the ids and the
-// random part of a file's name; the pull's repeated annotations are left out.
-func withoutID(input object) object {
-	id, _ := input["container_id"].(string)
-	out := clone(input)
-	for _, s := range list(out["storages"]) {
-		if at(s, "driver") == "image_guest_pull" {
-			s.(object)["driver_options"] = nil
-		} else { // the address of a block device is the host's
-			s.(object)["source"], s.(object)["driver"] = nil, nil
-		}
+// breaksLifecycle: it is for a container that exists, whose process can be meant.
+func (m *model) breaksLifecycle(e event) string {
+	if !slices.Contains(lifecycle, e.kind) || m.weak {
+		return ""
 	}
-	raw := text(out)
-	if id != "" {
-		raw = strings.ReplaceAll(raw, id, "ID")
+	c := m.containers[e.id()]
+	if c == nil || !c.sure {
+		return e.kind + " for a container that does not exist"
 	}
-	raw = randomPart.ReplaceAllString(raw, "ID-RANDOM-")
-	return parse(raw)
-}
-
-// withSortedGroups is a user as JSON; the order of its groups means nothing.
-func withSortedGroups(user any) string {
-	out := clone(object{"user": user})
-	groups := list(at(out, "user", "AdditionalGids"))
-	slices.SortFunc(groups, func(a, b any) int { return strings.Compare(text(a), text(b)) })
-	return text(out)
-}
-
-func nameOf(input object) string {
-	name, ok := at(input, "OCI", "Annotations", "io.kubernetes.cri.container-name").(string)
-	if !ok {
-		return policydata.SandboxContainer
-	}
-	return name
-}
-
-func field(input object, path string) any {
-	steps := strings.Split(path, ".")
-	if steps[len(steps)-1] == "image-name" {
-		steps[len(steps)-1] = "io.kubernetes.cri.image-name"
-		if nameOf(input) == policydata.SandboxContainer {
-			return nil
-		}
-	}
-	return at(input, steps...)
-}
-
-// beyond is the first item of a list that another does not have.
-func beyond(got, all any) string {
-	known := map[string]bool{}
-	for _, item := range list(all) {
-		known[text(item)] = true
-	}
-	for _, item := range list(got) {
-		if !known[text(item)] {
-			return text(item)
+	if e.kind == "SignalProcessRequest" {
+		if n := number(e.input["signal"]); n >= 18 && n <= 22 {
+			return "signal that stops a process without ending it"
 		}
 	}
 	return ""
 }
 
-func at(v any, steps ...string) any {
-	for _, step := range steps {
-		o, _ := v.(object)
-		v = o[step]
+// breaksTable: what docs/requests.md denies is denied, but where the owner opens it.
+func (m *model) breaksTable(e event) string {
+	open := m.policy.Requests
+	stdin := open.WriteStream
+	if c := m.containers[e.id()]; c != nil && own(e.input) && m.policy.Containers[c.name] != nil {
+		stdin = stdin || m.policy.Containers[c.name].Stdin
+	} else {
+		stdin = stdin || open.Exec.Stdin
 	}
-	return v
+	if !m.closed[e.kind] || slices.Contains(open.Allow, e.kind) || e.kind == "WriteStreamRequest" && stdin || e.kind == "ReadStreamRequest" && open.ReadStream ||
+		e.kind == "CloseStdinRequest" && (stdin || open.CloseStdin) || e.kind == "GetDiagnosticDataRequest" && open.GetDiagnosticData {
+		return ""
+	}
+	return e.kind + ", which the owner did not open"
 }
 
-func list(v any) []any { l, _ := v.([]any); return l }
-
-func text(v any) string {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // it is JSON
+func (m *model) breaksSandbox(r *request) string {
+	if m.sandbox && !m.weak {
+		return "sandbox made twice"
 	}
-	return string(raw)
+	name := nameIn(m.policy)
+	about := m.about(object{"OCI": object{"Annotations": object{"io.kubernetes.cri.sandbox-name": ""}}}, object{})
+	if host := m.policy.Sandbox.Hostname; host == "$(sandbox-name)" {
+		about.Names["host name"] = name
+	}
+	return m.deviates(r, m.facts.sandbox.input, about)
 }
 
-func parse(raw string) object {
-	var out object
-	if err := json.Unmarshal([]byte(raw), &out); err != nil {
-		panic(err) // it was JSON
-	}
-	return out
-}
-
-func clone(o object) object { return parse(text(o)) }
+func nameIn(p *policydata.Policy) string { return p.Sandbox.Name }
