@@ -23,7 +23,7 @@ type file struct {
 
 // takes is false for a copy that the agent cannot make.
 func (f files) takes(input object) bool {
-	to, kind := str(input["path"]), str(input["file_type"])
+	to, kind := f.place(str(input["path"])), str(input["file_type"])
 	was, there := f[to]
 	switch {
 	case there && kind != "Directory" && was.kind == "Directory":
@@ -32,6 +32,20 @@ func (f files) takes(input object) bool {
 		return false
 	}
 	return true
+}
+
+// place is where a path leads to, its directories being links maybe.
+func (f files) place(to string) string {
+	at := ""
+	parts := strings.Split(strings.Trim(to, "/"), "/")
+	for steps := 0; len(parts) > 1 && steps < 40; steps++ {
+		if link := f[at+"/"+parts[0]]; link.kind == "Symlink" {
+			parts = append(strings.Split(strings.Trim(path.Clean("/"+link.target), "/"), "/"), parts[1:]...)
+			continue
+		}
+		at, parts = at+"/"+parts[0], parts[1:]
+	}
+	return at + "/" + strings.Join(parts, "/")
 }
 
 // partial is where the agent assembles a file: several can share it.
@@ -45,7 +59,7 @@ func partial(to string) string {
 
 // copy takes in what the agent has copied.
 func (f files) copy(input object, sure bool) {
-	to, kind := str(input["path"]), str(input["file_type"])
+	to, kind := f.place(str(input["path"])), str(input["file_type"])
 	n := file{kind: kind, mode: number(input["file_mode"]) & 0o7777, target: str(input["symlink_target"]), sure: sure}
 	if kind != "Regular" {
 		f[to] = n
