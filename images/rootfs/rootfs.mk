@@ -1,6 +1,7 @@
 # Targets that put policyd into guests. Included by the top Makefile; paths are from the project's root.
 #
 #   make install DESTDIR=... [AGENT_POLICY=] [AGENT_POLICY_DEBUG=] [AGENT_POLICY_FILE=] [AGENT_INIT=] [BINDING=] [TPM_TRUST=] [PEERPOD=] [PEERPOD_GATE=] [PEERPOD_TLS=] [REST=]
+#   make uninstall DESTDIR=...        undo what install did
 #   make overlay      the same tree as build/portcullis-overlay.tar, for builders that take a tarball
 #   make guest-test   boot guests with it in QEMU, all or by RUN=pattern
 BUILD ?= build
@@ -13,7 +14,7 @@ GUEST_GO = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -buildvcs=fal
 
 export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD PEERPOD_GATE PEERPOD_TLS KATA_AGENT REST
 
-.PHONY: guest-binaries install check-install overlay reproducible guest-test
+.PHONY: guest-binaries install check-install uninstall overlay reproducible guest-test
 
 guest-binaries:
 	@mkdir -p $(BUILD)
@@ -21,9 +22,21 @@ guest-binaries:
 	$(GUEST_GO) -o $(BUILD)/portcullis-init ./$(ROOTFS)/cmd/init
 	go run ./$(ROOTFS)/cmd/sbom $(BUILD)/policyd >$(BUILD)/policyd.cdx.json
 
+# A default policy of one's own is compiled before anything is installed, by this machine's program.
+ifneq ($(AGENT_POLICY_FILE),)
+export POLICYCTL := $(abspath $(BUILD))/policyctl
+guest-binaries: $(POLICYCTL)
+.PHONY: $(POLICYCTL)
+$(POLICYCTL):
+	CGO_ENABLED=0 GOARCH= go build -trimpath -buildvcs=false -o $@ ./cmd/policyctl
+endif
+
 # AGENT_POLICY=no needs no binaries, and leaves nothing behind.
 install: $(if $(filter no,$(AGENT_POLICY)),,guest-binaries) ## lay policyd down in a root filesystem: make install DESTDIR=...
 	DESTDIR='$(DESTDIR)' POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
+
+uninstall: ## take policyd out of a root filesystem again: make uninstall DESTDIR=...
+	DESTDIR='$(DESTDIR)' $(ROOTFS)/install.sh uninstall
 
 check-install: guest-binaries ## say whether a tree has all that install lays down: make check-install DESTDIR=...
 	DESTDIR='$(DESTDIR)' POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh check
@@ -31,7 +44,7 @@ check-install: guest-binaries ## say whether a tree has all that install lays do
 overlay: guest-binaries ## the same tree as a tarball
 	rm -rf $(BUILD)/overlay
 	mkdir -p $(BUILD)/overlay
-	DESTDIR=$(BUILD)/overlay POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
+	OVERLAY=yes DESTDIR=$(BUILD)/overlay POLICYD=$(BUILD)/policyd INIT_SHIM=$(BUILD)/portcullis-init SBOM=$(BUILD)/policyd.cdx.json $(ROOTFS)/install.sh
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) --format=gnu \
 		-C $(BUILD)/overlay -cf $(BUILD)/portcullis-overlay.tar .
 

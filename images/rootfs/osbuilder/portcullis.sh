@@ -15,8 +15,8 @@
 #
 # and of its own AGENT_POLICY_DEBUG, BINDING, TPM_TRUST, REST and PEERPOD with its like, which install.sh explains, and
 #
-#   PORTCULLIS_BUILD   directory with policyd, portcullis-init and policyd.cdx.json, already built; without it they are built here,
-#                      which needs Go and make
+#   PORTCULLIS_BUILD   directory with policyd, portcullis-init and policyd.cdx.json, already built, and policyctl where there is an
+#                      AGENT_POLICY_FILE; without it they are built here, which needs Go and make
 #
 # No package of the distribution is needed: EXTRA_PKGS stays as it is. Where rootfs.sh runs itself in a container (USE_DOCKER,
 # USE_PODMAN), this project has to lie in Kata's tree, which is what the container sees, and PORTCULLIS_BUILD has to be set in
@@ -38,7 +38,7 @@ portcullis_install() {
 		return
 	fi
 	env "${variables[@]}" POLICYD="${PORTCULLIS_BUILD}/policyd" INIT_SHIM="${PORTCULLIS_BUILD}/portcullis-init" \
-		SBOM="${PORTCULLIS_BUILD}/policyd.cdx.json" "${portcullis_dir}/images/rootfs/install.sh"
+		SBOM="${PORTCULLIS_BUILD}/policyd.cdx.json" POLICYCTL="${PORTCULLIS_BUILD}/policyctl" "${portcullis_dir}/images/rootfs/install.sh"
 }
 
 # portcullis_wrap makes rootfs.sh's last step ours too. Sourced twice, it wraps once.

@@ -1,0 +1,4 @@
+# Of whoever builds the image.
+package agent_policy
+
+default SetPolicyRequest := true
