@@ -95,6 +95,7 @@ lint-packages:
 generate: ## regenerate the generated files
 	$(GO) -C $(TOOLS) run ./protogen
 	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestDefaultPoliciesAreFresh|TestSingleLeafChanges' -update
+	$(GO) test ./rules/settings -count 1 -run TestSettingsDocument -update
 
 check-gen: generate ## prove that generated files are fresh
 	git diff --exit-code -- agentproto docs rules/default

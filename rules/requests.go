@@ -5,6 +5,7 @@ package rules
 import (
 	_ "embed"
 	"encoding/json"
+	"strings"
 )
 
 //go:embed requests.json
@@ -35,4 +36,15 @@ func Entries() []Entry {
 		panic("rules: embedded list of requests: " + err.Error())
 	}
 	return list
+}
+
+// Listable are the requests that policy_data can allow whole, in requests.allow, sorted as [Entries].
+func Listable() []string {
+	var names []string
+	for _, e := range Entries() {
+		if strings.Contains(e.Checks, "requests.allow") {
+			names = append(names, e.Request)
+		}
+	}
+	return names
 }

@@ -21,20 +21,6 @@ import (
 // maxDump is the most bytes of requests that are held to learn from.
 const maxDump = 256 << 20
 
-func newSettings(io stdio) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:           "settings",
-		Short:         "Find the settings of a cluster",
-		Args:          noArguments,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE:          func(*cobra.Command, []string) error { return usagef("settings wants a verb: learn") },
-	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
-	cmd.AddCommand(newLearn(io))
-	return cmd
-}
-
 func newLearn(io stdio) *cobra.Command {
 	var f flags
 	var maps []string

@@ -15,6 +15,16 @@ import (
 // ErrInvalid is wrapped by every error of Validate.
 var ErrInvalid = errors.New("policy_data is not consistent")
 
+// Fault is one thing that is wrong; errors of Validate join them.
+type Fault struct {
+	Path  string // dotted, with [index] or ["key"]
+	Words string
+}
+
+func (f *Fault) Error() string { return fmt.Sprintf("%v: %s %s", ErrInvalid, f.Path, f.Words) }
+
+func (f *Fault) Unwrap() error { return ErrInvalid }
+
 // Validate checks what the rules rely on and JSON cannot say: patterns anchored
 // at both ends, references to named sets, names of variables used once, sorted
 // groups. It returns every fault, joined, in a fixed order.
@@ -38,7 +48,7 @@ func (p *Policy) Validate() error {
 type validator struct{ faults []error }
 
 func (v *validator) fault(path, format string, args ...any) {
-	v.faults = append(v.faults, fmt.Errorf("%w: %s %s", ErrInvalid, path, fmt.Sprintf(format, args...)))
+	v.faults = append(v.faults, &Fault{path, fmt.Sprintf(format, args...)})
 }
 
 func (v *validator) pattern(path, pattern string) {

@@ -9,15 +9,13 @@
 package settings
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -152,14 +150,26 @@ func Load(platform string, dropIns ...DropIn) (*Settings, error) {
 		tree = merge(tree, over)
 		// Here it is known whose fault it is.
 		if _, err := decode(tree); err != nil {
-			return nil, fmt.Errorf("read settings %s: %w", dropIn.Name, err)
+			return nil, placed(err, platform, []DropIn{dropIn})
 		}
 	}
 	s, err := decode(tree)
 	if err != nil {
-		return nil, fmt.Errorf("read settings of %s: %w", platform, err)
+		return nil, placed(err, platform, nil)
 	}
-	return s, s.validate()
+	if err := s.validate(); err != nil {
+		return nil, placed(err, platform, dropIns)
+	}
+	return s, nil
+}
+
+// placed says where the first of the faults is.
+func placed(err error, platform string, dropIns []DropIn) error {
+	var f *fault
+	if !errors.As(err, &f) {
+		return fmt.Errorf("read settings %s: %w", at(platform, dropIns, nil), err)
+	}
+	return fmt.Errorf("read settings %s: %w", at(platform, dropIns, f.path), err)
 }
 
 func platformTree(platform string) (map[string]any, error) {
@@ -224,47 +234,36 @@ func decode(tree map[string]any) (*Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
+	if f := unknown(tree, reflect.TypeFor[Settings](), nil); f != nil {
+		return nil, f
+	}
 	var s Settings
-	err = dec.Decode(&s)
+	err = json.Unmarshal(raw, &s)
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {
-		return nil, fmt.Errorf("%s is a %s, want %s", mismatch.Field, mismatch.Value, mismatch.Type)
+		return nil, &fault{strings.Split(mismatch.Field, "."), fmt.Sprintf("is a %s, want %s", mismatch.Value, typeWords(mismatch.Type))}
 	}
 	if err != nil {
-		return nil, errors.New(strings.Replace(err.Error(), "json: unknown field", "there is no key", 1))
+		return nil, err
 	}
 	return &s, nil
 }
 
 func (s *Settings) validate() error {
+	if all := s.wrong(); len(all) > 0 {
+		return &all[0]
+	}
 	p, err := s.Policy()
 	if err != nil {
 		return err
 	}
 	p.Sandbox.Name = "^settings$"
-	if err := p.Validate(); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	err = p.Validate()
+	var f *policydata.Fault
+	if errors.As(err, &f) {
+		return &fault{pathOf(f), f.Words}
 	}
-	if s.Annotation != Initdata && s.Annotation != Policy {
-		return fmt.Errorf("read settings: annotation is %q, want initdata or policy", s.Annotation)
-	}
-	if !slices.Contains([]Secrets{SecretsRefuse, SecretsHash, SecretsUnbound}, s.Generate.Secrets) {
-		return fmt.Errorf("read settings: generate.secrets is %q, want refuse, hash or unbound", s.Generate.Secrets)
-	}
-	if len(s.Generate.PauseUsers) == 0 {
-		return errors.New("read settings: generate.pause_users is empty")
-	}
-	for name, hash := range s.Generate.SecretHashes {
-		if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size || strings.ToLower(hash) != hash {
-			return fmt.Errorf("read settings: generate.secret_hashes has no SHA-256 in lower-case hex for %s", name)
-		}
-	}
-	if _, ok := s.Generate.Volumes[s.Generate.EmptyDir]; !ok {
-		return fmt.Errorf("read settings: generate.empty_dir is %q, which generate.volumes does not have", s.Generate.EmptyDir)
-	}
-	return nil
+	return err
 }
 
 // Policy returns a policy of this platform without containers and without the

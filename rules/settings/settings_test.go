@@ -53,12 +53,26 @@ func TestCompatKataIsUpstreamsStrictness(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
-		{"an unknown key", "[requests]\nreed_stream = true", "read settings test: there is no key \"reed_stream\""},
-		{"a value of another type", "[requests]\nread_stream = 1", "read settings test: requests.read_stream is a number, want bool"},
-		{"a pattern without its end", "[common.env.names]\nA = \"^x\"", "anchored"},
+		{"an unknown key", "[requests]\nreed_stream = true", "read settings test:2: requests.reed_stream is no key, do you mean requests.read_stream?"},
+		{"a key of another table", "# first\n\nread_stream = true", "read settings test:3: read_stream is no key, do you mean requests.read_stream?"},
+		{"an unknown table", "[nonsense]\nx = 1", "read settings test:1: nonsense is no key; genpolicy settings lists them"},
+		{"an unknown key deep inside", "[generate.container.mounts]\n\"/x\" = { type = \"bind\" }", "read settings test:2: generate.container.mounts./x.type is no key, do you mean generate.container.mounts./x.type_?"},
+		{"a value of another type", "[requests]\n# note\nread_stream = 1", "read settings test:3: requests.read_stream is a number, want true or false"},
+		{"a pattern without its end", "[common.env.names]\nA = \"^x\"", "read settings test:2: common.env.names.A"},
 		{"an alternation outside the anchors", "[common.env.names]\nA = \"^x|y$\"", "anchored"},
+		{"a pattern of an annotation", "common.annotations.patterns.\"a.b/c\" = \"x\"", "read settings test:1: common.annotations.patterns.a.b/c"},
 		{"text that is no TOML", "= 1", "expected"},
-		{"an unknown kind of volume", "[generate]\nempty_dir = \"nfs\"", "empty_dir"},
+		{"an unknown kind of volume", "[generate]\nempty_dir = \"nfs\"", "read settings test:2: generate.empty_dir is \"nfs\", want one of block-encrypted"},
+		{"a request that does not exist", "[requests]\nallow = [\"NoSuchRequest\"]", "read settings test:2: requests.allow \"NoSuchRequest\" is no request, want one of UpdateContainerRequest"},
+		{"a request that is misspelt", "[requests]\nallow = [\n  \"GetMetricRequest\",\n]", "read settings test:2: requests.allow \"GetMetricRequest\" is no request, do you mean GetMetricsRequest?"},
+		{"a request that has rules of its own", "[requests]\nallow = [\"ReadStreamRequest\"]", "requests.allow ReadStreamRequest cannot be allowed whole: Only where `requests.read_stream`"},
+		{"a level that does not exist", "[strict]\nenv = \"optinal\"", "read settings test:2: strict.env is \"optinal\", do you mean optional?"},
+		{"an order that does not exist", "order = \"strict\"", "read settings test:1: order is \"strict\", want free, enforced"},
+		{"an annotation that does not exist", "annotation = \"labels\"", "read settings test:1: annotation is \"labels\", want initdata, policy"},
+		{"a capability without CAP_", "[common.capabilities.default]\nEffective = [\"CHOWN\"]", "read settings test:2: common.capabilities.default.Effective \"CHOWN\" is no capability"},
+		{"a directory with a slash at its end", "[common]\nshared_dirs = [\"/run/x/\"]", "read settings test:2: common.shared_dirs"},
+		{"a hash that is none", "[generate.secret_hashes]\n\"a/b\" = \"xyz\"", "read settings test:2: generate.secret_hashes.a/b has no SHA-256"},
+		{"a mount from nowhere", "[generate.container.mounts]\n\"/dev/shm\" = { from = \"host\" }", "read settings test:2: generate.container.mounts./dev/shm.from is \"host\", want exact"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := settings.Load("guest-pull", settings.DropIn{Name: "test", Text: []byte(test.text)})
