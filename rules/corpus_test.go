@@ -77,7 +77,7 @@ func busybox(t *testing.T) *policydata.Policy {
 		c.Args = []string{"sleep", "3600"}
 		c.Env.Fixed = []string{"CONTAINER_NAME=" + name, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		c.Exec = [][]string{{probe}}
-		c.User.AdditionalGids = []uint32{0, 10}
+		c.OCI.Process.User.AdditionalGids = []uint32{0, 10}
 		p.Containers[name] = c
 	}
 	return p

@@ -146,10 +146,10 @@ func TestOnlyTheExpectedImage(t *testing.T) {
 // The kubelet names an image as the manifest does, older ones by its whole name.
 func TestAnImageIsKnownByBothOfItsNames(t *testing.T) {
 	policy := onePod(t)
-	image := &policy.Containers["web"].Image
-	image.Also = []string{"web:1"}
+	policy.Containers["web"].Image.Also = []string{"web:1"}
+	image := policy.Containers["web"].OCI.Annotations.ImageName
 	other := func(name string) rulestest.Request {
-		return rewrite(emulator(policy).CreateContainer("web"), image.Annotation, name)
+		return rewrite(emulator(policy).CreateContainer("web"), image, name)
 	}
 	p := newPod(t, policy, sandbox)
 	p.denied(other("web:2"), "image")
@@ -157,7 +157,7 @@ func TestAnImageIsKnownByBothOfItsNames(t *testing.T) {
 	p.denied(rewrite(emulator(policy).CreateContainer(sandbox), "pause", "web:1"), "")
 	p.allowed(other("web:1"))
 	p.allowed(lifecycle("RemoveContainerRequest", "web"))
-	p.allowed(other(image.Annotation))
+	p.allowed(other(image))
 }
 
 func TestOnlyTheExpectedLayers(t *testing.T) {

@@ -69,7 +69,7 @@ func addWeb(p *policydata.Policy, s *settings.Settings) {
 	web.Env.Patterns["POD_IP"] = "^[0-9.]+$"
 	web.Env.Optional = map[string]string{"TOKEN_FILE": "^/var/run/token$"}
 	web.Exec = [][]string{{"curl", "-f", "localhost"}, {"true"}}
-	web.User = policydata.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{10, 1000}}
+	web.OCI.Process.User = policydata.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{10, 1000}}
 	web.Sysctl.Fixed = map[string]string{"net.core.somaxconn": "1024"}
 	web.Annotations.Fixed = map[string]string{"example.com/team": "shop"}
 	web.PIDNS, web.Stdin, web.ReadonlyRoot = true, true, true
@@ -113,7 +113,7 @@ func pause(s *settings.Settings) *policydata.Container {
 		Mounts:     options(s.Generate.Sandbox.Mounts, "ro"),
 		Namespaces: []string{"ipc", "uts", "mount"}, NoNewPrivs: true, ReadonlyRoot: true,
 		Sysctl: policydata.Sysctl{Optional: s.Generate.Sandbox.Sysctl},
-		Type:   policydata.TypeSandbox, User: policydata.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}},
+		Type:   policydata.TypeSandbox, OCI: policydata.OCI{Process: policydata.OCIProcess{User: policydata.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}}}},
 	}
 }
 
@@ -128,11 +128,12 @@ func plain(s *settings.Settings, name string) *policydata.Container {
 			Templates: maps.Clone(s.Generate.Container.EnvTemplates),
 		},
 		Exec:       [][]string{},
-		Image:      policydata.Image{Annotation: image, Digest: digest, From: policydata.GuestPull, Source: image},
+		OCI:        policydata.OCI{Annotations: policydata.OCIAnnotations{ImageName: image}, Process: policydata.OCIProcess{User: policydata.User{AdditionalGids: []uint32{0}}}},
+		Image:      policydata.Image{Digest: digest, From: policydata.GuestPull, Source: image},
 		Mounts:     options(s.Generate.Container.Mounts, "rw"),
 		Namespaces: []string{"ipc", "uts", "mount"},
 		Sysctl:     policydata.Sysctl{Optional: s.Generate.Container.Sysctl},
-		Type:       policydata.TypeContainer, User: policydata.User{AdditionalGids: []uint32{0}},
+		Type:       policydata.TypeContainer,
 	}
 }
 

@@ -16,11 +16,11 @@ console_ok(process) if process.ConsoleSize == null
 
 console_ok(process) if process.Terminal
 
-user_ok(c, user) if user == c.user
+user_ok(c, user) if user == c.OCI.Process.User
 
 user_ok(c, user) if {
 	sorted := object.union(user, {"AdditionalGids": sort(user.AdditionalGids)})
-	sorted in array.concat([c.user], object.get(c, "other_users", []))
+	sorted in array.concat([c.OCI.Process.User], object.get(c, "other_users", []))
 }
 
 args_ok if {

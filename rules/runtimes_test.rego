@@ -37,12 +37,12 @@ test_hashed_variable_refused if {
 }
 
 test_users if {
-	wanted := {"user": {"UID": 5, "AdditionalGids": [5]}, "other_users": [{"UID": 0, "AdditionalGids": [0, 1]}]}
+	wanted := {"OCI": {"Process": {"User": {"UID": 5, "AdditionalGids": [5]}}}, "other_users": [{"UID": 0, "AdditionalGids": [0, 1]}]}
 	agent_policy.user_ok(wanted, {"UID": 5, "AdditionalGids": [5]})
 	agent_policy.user_ok(wanted, {"UID": 0, "AdditionalGids": [1, 0]})
 	not agent_policy.user_ok(wanted, {"UID": 0, "AdditionalGids": [5]})
 	not agent_policy.user_ok(wanted, {"UID": 5, "AdditionalGids": [0, 1]})
-	agent_policy.user_ok({"user": {"UID": 5, "AdditionalGids": [5]}}, {"UID": 5, "AdditionalGids": [5]})
+	agent_policy.user_ok({"OCI": {"Process": {"User": {"UID": 5, "AdditionalGids": [5]}}}}, {"UID": 5, "AdditionalGids": [5]})
 }
 
 dirs := {"version": 1, "common": {"shared_dirs": ["/s", "/s/watchable"], "root_path": "/r/$(container-id)/rootfs", "other_root_paths": ["/s/$(container-id)/rootfs"]}}

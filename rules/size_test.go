@@ -22,7 +22,7 @@ func TestAnnotationIsSmall(t *testing.T) {
 	web := p.Containers["web"] // with a digest that does not compress
 	web.Image.Digest = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("image")))
 	web.Image.Source = "registry.example/web@" + web.Image.Digest
-	web.Image.Annotation = web.Image.Source
+	web.OCI.Annotations.ImageName = web.Image.Source
 	full, err := p.Full(rules.Text())
 	if err != nil {
 		t.Fatal(err)

@@ -125,7 +125,7 @@ upstream_container(name, c, process) := {
 	"devices": [d.container_path | some d in c.devices; not upstream_vfio(d)],
 	"env": upstream_env(object.get(process, "Env", [])),
 	"exec": c.exec_commands,
-	"image": {"also": [], "annotation": "", "digest": "", "from": {true: "guest-pull", false: "host"}[upstream.cluster_config.guest_pull], "layers": [], "source": ""},
+	"image": {"also": [], "digest": "", "from": {true: "guest-pull", false: "host"}[upstream.cluster_config.guest_pull], "layers": [], "source": ""},
 	"mounts": {m.destination: upstream_mount(m, c.OCI.Mounts) | some i, m in c.OCI.Mounts; upstream_last(i, m, c.OCI.Mounts)},
 	"namespaces": [n.Type | some n in c.OCI.Linux.Namespaces],
 	"no_new_privileges": process.NoNewPrivileges,
@@ -137,7 +137,10 @@ upstream_container(name, c, process) := {
 	"sysctl": {"fixed": {}, "optional": object.get(c.OCI.Linux, "Sysctl", {})},
 	"terminal": process.Terminal,
 	"type": c.OCI.Annotations["io.kubernetes.cri.container-type"],
-	"user": object.union(process.User, {"AdditionalGids": sort(process.User.AdditionalGids)}),
+	"OCI": {
+		"Annotations": {"io.kubernetes.cri.image-name": ""},
+		"Process": {"User": object.union(process.User, {"AdditionalGids": sort(process.User.AdditionalGids)})},
+	},
 	"vfio": upstream_vfio_of([d | some d in c.devices; upstream_vfio(d)]),
 }
 

@@ -42,7 +42,7 @@ func upstreamShape(p *policydata.Policy) map[string]any {
 		containers = append(containers, map[string]any{
 			"OCI": map[string]any{
 				"Version": "1.1.0", "Root": map[string]any{"Path": "$(root_path)", "Readonly": c.ReadonlyRoot}, "Mounts": mounts, "Annotations": annotations,
-				"Process": map[string]any{"Terminal": false, "User": c.User, "Args": c.Args, "Cwd": c.Cwd, "NoNewPrivileges": c.NoNewPrivs,
+				"Process": map[string]any{"Terminal": false, "User": c.OCI.Process.User, "Args": c.Args, "Cwd": c.Cwd, "NoNewPrivileges": c.NoNewPrivs,
 					"Env":          append([]string{"HOSTNAME=$(host-name)", "POD=$(sandbox-name)"}, c.Env.Fixed...),
 					"Capabilities": map[string]any{"Ambient": []string{}, "Bounding": defaultCaps, "Effective": defaultCaps, "Inheritable": []string{}, "Permitted": defaultCaps}},
 				"Linux": map[string]any{"Namespaces": []any{map[string]any{"Type": "ipc", "Path": ""}, map[string]any{"Type": "uts", "Path": ""}, map[string]any{"Type": "mount", "Path": ""}},

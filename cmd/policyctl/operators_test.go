@@ -169,7 +169,7 @@ func operatorsCases(t *testing.T, dir, genpolicy string) map[string][]rulestest.
 	if err != nil {
 		t.Fatal(err)
 	}
-	released.Containers["web"].Image.Annotation, released.Containers["web"].Image.Source = "registry.example/shop/web:1.5", "registry.example/shop/web:1.5"
+	released.Containers["web"].OCI.Annotations.ImageName, released.Containers["web"].Image.Source = "registry.example/shop/web:1.5", "registry.example/shop/web:1.5"
 	changed := func(e rulestest.Emulator, change func(oci map[string]any)) []rulestest.Request {
 		requests := e.All()
 		for _, r := range requests {

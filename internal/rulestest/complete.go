@@ -56,8 +56,8 @@ func (e Emulator) completeCreate(input map[string]any) {
 	id := strings.TrimSuffix(strings.TrimPrefix(root, before), after)
 	input["container_id"], input["exec_id"] = id, id
 	whole := replaceID(e.CreateContainer(name), ID(name), id)
-	if c.Image.Annotation != "" && annotations["io.kubernetes.cri.image-name"] == nil {
-		annotations["io.kubernetes.cri.image-name"] = c.Image.Annotation
+	if c.OCI.Annotations.ImageName != "" && annotations["io.kubernetes.cri.image-name"] == nil {
+		annotations["io.kubernetes.cri.image-name"] = c.OCI.Annotations.ImageName
 	}
 	process := oci["Process"].(map[string]any)
 	process["Env"] = e.completeEnv(c, process["Env"])

@@ -130,7 +130,7 @@ func (e Emulator) process(c *policydata.Container) map[string]any {
 	}
 	return map[string]any{
 		"Terminal": c.Terminal, "ConsoleSize": nil, "User": wire(policydata.User{
-			UID: c.User.UID, GID: c.User.GID, AdditionalGids: append([]uint32{}, c.User.AdditionalGids...)}),
+			UID: c.OCI.Process.User.UID, GID: c.OCI.Process.User.GID, AdditionalGids: append([]uint32{}, c.OCI.Process.User.AdditionalGids...)}),
 		"Args": wire(list(args)), "Env": wire(e.env(c)), "Cwd": c.Cwd,
 		"Capabilities": capabilities(e.Policy.Common.Capabilities[c.Capabilities]), "Rlimits": []any{},
 		"NoNewPrivileges": c.NoNewPrivs, "ApparmorProfile": e.Policy.Common.AppArmor[0], "OOMScoreAdj": -998, "SelinuxLabel": "",
@@ -166,8 +166,8 @@ func (e Emulator) annotations(name string, c *policydata.Container) map[string]a
 	for key, pattern := range c.Annotations.Patterns {
 		out[key] = Example(pattern)
 	}
-	if c.Image.Annotation != "" {
-		out["io.kubernetes.cri.image-name"] = c.Image.Annotation
+	if c.OCI.Annotations.ImageName != "" {
+		out["io.kubernetes.cri.image-name"] = c.OCI.Annotations.ImageName
 	}
 	if c.Type == policydata.TypeSandbox {
 		out["io.kubernetes.cri.sandbox-log-directory"] = fmt.Sprintf("/var/log/pods/%s_%s_%s", e.Pod.Namespace, e.Pod.Name, e.Pod.UID)

@@ -181,7 +181,7 @@ func nearest(p *policydata.Policy, input any) string {
 		c := p.Containers[name]
 		score := 4 * overlap(c.Args, texts(at(process, "Args")))
 		score += overlap(c.Env.Fixed, env)
-		if c.Image.Annotation != "" && c.Image.Annotation == text(at(input, "OCI", "Annotations", "io.kubernetes.cri.image-name")) {
+		if c.OCI.Annotations.ImageName != "" && c.OCI.Annotations.ImageName == text(at(input, "OCI", "Annotations", "io.kubernetes.cri.image-name")) {
 			score += 8
 		}
 		if c.Cwd == text(at(process, "Cwd")) {

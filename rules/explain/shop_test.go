@@ -38,8 +38,9 @@ func shop(tb testing.TB) *policydata.Policy {
 	p.Containers["metrics"] = shopContainer(s, "metrics", "registry.example/metrics-agent")
 	p.Containers["migrate"].Args = []string{"/bin/migrate", "up"}
 	metrics := p.Containers["metrics"]
-	metrics.Image = policydata.Image{Annotation: "registry.example/metrics-agent:2.4", From: policydata.GuestPull, Source: "registry.example/metrics-agent:2.4"}
-	metrics.User = policydata.User{UID: 65534, GID: 65534, AdditionalGids: []uint32{65534}}
+	metrics.OCI.Annotations.ImageName = "registry.example/metrics-agent:2.4"
+	metrics.Image = policydata.Image{From: policydata.GuestPull, Source: "registry.example/metrics-agent:2.4"}
+	metrics.OCI.Process.User = policydata.User{UID: 65534, GID: 65534, AdditionalGids: []uint32{65534}}
 	metrics.Args = []string{"/metrics-agent", "--listen=:9100"}
 	shopWeb(p, s)
 	if err := p.Validate(); err != nil {
@@ -55,7 +56,7 @@ func shopWeb(p *policydata.Policy, s *settings.Settings) {
 	web.Env.Templates["POD_NAME"] = "$(sandbox-name)"
 	web.Env.Patterns["POD_IP"] = "^[0-9.]+$"
 	web.Exec = [][]string{{"/bin/web", "--check"}}
-	web.User = policydata.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{1000, 2000}}
+	web.OCI.Process.User = policydata.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{1000, 2000}}
 	web.NoNewPrivs, web.ReadonlyRoot = true, true
 	web.Annotations.Fixed = map[string]string{"example.com/team": "shop"}
 	web.Sysctl.Fixed = map[string]string{"net.core.somaxconn": "1024"}
@@ -82,7 +83,7 @@ func shopPause(s *settings.Settings) *policydata.Container {
 		Mounts:     mounts(s.Generate.Sandbox.Mounts, "ro"),
 		Namespaces: []string{"ipc", "uts", "mount"}, NoNewPrivs: true, ReadonlyRoot: true,
 		Sysctl: policydata.Sysctl{Optional: s.Generate.Sandbox.Sysctl},
-		Type:   policydata.TypeSandbox, User: policydata.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}},
+		Type:   policydata.TypeSandbox, OCI: policydata.OCI{Process: policydata.OCIProcess{User: policydata.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}}}},
 	}
 }
 
@@ -96,11 +97,12 @@ func shopContainer(s *settings.Settings, name, image string) *policydata.Contain
 			Patterns:  maps.Clone(s.Generate.Container.EnvPatterns),
 			Templates: maps.Clone(s.Generate.Container.EnvTemplates),
 		},
-		Image:      policydata.Image{Annotation: image, Digest: digest, From: policydata.GuestPull, Source: image},
+		OCI:        policydata.OCI{Annotations: policydata.OCIAnnotations{ImageName: image}, Process: policydata.OCIProcess{User: policydata.User{AdditionalGids: []uint32{0}}}},
+		Image:      policydata.Image{Digest: digest, From: policydata.GuestPull, Source: image},
 		Mounts:     mounts(s.Generate.Container.Mounts, "rw"),
 		Namespaces: []string{"ipc", "uts", "mount"},
 		Sysctl:     policydata.Sysctl{Optional: s.Generate.Container.Sysctl},
-		Type:       policydata.TypeContainer, User: policydata.User{AdditionalGids: []uint32{0}},
+		Type:       policydata.TypeContainer,
 	}
 	if c.Env.Patterns == nil {
 		c.Env.Patterns = map[string]string{}

@@ -206,7 +206,7 @@ func (b *builder) sandboxContainer(ctx context.Context) error {
 		layerStorages(layers, out)
 	}
 	var err error
-	if out.User, out.OtherUsers, err = b.sandboxUsers(); err != nil {
+	if out.OCI.Process.User, out.OtherUsers, err = b.sandboxUsers(); err != nil {
 		return err
 	}
 	b.policy.Containers[policydata.SandboxContainer] = out

@@ -24,11 +24,11 @@ const (
 // image sets where a container's root filesystem comes from.
 func (b *builder) image(ctx context.Context, c placed, image *images.Image, out *policydata.Container) error {
 	name := image.Reference.PullName()
+	out.OCI.Annotations.ImageName = name
 	out.Image = policydata.Image{
-		Annotation: name,
-		Digest:     image.Reference.Digest.String(),
-		From:       b.settings().Generate.ImageFrom,
-		Source:     name,
+		Digest: image.Reference.Digest.String(),
+		From:   b.settings().Generate.ImageFrom,
+		Source: name,
 	}
 	// Since 1.29 the kubelet passes the runtime what the manifest says; before, and
 	// with other runtimes, the name is the normalised one.

@@ -23,6 +23,7 @@ type Container struct {
 	Mounts       map[string]Mount `json:"mounts"`      // further mounts, by destination
 	Namespaces   []string         `json:"namespaces"`  // types in order, without network and cgroup: "ipc", "uts", "mount"
 	NoNewPrivs   bool             `json:"no_new_privileges"`
+	OCI          OCI              `json:"OCI"`
 	Paths        string           `json:"paths"` // key of Common.Paths
 	PIDNS        bool             `json:"pidns"` // sandbox_pidns: shareProcessNamespace
 	ReadonlyRoot bool             `json:"readonly_root"`
@@ -31,9 +32,25 @@ type Container struct {
 	Sysctl       Sysctl           `json:"sysctl"`
 	Terminal     bool             `json:"terminal"`
 	Type         ContainerType    `json:"type"`
-	User         User             `json:"user"`
 	OtherUsers   []User           `json:"other_users,omitempty"` // any of which it may run as instead
 	VFIO         VFIO             `json:"vfio"`
+}
+
+// OCI is what is compared with the request's own fields of these names. It lies where verifier services look for the images and users
+// of a policy: they read a policy of the existing tools' shape, which has a whole specification in this place.
+type OCI struct {
+	Annotations OCIAnnotations
+	Process     OCIProcess
+}
+
+// OCIAnnotations are those that name the image.
+type OCIAnnotations struct {
+	ImageName string `json:"io.kubernetes.cri.image-name"` // or "" where that must be absent
+}
+
+// OCIProcess is as whom the process runs.
+type OCIProcess struct {
+	User User
 }
 
 // ContainerType is the value of io.kubernetes.cri.container-type.
@@ -101,12 +118,11 @@ const (
 
 // Image is the image of a container.
 type Image struct {
-	Also       []string  `json:"also"`       // other spellings of the reference, for Annotation and Source
-	Annotation string    `json:"annotation"` // io.kubernetes.cri.image-name, or "" where that must be absent
-	Digest     string    `json:"digest"`     // "sha256:…" when Reference holds it, "" for a tag: content unbound under guest pull
-	From       ImageFrom `json:"from"`
-	Layers     []string  `json:"layers"` // dm-verity root hashes, top layer first; each is in an option of Storages
-	Source     string    `json:"source"` // source of the pull storage: the reference, or "pause"
+	Also   []string  `json:"also"`   // other spellings of the reference, for OCI.Annotations.ImageName and Source
+	Digest string    `json:"digest"` // "sha256:…" when Reference holds it, "" for a tag: content unbound under guest pull
+	From   ImageFrom `json:"from"`
+	Layers []string  `json:"layers"` // dm-verity root hashes, top layer first; each is in an option of Storages
+	Source string    `json:"source"` // source of the pull storage: the reference, or "pause"
 }
 
 // Bound says whether the policy fixes what the image holds. It does not for a tag, which can come to mean another image, nor for

@@ -154,7 +154,7 @@ func TestValidate(t *testing.T) {
 		"a name of variables twice":    func(p *policydata.Policy) { p.Containers["web"].Env.Optional = map[string]string{"A": "^x$"} },
 		"an entry that is no variable": func(p *policydata.Policy) { p.Containers["web"].Env.Fixed = []string{"A"} },
 		"an unknown set":               func(p *policydata.Policy) { p.Containers["web"].Capabilities = "none" },
-		"groups out of order":          func(p *policydata.Policy) { p.Containers["web"].User.AdditionalGids = []uint32{2, 1} },
+		"groups out of order":          func(p *policydata.Policy) { p.Containers["web"].OCI.Process.User.AdditionalGids = []uint32{2, 1} },
 		"waiting for itself":           func(p *policydata.Policy) { p.Containers["web"].After = []policydata.After{{Container: "web"}} },
 		"a name that splits a path":    func(p *policydata.Policy) { p.Containers["a/b"] = p.Containers["web"] },
 		"a match for no argument":      func(p *policydata.Policy) { p.Containers["web"].ArgMatches["7"] = policydata.Match{Template: "x"} },

@@ -107,8 +107,8 @@ func (v *validator) container(p *Policy, name string) {
 	if !hasCaps || !hasMounts || !hasPaths {
 		v.fault(path, "names a set of capabilities, mounts or paths that common does not have")
 	}
-	if !slices.IsSorted(c.User.AdditionalGids) {
-		v.fault(path+".user.AdditionalGids", "is not sorted")
+	if !slices.IsSorted(c.OCI.Process.User.AdditionalGids) {
+		v.fault(path+".OCI.Process.User.AdditionalGids", "is not sorted")
 	}
 	for _, step := range c.After {
 		if p.Containers[step.Container] == nil || step.Container == name {

@@ -298,8 +298,8 @@ func (s *Subject) containerRow(name string, secrets bool) containerRow {
 	c := s.Data.Containers[name]
 	r := containerRow{
 		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !c.Image.Bound(),
-		Image: or(or(c.Image.Source, c.Image.Annotation, c.Image.Source == ""), "any", c.Image.Source+c.Image.Annotation == ""), Digest: c.Image.Digest, Content: content(c.Image),
-		Command: commandLine(argumentsOf(c)), User: user(c.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
+		Image: or(or(c.Image.Source, c.OCI.Annotations.ImageName, c.Image.Source == ""), "any", c.Image.Source+c.OCI.Annotations.ImageName == ""), Digest: c.Image.Digest, Content: content(c),
+		Command: commandLine(argumentsOf(c)), User: user(c.OCI.Process.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
 		Env: envRows(c.Env, secrets),
 	}
 	for _, name := range c.Image.Also {

@@ -273,7 +273,7 @@ func TestCompareSaysWhatChanged(t *testing.T) {
 		{"strictness", func(p *policydata.Policy) { p.Strict.Mounts = policydata.Optional }, []string{"pod: Mounts may be missing"}, nil},
 		{"hidden values of one length", func(p *policydata.Policy) { p.Containers["web"].Env.Fixed[2] = "LOG_LEVEL=warn" },
 			[]string{"container web: variable LOG_LEVEL = (hidden, 4 characters), not the same"}, []string{"container web: variable LOG_LEVEL = (hidden, 4 characters), not the same"}},
-		{"user", func(p *policydata.Policy) { p.Containers["web"].User.UID = 0 },
+		{"user", func(p *policydata.Policy) { p.Containers["web"].OCI.Process.User.UID = 0 },
 			[]string{"container web: as root (user 0), group 1000"}, []string{"container web: as user 1000, group 1000"}},
 		{"capability", func(p *policydata.Policy) {
 			p.Common.Capabilities["net"] = policydata.Capabilities{Effective: []string{"CAP_NET_ADMIN"}}

@@ -168,8 +168,8 @@ func (s *speaker) container(p *policydata.Policy, name string) {
 	s.may("runs %s", commandLine(argumentsOf(c)))
 	s.may("as a %s", c.Type)
 	s.may("in directory %s", c.Cwd)
-	s.may("as %s", user(c.User))
-	s.image(c.Image)
+	s.may("as %s", user(c.OCI.Process.User))
+	s.image(c)
 	s.env(c.Env)
 	for _, argv := range c.Exec {
 		s.may("command: %s", commandLine(argv))
@@ -190,17 +190,17 @@ func (s *speaker) container(p *policydata.Policy, name string) {
 	}
 }
 
-func (s *speaker) image(i policydata.Image) {
-	words := content(i)
+func (s *speaker) image(c *policydata.Container) {
+	i, words := c.Image, content(c)
 	for _, name := range i.Also {
 		s.may("image called %s as well", name)
 	}
 	i.Also = nil
 	source := i.Source
 	if source == "" {
-		source = i.Annotation
+		source = c.OCI.Annotations.ImageName
 	}
-	s.mayAs(fmt.Sprint("image ", i), fmt.Sprintf("image %s (%s)", or(source, "of the host's choice", source == ""), words))
+	s.mayAs(fmt.Sprint("image ", i, c.OCI.Annotations), fmt.Sprintf("image %s (%s)", or(source, "of the host's choice", source == ""), words))
 	if i.Bound() {
 		s.must("its image is bound")
 	}

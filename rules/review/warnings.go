@@ -162,7 +162,7 @@ var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
 func (w *warnings) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
 	if !c.Image.Bound() {
-		w.add(Grave, name, "The image's content is %s.", content(c.Image))
+		w.add(Grave, name, "The image's content is %s.", content(c))
 	}
 	if extra := extraCapabilities(p, c); len(extra) > 0 {
 		w.add(Look, name, "Has capabilities beyond the usual: %s.", strings.Join(extra, ", "))
@@ -188,7 +188,7 @@ func (w *warnings) container(p *policydata.Policy, name string) {
 	if len(c.Devices)+c.VFIO.Count > 0 {
 		w.add(Note, name, "Is given devices: what they do or hold is not bound.")
 	}
-	if c.User.UID == 0 && c.Type == policydata.TypeContainer {
+	if c.OCI.Process.User.UID == 0 && c.Type == policydata.TypeContainer {
 		w.add(Note, name, "Runs as root.")
 	}
 }

@@ -102,8 +102,9 @@ func longestText(re *syntax.Regexp) int {
 	return longest
 }
 
-// content says how far the content of an image is bound by the policy.
-func content(image policydata.Image) string {
+// content says how far the content of a container's image is bound by the policy.
+func content(c *policydata.Container) string {
+	image := c.Image
 	switch {
 	case image.From == policydata.Layers:
 		return fmt.Sprintf("bound by the root hashes of %d layers", len(image.Layers))
@@ -113,7 +114,7 @@ func content(image policydata.Image) string {
 		return "bound by digest"
 	case image.Source == "pause":
 		return "part of the guest image"
-	case image.Source == "" && image.Annotation == "":
+	case image.Source == "" && c.OCI.Annotations.ImageName == "":
 		return "not bound: the policy names none, the host chooses"
 	}
 	return "not bound: named by a tag, which can come to mean another image"

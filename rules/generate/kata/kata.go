@@ -92,7 +92,7 @@ func (c *converter) container(name string) (container, error) {
 		OCI: oci{
 			Version: c.policy.Common.OCIVersions[0],
 			Process: process{
-				Terminal: from.Terminal, User: from.User, Args: args, Env: env, Cwd: from.Cwd,
+				Terminal: from.Terminal, User: from.OCI.Process.User, Args: args, Env: env, Cwd: from.Cwd,
 				Capabilities: c.capabilities(from.Capabilities), NoNewPrivileges: from.NoNewPrivs,
 			},
 			Root:        root{Path: "$(root_path)", Readonly: from.ReadonlyRoot},
@@ -258,7 +258,7 @@ func (c *converter) annotations(name string, from *policydata.Container) map[str
 		out[cri+"sandbox-log-directory"] = "^/var/log/pods/$(sandbox-namespace)_$(sandbox-name)_" + uid + "$"
 	} else {
 		out[cri+"container-name"] = name
-		out[cri+"image-name"] = from.Image.Annotation
+		out[cri+"image-name"] = from.OCI.Annotations.ImageName
 	}
 	for _, more := range []map[string]string{from.Annotations.Patterns, from.Annotations.Optional, from.Annotations.Fixed} {
 		maps.Copy(out, more)

@@ -51,7 +51,7 @@ func (t *page) unbound(p *policydata.Policy) {
 		case c.Image.From == policydata.GuestPull && c.Image.Digest == "":
 			all = append(all, fmt.Sprintf("%s: the image %s is named by a tag; whoever controls the registry or the network chooses what runs", name, c.Image.Source))
 		case c.Image.From == policydata.Host:
-			all = append(all, fmt.Sprintf("%s: the image %s comes from the host, which chooses what runs", name, c.Image.Annotation))
+			all = append(all, fmt.Sprintf("%s: the image %s comes from the host, which chooses what runs", name, c.OCI.Annotations.ImageName))
 		}
 		for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
 			m := c.Mounts[destination]
@@ -145,7 +145,7 @@ func (t *page) container(p *policydata.Policy, name string) {
 		t.line("  image: %s (%s)", strings.Join(append([]string{c.Image.Source}, c.Image.Also...), ", also called "), c.Image.From)
 	}
 	t.line("  runs: %s", strings.Join(arguments(c), " "))
-	t.line("  in: %s, as user %d, group %d, groups %s", c.Cwd, c.User.UID, c.User.GID, numbers(c.User.AdditionalGids))
+	t.line("  in: %s, as user %d, group %d, groups %s", c.Cwd, c.OCI.Process.User.UID, c.OCI.Process.User.GID, numbers(c.OCI.Process.User.AdditionalGids))
 	t.item("rights", rights(p, c))
 	t.item("environment", environment(c))
 	t.item("mounts", mounts(c))
