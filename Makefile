@@ -25,7 +25,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench regorus interop lab admission-test check-lab clean
+.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench trustee regorus interop lab admission-test check-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,11 @@ hostile: ## one hostile client against policyd in 128 MiB; HOSTILE=10m
 bench: $(OPA) ## measure against OPA and a direct connection; BENCHTIME, BENCHCOUNT
 	PORTCULLIS_OPA=$(OPA) $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -count $(BENCHCOUNT) -timeout 60m \
 	  ./engine/... ./agentproto ./measure ./images/verity ./rules ./cmd/...
+
+TRUSTEE ?=
+trustee: ## ask the default EAR policy of a Trustee checkout what it reads of our policies; TRUSTEE=path
+	@[ -n "$(TRUSTEE)" ] || { echo "say where Trustee is: make trustee TRUSTEE=path" >&2; exit 2; }
+	PORTCULLIS_TRUSTEE=$(abspath $(TRUSTEE)) $(GO) test -count 1 -v -run TestVerifierServicesReadImagesAndUsers ./rules
 
 regorus: ## hold the full form of policies to the Rego engine of kata-agent (needs cargo)
 	cargo build --quiet --release --manifest-path .ci/regorus/Cargo.toml --target-dir build/regorus

@@ -10,7 +10,7 @@ image_ok if {
 	image_pull_ok
 }
 
-image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.image-name", "") == container.OCI.Annotations["io.kubernetes.cri.image-name"]
+image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.image-name", "") == object.get(container.OCI.Annotations, "io.kubernetes.cri.image-name", "")
 
 image_annotation_ok if input.OCI.Annotations["io.kubernetes.cri.image-name"] in container.image.also
 

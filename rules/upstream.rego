@@ -138,7 +138,7 @@ upstream_container(name, c, process) := {
 	"terminal": process.Terminal,
 	"type": c.OCI.Annotations["io.kubernetes.cri.container-type"],
 	"OCI": {
-		"Annotations": {"io.kubernetes.cri.image-name": ""},
+		"Annotations": {},
 		"Process": {"User": object.union(process.User, {"AdditionalGids": sort(process.User.AdditionalGids)})},
 	},
 	"vfio": upstream_vfio_of([d | some d in c.devices; upstream_vfio(d)]),

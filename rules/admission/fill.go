@@ -39,7 +39,7 @@ func (a *annotatedImages) Image(_ context.Context, name string) (*images.Image, 
 		if c.Image != name || p == nil {
 			continue
 		}
-		out.Config.User, out.Config.WorkingDir = fmt.Sprintf("%d:%d", p.User.UID, p.User.GID), p.Cwd
+		out.Config.User, out.Config.WorkingDir = fmt.Sprintf("%d:%d", p.OCI.Process.User.UID, p.OCI.Process.User.GID), p.Cwd
 		for _, entry := range p.Env.Fixed {
 			if strings.HasPrefix(entry, "PATH=") && len(out.Config.Env) == 0 { // or the runtime's own would be added
 				out.Config.Env = []string{entry}
@@ -79,7 +79,7 @@ func fill(made, has *policydata.Policy, pod *corev1.Pod) {
 		fillArgs(m, h, words)
 		fillUser(m, h)
 		fillMounts(m, h)
-		if sameImage(m.Image, h.Image) {
+		if sameImage(m, h) {
 			m.Image = h.Image
 		}
 	}
@@ -197,8 +197,9 @@ func fillArgs(made, has *policydata.Container, words *strings.Replacer) {
 
 // fillUser takes what the image's accounts give to a user.
 func fillUser(made, has *policydata.Container) {
-	if made.User.UID == has.User.UID && made.User.GID == has.User.GID {
-		made.User.AdditionalGids = has.User.AdditionalGids
+	user, bound := &made.OCI.Process.User, has.OCI.Process.User
+	if user.UID == bound.UID && user.GID == bound.GID {
+		user.AdditionalGids = bound.AdditionalGids
 		made.OtherUsers = has.OtherUsers
 	}
 }
@@ -214,6 +215,6 @@ func fillMounts(made, has *policydata.Container) {
 }
 
 // sameImage compares images by what the manifest calls them.
-func sameImage(made, has policydata.Image) bool {
-	return made.Source == has.Source && made.Annotation == has.Annotation
+func sameImage(made, has *policydata.Container) bool {
+	return made.Image.Source == has.Image.Source && made.OCI.Annotations == has.OCI.Annotations
 }

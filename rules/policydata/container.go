@@ -45,7 +45,7 @@ type OCI struct {
 
 // OCIAnnotations are those that name the image.
 type OCIAnnotations struct {
-	ImageName string `json:"io.kubernetes.cri.image-name"` // or "" where that must be absent
+	ImageName string `json:"io.kubernetes.cri.image-name,omitempty"` // "" where that must be absent
 }
 
 // OCIProcess is as whom the process runs.

@@ -109,7 +109,7 @@ func sandbox(s *settings.Settings) *policydata.Container {
 		Mounts:     mounts(s.Generate.Sandbox.Mounts, "ro"),
 		Namespaces: []string{"ipc", "uts", "mount"}, NoNewPrivs: true, ReadonlyRoot: true,
 		Sysctl: policydata.Sysctl{Optional: s.Generate.Sandbox.Sysctl},
-		Type:   policydata.TypeSandbox, User: policydata.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}},
+		Type:   policydata.TypeSandbox, OCI: policydata.OCI{Process: policydata.OCIProcess{User: policydata.User{UID: 65535, GID: 65535, AdditionalGids: []uint32{65535}}}},
 	}
 }
 
@@ -124,11 +124,12 @@ func container(s *settings.Settings, name string) *policydata.Container {
 		Args: []string{"/bin/" + name}, BaseMounts: "default", Capabilities: "default", Paths: "default", Cwd: "/",
 		Env:        policydata.Env{Fixed: env},
 		Exec:       [][]string{{"/bin/probe", name}},
-		Image:      policydata.Image{Annotation: image, Digest: digest, From: policydata.GuestPull, Source: image},
+		OCI:        policydata.OCI{Annotations: policydata.OCIAnnotations{ImageName: image}, Process: policydata.OCIProcess{User: policydata.User{AdditionalGids: []uint32{0}}}},
+		Image:      policydata.Image{Digest: digest, From: policydata.GuestPull, Source: image},
 		Mounts:     mounts(s.Generate.Container.Mounts, "rw"),
 		Namespaces: []string{"ipc", "uts", "mount"},
 		Sysctl:     policydata.Sysctl{Optional: s.Generate.Container.Sysctl},
-		Type:       policydata.TypeContainer, User: policydata.User{AdditionalGids: []uint32{0}},
+		Type:       policydata.TypeContainer,
 	}
 }
 
