@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -48,6 +49,7 @@ type verifyFlags struct {
 	fetch, allowDebug     bool
 	asJSON                bool
 	reference             referenceFlags
+	pod                   podFlags
 }
 
 func (f *verifyFlags) add(cmd *cobra.Command) {
@@ -66,14 +68,14 @@ func (f *verifyFlags) addNetwork(cmd *cobra.Command) {
 }
 
 // claim reads what is to be bound, the nonce and the options.
-func (f *verifyFlags) claim() (evidence.Bound, []byte, evidence.Options, error) {
+func (f *verifyFlags) claim(ctx context.Context) (evidence.Bound, []byte, evidence.Options, error) {
 	o := evidence.Options{Fetch: f.fetch, AllowDebug: f.allowDebug}
 	var err error
 	if o.Reference, err = f.reference.read(); err != nil {
 		return evidence.Bound{}, nil, o, err
 	}
-	if (f.policy == "") == (f.initdata == "") {
-		return evidence.Bound{}, nil, o, usageError(errors.New("give one of --policy and --initdata"))
+	if f.pod.pod == "" && (f.policy == "") == (f.initdata == "") || f.policy != "" && f.initdata != "" {
+		return evidence.Bound{}, nil, o, usageError(errors.New("give one of --policy and --initdata, or --pod"))
 	}
 	nonce, err := hex.DecodeString(f.nonce)
 	if err != nil {
@@ -85,10 +87,13 @@ func (f *verifyFlags) claim() (evidence.Bound, []byte, evidence.Options, error) 
 		}
 	}
 	var b boundText
-	if f.policy != "" {
+	switch {
+	case f.policy != "":
 		b, err = readBoundPolicy(f.policy, f.alg)
-	} else {
+	case f.initdata != "":
 		b, err = readBoundInitdata(f.initdata)
+	default:
+		_, b, err = f.pod.expected(ctx)
 	}
 	return b.Bound, nonce, o, err
 }
@@ -116,7 +121,7 @@ func newVerifySNP() *cobra.Command {
 			var e evidence.SNP
 			var o evidence.Options
 			var err error
-			if e.Bound, e.Nonce, o, err = f.claim(); err != nil {
+			if e.Bound, e.Nonce, o, err = f.claim(cmd.Context()); err != nil {
 				return err
 			}
 			if e.Report, err = bounded.ReadFile(report, maxEvidence); err != nil {
@@ -132,12 +137,16 @@ func newVerifySNP() *cobra.Command {
 				}
 				o.SNPRoots = map[string][]*trust.AMDRootCerts{product: {r}}
 			}
-			return f.conclude(cmd.OutOrStdout(), evidence.VerifySNP(cmd.Context(), e, o))
+			if e.Record, err = f.pod.signed(cmd.Context()); err != nil {
+				return err
+			}
+			return f.conclude(cmd.OutOrStdout(), evidence.VerifySNP(cmd.Context(), e, o), e.Bound)
 		},
 	}
 	f.add(cmd)
 	f.addNetwork(cmd)
 	f.reference.addSNP(cmd, "the guest's")
+	f.pod.add(cmd, true)
 	cmd.Flags().StringVar(&report, "report", "", "the report, a `file` of 1184 bytes")
 	cmd.Flags().StringVar(&certs, "certs", "", "`file` with the VCEK or VLEK certificate: DER, PEM, or an extended report's table")
 	cmd.Flags().StringVar(&roots, "roots", "", "`file` with ASK and ARK as AMD's key server gives them, instead of AMD's built-in ones")
@@ -157,7 +166,7 @@ func newVerifyTDX() *cobra.Command {
 			var e evidence.TDX
 			var o evidence.Options
 			var err error
-			if e.Bound, e.Nonce, o, err = f.claim(); err != nil {
+			if e.Bound, e.Nonce, o, err = f.claim(cmd.Context()); err != nil {
 				return err
 			}
 			if e.Quote, err = bounded.ReadFile(quote, maxEvidence); err != nil {
@@ -166,12 +175,16 @@ func newVerifyTDX() *cobra.Command {
 			if o.TDXRoots, err = pool(roots); err != nil {
 				return err
 			}
-			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTDX(cmd.Context(), e, o))
+			if e.Record, err = f.pod.signed(cmd.Context()); err != nil {
+				return err
+			}
+			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTDX(cmd.Context(), e, o), e.Bound)
 		},
 	}
 	f.add(cmd)
 	f.addNetwork(cmd)
 	f.reference.addTDX(cmd)
+	f.pod.add(cmd, true)
 	cmd.Flags().StringVar(&quote, "quote", "", "the quote, version 4, in a `file`")
 	cmd.Flags().StringVar(&roots, "roots", "", "PEM `file` of roots instead of Intel's built-in one")
 	required(cmd, "quote")
@@ -208,8 +221,12 @@ func pool(path string) (*x509.CertPool, error) {
 }
 
 // conclude prints the result and turns it into the exit code.
-func (f *verifyFlags) conclude(out io.Writer, r evidence.Result) error {
-	if f.asJSON {
+func (f *verifyFlags) conclude(out io.Writer, r evidence.Result, b evidence.Bound) error {
+	if err := f.pod.writeEAR(out, r, f.nonce, b); err != nil {
+		return err
+	}
+	if f.pod.ear == "-" { // which is the output
+	} else if f.asJSON {
 		if err := writeJSON(out, r); err != nil {
 			return err
 		}
@@ -245,6 +262,9 @@ func printResult(out io.Writer, r evidence.Result) {
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintln(out, "note    "+n)
+	}
+	if r.Pod != nil {
+		printPod(out, r.Pod)
 	}
 	if len(r.NotChecked) > 0 {
 		fmt.Fprintln(out, "not checked: "+strings.Join(r.NotChecked, ", "))

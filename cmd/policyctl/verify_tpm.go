@@ -26,7 +26,7 @@ type tpmFiles struct {
 func newVerifyTPM() *cobra.Command {
 	var f verifyFlags
 	var p tpmFiles
-	var pcr uint32
+	var pcr, podPCR uint32
 	var trustAK bool
 	cmd := &cobra.Command{
 		Use:   "tpm --quote F --signature F --ak F [--log F] (--policy F | --initdata F) --nonce HEX",
@@ -37,10 +37,13 @@ Without --log the register must hold one measurement. With it, every event is ju
 among --earlier and --earlier-digest; where neither is given it makes the result unknown, exit code 3. A quote says who signed it, not that a TPM did: give the key's
 certificate (--ak-cert), an answered challenge (--challenge, --answer), or the report of an Azure paravisor (--hcl) with what the
 paravisor's measurement or signer must be (--measurement, --id-key, --reference); else the
-result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without proof.`,
+result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without proof.
+
+With --pod the record of the pod's life, in the same log and in a register that the quote covers too, is replayed: which containers
+run, in which order they were made, what was executed, whether the pod is complete.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, nonce, o, err := f.claim()
+			b, nonce, o, err := f.claim(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -51,16 +54,24 @@ result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without pro
 			if p.hcl == "" && f.reference.launch() {
 				return usageError(errors.New("--measurement and --id-key are of the paravisor in --hcl"))
 			}
+			if e.Pod, _, err = f.pod.expected(cmd.Context()); err != nil {
+				return err
+			}
+			if e.PodPCR = podPCR; e.Pod != nil && e.Log == nil {
+				return usageError(errors.New("--pod needs --log"))
+			}
 			o.TrustAK = trustAK
 			if o.AKRoots, err = pool(p.akRoots); err != nil {
 				return err
 			}
-			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTPM(cmd.Context(), e, o))
+			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTPM(cmd.Context(), e, o), b)
 		},
 	}
 	f.add(cmd)
 	f.addNetwork(cmd)
 	flags := cmd.Flags()
+	f.pod.add(cmd, false)
+	flags.Uint32Var(&podPCR, "pod-pcr", 14, "the `register` of the pod's life, with --pod")
 	f.reference.addSNP(cmd, "with --hcl, the paravisor's")
 	flags.StringArrayVar(&p.earlier, "earlier", nil, "policy or initdata `file` that may have ruled before; may be repeated")
 	flags.StringArrayVar(&p.earlierDigest, "earlier-digest", nil, "its sha256 digest, `hexadecimal`, may be repeated")

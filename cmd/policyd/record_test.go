@@ -44,9 +44,11 @@ StartContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat(
 pod_complete if count(data.pstate) >= 3
 
 policy_data := {"containers": {
-	"$sandbox": {"after": [], "exec": [], "image": {"annotation": "", "also": [], "digest": "", "layers": []}},
-	"init": {"after": [], "exec": [], "image": {"annotation": "registry.example/init@sha256:1111111111111111111111111111111111111111111111111111111111111111", "also": [], "digest": "sha256:1111111111111111111111111111111111111111111111111111111111111111", "layers": []}},
-	"web": {"after": [{"container": "init", "state": "succeeded"}], "exec": [["cat", "/healthy"]], "image": {"annotation": "registry.example/web:1", "also": [], "digest": "", "layers": []}}
+	"$sandbox": {"after": [], "exec": [], "image": {"also": [], "digest": "", "layers": []}, "OCI": {"Annotations": {}}},
+	"init": {"after": [], "exec": [], "image": {"also": [], "digest": "sha256:1111111111111111111111111111111111111111111111111111111111111111", "layers": []},
+		"OCI": {"Annotations": {"io.kubernetes.cri.image-name": "registry.example/init@sha256:1111111111111111111111111111111111111111111111111111111111111111"}}},
+	"web": {"after": [{"container": "init", "state": "succeeded"}], "exec": [["cat", "/healthy"]], "image": {"also": [], "digest": "", "layers": []},
+		"OCI": {"Annotations": {"io.kubernetes.cri.image-name": "registry.example/web:1"}}}
 }}
 `
 

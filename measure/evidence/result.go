@@ -49,6 +49,8 @@ type Result struct {
 	// check of. It is empty when there is nothing of the kind.
 	NotChecked []string `json:"notChecked"`
 	Notes      []string `json:"notes,omitempty"` // the same for people, and what else they should know
+	// Pod is what the record of the pod's life says; nil when none was asked for, or none can be believed.
+	Pod *PodResult `json:"pod,omitempty"`
 }
 
 // ExitCode returns 0 when every check passed, 1 when one said no, and 3 when none did but one could not be made.

@@ -29,6 +29,8 @@ type SNP struct {
 	// Nonce is what the verifier sent, at most 64 bytes: the start of REPORT_DATA, zeros behind.
 	Nonce []byte
 	Bound Bound
+	// Record is the record of the pod's life; nil: it is not asked for. The report data are then those of [record.ReportData].
+	Record *SignedRecord
 }
 
 // VerifySNP makes the checks "format", "signature", "revocation" (with Fetch), "firmware", "debug", "nonce", "hostdata", and
@@ -37,7 +39,7 @@ func VerifySNP(ctx context.Context, e SNP, o Options) Result {
 	r := Result{Kind: "snp", Verdict: Unknown}
 	report := r.snpReport(ctx, "", e.Report, e.Certs, o)
 	if report != nil {
-		r.nonce(report.GetReportData(), e.Nonce)
+		r.reportData(report.GetReportData(), e.Nonce, e.Bound, e.Record)
 		r.field("hostdata", report.GetHostData(), e.Bound)
 		r.launchedSNP("", report.GetMeasurement(), report.GetIdKeyDigest(), o.Reference)
 		r.ignored(o.Reference)

@@ -24,6 +24,8 @@ type TDX struct {
 	// Nonce is what the verifier sent, at most 64 bytes: the start of REPORTDATA, zeros behind.
 	Nonce []byte
 	Bound Bound
+	// Record is the record of the pod's life; nil: it is not asked for. The report data are then those of [record.ReportData].
+	Record *SignedRecord
 }
 
 // maxTDXQuote bounds a quote with its certificates, in bytes.
@@ -49,7 +51,7 @@ func VerifyTDX(_ context.Context, e TDX, o Options) Result {
 		err = errors.New("the TD's attributes allow debugging: the host can read and write its memory")
 	}
 	r.result("debug", err)
-	r.nonce(body.GetReportData(), e.Nonce)
+	r.reportData(body.GetReportData(), e.Nonce, e.Bound, e.Record)
 	r.field("mrconfigid", body.GetMrConfigId(), e.Bound)
 	r.launchedTDX(body.GetMrTd(), body.GetRtmrs(), o.Reference)
 	r.ignored(o.Reference)

@@ -28,9 +28,11 @@ type TPM struct {
 	PCR     uint32 // the register; its sha256 bank must be in the quote
 	Bound   Bound  // Alg must be "sha256"
 	Key     Provenance
+	Pod     *Pod   // what the record of the pod's life is held against; nil: it is not asked for. Needs Log
+	PodPCR  uint32 // its register; the sha256 bank must be in the quote
 }
 
-// VerifyTPM makes the checks "format", "signature", "ak", "nonce", "pcrs", "event-log" and "history" (with a log), "policy",
+// VerifyTPM makes, beside those of the pod's life, the checks "format", "signature", "ak", "nonce", "pcrs", "event-log" and "history" (with a log), "policy",
 // and "pcrN" of the registers that the reference names.
 func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
 	r := Result{Kind: "tpm", Verdict: Unknown}
@@ -61,6 +63,9 @@ func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
 		return r.finish()
 	}
 	r.register(q, e, h)
+	if e.Pod != nil {
+		r.podRegister(q, e, h)
+	}
 	r.booted(q, o.Reference)
 	r.ignored(o.Reference)
 	return r.finish()
@@ -108,6 +113,36 @@ func (r *Result) register(q *quoted, e TPM, h crypto.Hash) {
 	r.add(c)
 }
 
+// podRegister checks that the quote vouches for the log's record of the pod's life, "pod-log", and judges it.
+func (r *Result) podRegister(q *quoted, e TPM, h crypto.Hash) {
+	records, err := eventlog.Decode(e.Log)
+	var head eventlog.Hex
+	if err == nil {
+		_, records = eventlog.Split(records)
+		for _, record := range records {
+			if record.PCR == nil || *record.PCR != e.PodPCR {
+				err = fmt.Errorf("event %d is not of PCR %d", record.Content.Seq, e.PodPCR)
+			}
+		}
+	}
+	if err == nil {
+		head, err = eventlog.Head(records)
+	}
+	if at, _ := q.position(e.PodPCR); err == nil && at < 0 {
+		err = fmt.Errorf("the quote does not cover PCR %d of the sha256 bank", e.PodPCR)
+	}
+	if err != nil {
+		r.result("pod-log", err)
+		return
+	}
+	if holds, known := q.holds(e.PodPCR, head, h); !known || !holds {
+		r.holds("pod-log", q, e.PodPCR, head, h)
+		return
+	}
+	r.holds("pod-log", q, e.PodPCR, head, h)
+	r.podRecord(records, e.Bound, e.Earlier, *e.Pod)
+}
+
 // history judges every event before the last: what ruled before may have started containers that still run.
 func (r *Result) history(records []eventlog.Record, e TPM) {
 	c := Check{Name: "history", Verdict: Pass, Detail: "no other policy ruled before"}
@@ -153,6 +188,7 @@ func replay(log []byte, pcr uint32) ([]eventlog.Record, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	records, _ = eventlog.Split(records) // what is in another register is not judged here
 	for _, record := range records {
 		if record.PCR == nil { // it would be judged, and no register vouches for it
 			return nil, nil, fmt.Errorf("event %d is of a launch field, not of a register", record.Content.Seq)
