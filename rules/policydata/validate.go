@@ -158,6 +158,11 @@ func (v *validator) env(path string, e *Env) {
 }
 
 func (v *validator) mounts(path string, base []ExactMount, mounts map[string]Mount) {
+	for _, destination := range slices.Sorted(maps.Keys(mounts)) {
+		if from := mounts[destination].From; !slices.Contains([]MountFrom{MountExact, MountShared, MountStorage, MountLocal}, from) {
+			v.fault(path+".mounts["+destination+"].from", "is %q", from)
+		}
+	}
 	for _, m := range base {
 		if _, twice := mounts[m.Destination]; twice {
 			v.fault(path+".mounts", "has %s, which its base mounts have", m.Destination)

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prove
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
+	"portcullis/rules/prove/language"
+)
+
+// level compares a degree of strictness. Degrees that the rules do not know count as the first.
+func (c *comparison) level(path string, a, b policydata.Level, known []policydata.Level, attempts ...attempt) bool {
+	if max(slices.Index(known, b), 0) > max(slices.Index(known, a), 0) {
+		c.differ("strict."+path, fmt.Sprintf("is %s in one and %s in the other", a, b), attempts...)
+		return false
+	}
+	return true
+}
+
+var (
+	orOptional = []policydata.Level{policydata.Required, policydata.Optional}
+	orFree     = []policydata.Level{policydata.Required, policydata.Free}
+	allLevels  = []policydata.Level{policydata.Required, policydata.Optional, policydata.Free}
+)
+
+const cri = "io.kubernetes.cri."
+
+// compareInstances: how often a container may be there.
+func compareInstances(c *comparison) {
+	c.level("instances", c.a.Strict.Instances, c.b.Strict.Instances, orFree, c.after(func(string) []rulestest.Request {
+		var out []rulestest.Request
+		c.each(func(k container) {
+			if len(out) == 0 {
+				out = append(out, k.again())
+			}
+		})
+		return out
+	})...)
+}
+
+// again is the creation of the container under another id.
+func (k container) again() rulestest.Request {
+	e := rulestest.Emulator{Policy: k.comparison.b, Pod: rulestest.DefaultPod(k.comparison.b)}
+	text := fmt.Sprintf("%064x", 10)
+	return rename(plain(e.CreateContainer(k.name)), rulestest.ID(k.name), text)
+}
+
+// compareOrder: what has to have happened before a container is created.
+func compareOrder(c *comparison) {
+	if c.a.Order != policydata.OrderEnforced {
+		return
+	}
+	if c.b.Order != policydata.OrderEnforced {
+		c.each(func(k container) {
+			if len(k.a.After) > 0 {
+				k.differ(k.at("after"), "the order is enforced in one only", k.start())
+			}
+		})
+		return
+	}
+	c.each(func(k container) {
+		for _, step := range lacking(k.b.After, k.a.After) {
+			k.differ(k.at("after"), fmt.Sprintf("waits in one only until %s has %s", step.Container, step.State), k.start(),
+				attempt{container: k.name, leaveOut: func(name string) bool { return name == step.Container }})
+		}
+		if !same(waiting(c.a, k.name), waiting(c.b, k.name)) {
+			k.differ(k.at("after"), "other containers wait for it in one only", k.start(), k.created(2))
+		}
+	})
+}
+
+// created is an attempt at a container that has ended well and is created again.
+func (k container) created(times int) attempt {
+	return attempt{container: k.name, then: func(id string) []rulestest.Request {
+		var out []rulestest.Request
+		for n := 1; n < times; n++ {
+			next := fmt.Sprintf("%064x", n)
+			e := rulestest.Emulator{Policy: k.comparison.b, Pod: rulestest.DefaultPod(k.comparison.b)}
+			out = append(out, request("StartContainerRequest", map[string]any{"container_id": id}),
+				request("WaitProcessResponse", map[string]any{"request": map[string]any{"container_id": id, "exec_id": id}, "response": map[string]any{"status": 0}}),
+				request("RemoveContainerRequest", map[string]any{"container_id": id, "timeout": 0}))
+			for _, r := range append(e.CopyFiles(k.name), e.CreateContainer(k.name)) {
+				out = append(out, rename(plain(r), rulestest.ID(k.name), next))
+			}
+			id = next
+		}
+		return out
+	}}
+}
+
+// waiting are the states of a container that others wait for.
+func waiting(p *policydata.Policy, name string) []policydata.State {
+	var out []policydata.State
+	for _, other := range p.Containers {
+		for _, step := range other.After {
+			if step.Container == name && !slices.Contains(out, step.State) {
+				out = append(out, step.State)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// compareID: where the root file system lies, and what may be a container's id.
+func compareID(c *comparison) {
+	c.level("container_id", c.a.Strict.ContainerID, c.b.Strict.ContainerID, orFree, c.anyContainer(func(i map[string]any) { i["exec_id"] = "x" })...)
+	c.each(func(k container) { k.equal("readonly_root", k.a.ReadonlyRoot, k.b.ReadonlyRoot) })
+	start := c.anyContainer(nil)
+	if c.a.Common.RootPath != c.b.Common.RootPath {
+		c.differ("common.root_path", "differs", start...)
+	}
+	for _, path := range lacking(c.a.Common.OtherRootPaths, c.b.Common.OtherRootPaths) {
+		c.differ("common.other_root_paths", fmt.Sprintf("%s is in one only", path), c.anyContainer(func(i map[string]any) {
+			id, _ := i["container_id"].(string)
+			root := strings.ReplaceAll(path, "$(container-id)", id)
+			object(i, "OCI", "Root")["Path"] = root
+			for _, s := range list(i, "storages") {
+				if s := s.(map[string]any); s["driver"] == "image_guest_pull" {
+					s["mount_point"] = root
+				}
+			}
+		})...)
+	}
+	// The rules look at one of the paths that begin as the request's does: another one of a's could take its place.
+	for _, path := range lacking(c.b.Common.OtherRootPaths, c.a.Common.OtherRootPaths) {
+		for _, other := range append([]string{c.b.Common.RootPath}, c.b.Common.OtherRootPaths...) {
+			before, _, _ := strings.Cut(path, "$(container-id)")
+			taken, _, _ := strings.Cut(other, "$(container-id)")
+			if strings.HasPrefix(before, taken) || strings.HasPrefix(taken, before) {
+				c.differ("common.other_root_paths", fmt.Sprintf("%s begins as %s does", path, other), start...)
+			}
+		}
+	}
+}
+
+// compareIdentity: name and namespace of the pod, and its host name.
+func compareIdentity(c *comparison) {
+	if c.a.Common.BundlePath != c.b.Common.BundlePath {
+		c.differ("common.bundle_path", "differs", c.anyContainer(nil)...)
+	}
+	c.within("sandbox.name", c.pattern(c.a.Sandbox.Name), language.Intersection(c.pattern(c.b.Sandbox.Name), c.pattern(`^[!-~]+$`)), func(example string) []attempt {
+		return c.asPod(func(p *rulestest.Pod) { p.Name = example })
+	})
+	if c.a.Sandbox.Namespace != "" && c.a.Sandbox.Namespace != c.b.Sandbox.Namespace {
+		c.differ("sandbox.namespace", "is bound in one only, or to another", c.asPod(func(p *rulestest.Pod) {
+			if c.b.Sandbox.Namespace == "" {
+				p.Namespace = "elsewhere"
+			}
+		})...)
+	}
+	compareHostname(c)
+}
+
+func (c *comparison) asPod(pod func(*rulestest.Pod)) []attempt {
+	var out []attempt
+	c.each(func(k container) { out = append(out, attempt{container: k.name, pod: pod}) })
+	return append(out, attempt{pod: pod})
+}
+
+func compareHostname(c *comparison) {
+	if c.a.Sandbox.Hostname == "" || c.a.Sandbox.Hostname == c.b.Sandbox.Hostname {
+		return
+	}
+	name := c.b.Sandbox.Hostname
+	if name == "" {
+		name = "elsewhere"
+	}
+	name = strings.ReplaceAll(name, "$(sandbox-name)", rulestest.DefaultPod(c.b).Name)
+	c.differ("sandbox.hostname", "is bound in one only, or to another",
+		append(c.anyContainer(func(i map[string]any) { object(i, "OCI")["Hostname"] = name }),
+			attempt{change: func(i map[string]any) { i["hostname"] = name }})...)
+}
+
+// compareAnnotations compares annotations by key.
+func compareAnnotations(c *comparison) {
+	c.level("annotations", c.a.Strict.Annotations, c.b.Strict.Annotations, allLevels,
+		c.anyContainer(func(i map[string]any) { annotations(i)[cri+"unheard-of"] = "x" })...)
+	c.each(func(k container) {
+		a, b := annotationSet{&k.a.Annotations, c.a}, annotationSet{&k.b.Annotations, c.b}
+		for key, want := range a.Fixed {
+			if a.policy.Strict.Annotations == policydata.Required && (b.Fixed[key] != want || b.policy.Strict.Annotations != policydata.Required) {
+				k.differ(k.at("annotations["+key+"]"), "has to be there in one only", k.create(func(i map[string]any) { delete(annotations(i), key) }), k.start())
+			}
+		}
+		names := annotationKeys(a, b)
+		for _, key := range names {
+			k.within(k.at("annotations["+key+"]"), k.annotation(a, key), k.annotation(b, key), func(example string) []attempt {
+				return []attempt{k.create(func(i map[string]any) { annotations(i)[key] = example })}
+			})
+		}
+		k.otherKeys(a, b, names)
+	})
+}
+
+type annotationSet struct {
+	*policydata.Annotations
+	policy *policydata.Policy
+}
+
+func annotationKeys(sets ...annotationSet) []string {
+	var out []string
+	for _, s := range sets {
+		out = slices.Concat(out, slices.Collect(maps.Keys(s.Fixed)), slices.Collect(maps.Keys(s.Optional)),
+			slices.Collect(maps.Keys(s.Patterns)), slices.Collect(maps.Keys(s.policy.Common.Annotations.Patterns)))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// annotation are the values that a key may have.
+func (k container) annotation(s annotationSet, key string) language.Set {
+	if v, ok := s.Fixed[key]; ok {
+		return language.Literals(v)
+	}
+	var sets []language.Set
+	if v, ok := s.Optional[key]; ok {
+		sets = append(sets, language.Literals(v))
+	}
+	for _, patterns := range []map[string]string{s.Patterns, s.policy.Common.Annotations.Patterns} {
+		if pattern, ok := patterns[key]; ok {
+			sets = append(sets, k.pattern(pattern))
+		}
+	}
+	for keys, values := range s.policy.Common.Annotations.Keys {
+		if k.pattern(keys).Has(key) {
+			sets = append(sets, k.pattern(values))
+		}
+	}
+	if s.policy.Strict.Annotations == policydata.Free && strings.HasPrefix(key, cri) {
+		return language.All()
+	}
+	return language.Union(sets...)
+}
+
+// otherKeys: each pattern of keys of b, without the keys of a name, is covered by patterns of a that take all of its values.
+func (k container) otherKeys(a, b annotationSet, names []string) {
+	named := language.Literals(names...)
+	for _, keys := range slices.Sorted(maps.Keys(b.policy.Common.Annotations.Keys)) {
+		values := b.policy.Common.Annotations.Keys[keys]
+		var covers []language.Set
+		for other, taken := range a.policy.Common.Annotations.Keys {
+			if ok, _, err := k.pattern(values).Within(k.pattern(taken)); ok && err == nil {
+				covers = append(covers, k.pattern(other))
+			}
+		}
+		if a.policy.Strict.Annotations == policydata.Free {
+			covers = append(covers, k.pattern(`\A`+strings.ReplaceAll(cri, ".", `\.`)))
+		}
+		k.within("common.annotations.keys", language.Union(covers...), k.pattern(keys).Minus(named), func(key string) []attempt {
+			value, _, _ := k.pattern(values).Minus(k.annotation(a, key)).Example()
+			return []attempt{k.create(func(i map[string]any) { annotations(i)[key] = value })}
+		})
+	}
+}

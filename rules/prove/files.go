@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prove
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
+	"portcullis/rules/prove/language"
+)
+
+// compareImage: the names under which the image may be asked for and pulled.
+func compareImage(c *comparison) {
+	c.level("image", c.a.Strict.Image, c.b.Strict.Image, allLevels, c.anyContainer(func(i map[string]any) {
+		drop(i, "storages", isPull)
+	})...)
+	c.each(func(k container) {
+		k.equal("image.from", k.a.Image.From == policydata.GuestPull, k.b.Image.From == policydata.GuestPull)
+		if c.a.Strict.Image == policydata.Free {
+			return
+		}
+		for _, name := range lacking(append(k.a.Image.Also, k.a.OCI.Annotations.ImageName), append(k.b.Image.Also, k.b.OCI.Annotations.ImageName)) {
+			k.differ(k.at("OCI.Annotations"), fmt.Sprintf("%q is allowed by one only", name), k.create(func(i map[string]any) {
+				if name == "" {
+					delete(annotations(i), cri+"image-name")
+				} else {
+					annotations(i)[cri+"image-name"] = name
+				}
+			}))
+		}
+		if k.b.Image.From != policydata.GuestPull {
+			return
+		}
+		for _, source := range lacking(append(k.a.Image.Also, k.a.Image.Source), append(k.b.Image.Also, k.b.Image.Source)) {
+			k.differ(k.at("image.source"), fmt.Sprintf("%q is pulled by one only", source), k.create(func(i map[string]any) {
+				for _, s := range list(i, "storages") {
+					if isPull(s) {
+						s.(map[string]any)["source"] = source
+					}
+				}
+			}))
+		}
+	})
+}
+
+func isPull(s any) bool {
+	storage, ok := s.(map[string]any)
+	return ok && storage["driver"] == "image_guest_pull"
+}
+
+// compareStorages: the same storages, in any order.
+func compareStorages(c *comparison) {
+	c.each(func(k container) { k.equal("storages", ordered(k.a.Storages), ordered(k.b.Storages)) })
+	start := c.anyContainer(nil)
+	if c.a.Common.StorageDir != c.b.Common.StorageDir {
+		c.differ("common.storage_dir", "differs", start...)
+	}
+	for _, dir := range lacking(c.a.Common.SharedDirs, c.b.Common.SharedDirs) {
+		c.differ("common.shared_dirs", fmt.Sprintf("%s is in one only", dir), append(start, c.sharedFrom(func(source string) string {
+			return strings.Replace(source, c.b.Common.SharedDirs[0], dir, 1)
+		})...)...)
+	}
+}
+
+func ordered(storages []policydata.Storage) []policydata.Storage {
+	out := []policydata.Storage{}
+	for _, s := range storages {
+		s.Options, s.DriverOptions = slices.Sorted(slices.Values(s.Options)), slices.Sorted(slices.Values(s.DriverOptions))
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b policydata.Storage) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	return out
+}
+
+// sharedFrom are attempts with the sources of shared mounts changed.
+func (c *comparison) sharedFrom(change func(source string) string) []attempt {
+	var out []attempt
+	c.each(func(k container) {
+		for destination, m := range k.b.Mounts {
+			if m.From == policydata.MountShared {
+				out = append(out, k.create(func(i map[string]any) {
+					mount := mountAt(i, destination)
+					source, _ := mount["source"].(string)
+					mount["source"] = change(source)
+				}))
+			}
+		}
+	})
+	return out
+}
+
+// mountAt is the mount at a destination, an empty one if there is none.
+func mountAt(input map[string]any, destination string) map[string]any {
+	for _, m := range list(object(input, "OCI"), "Mounts") {
+		if m, ok := m.(map[string]any); ok && m["destination"] == destination {
+			return m
+		}
+	}
+	return map[string]any{}
+}
+
+// compareMounts compares mounts by destination.
+func compareMounts(c *comparison) {
+	optional := c.a.Strict.Mounts == policydata.Optional
+	c.level("mounts", c.a.Strict.Mounts, c.b.Strict.Mounts, orOptional, c.anyContainer(func(i map[string]any) { object(i, "OCI")["Mounts"] = []any{} })...)
+	c.within("common.shared_sources", c.patterns(c.a.Common.SharedSources), c.patterns(c.b.Common.SharedSources), func(example string) []attempt {
+		return c.sharedFrom(func(string) string { return example })
+	})
+	c.each(func(k container) {
+		a, b := mountsOf(c.a, k.a), mountsOf(c.b, k.b)
+		for _, destination := range slices.Sorted(maps.Keys(b)) {
+			if m, ok := a[destination]; ok {
+				k.mount(destination, m, b[destination])
+			} else {
+				k.differ(k.at("mounts["+destination+"]"), "is in one only", k.start())
+			}
+		}
+		for _, destination := range slices.Sorted(maps.Keys(a)) {
+			m, there := b[destination]
+			if !optional && !a[destination].MayBeMissing && (!there || m.MayBeMissing || c.b.Strict.Mounts == policydata.Optional) {
+				k.differ(k.at("mounts["+destination+"]"), "has to be there in one only", k.create(func(i map[string]any) {
+					drop(object(i, "OCI"), "Mounts", func(m any) bool { return m.(map[string]any)["destination"] == destination })
+				}), k.start())
+			}
+		}
+	})
+}
+
+// mountsOf are all mounts of a container, by destination.
+func mountsOf(p *policydata.Policy, c *policydata.Container) map[string]policydata.Mount {
+	out := maps.Clone(c.Mounts)
+	if out == nil {
+		out = map[string]policydata.Mount{}
+	}
+	for _, m := range p.Common.Mounts[c.BaseMounts] {
+		out[m.Destination] = policydata.Mount{From: policydata.MountExact, Options: m.Options, Source: m.Source, Type: m.Type}
+	}
+	return out
+}
+
+func (k container) mount(destination string, a, b policydata.Mount) {
+	path := k.at("mounts[" + destination + "]")
+	set := func(key string, value any) attempt {
+		return k.create(func(i map[string]any) { mountAt(i, destination)[key] = value })
+	}
+	if a.From != b.From || a.Source != b.Source || a.Type != b.Type {
+		k.differ(path, fmt.Sprintf("is %s %s from %q in one and %s %s from %q in the other", a.Type, a.From, a.Source, b.Type, b.From, b.Source), k.start())
+	}
+	most := slices.Concat(a.Options, a.ExtraOptions)
+	for _, option := range lacking(most, slices.Concat(b.Options, b.ExtraOptions)) {
+		k.differ(path+".options", fmt.Sprintf("%s is allowed by one only", option), set("options", items(append(slices.Clone(b.Options), option))), k.start())
+	}
+	for _, option := range lacking(b.Options, a.Options) {
+		k.differ(path+".options", fmt.Sprintf("%s has to be there in one only", option), k.start())
+	}
+	if repeats(b.Options) && !slices.Equal(a.Options, b.Options) {
+		k.differ(path+".options", "one has an option twice", k.start())
+	}
+}
+
+func repeats(texts []string) bool {
+	return len(slices.Compact(slices.Sorted(slices.Values(texts)))) < len(texts)
+}
+
+// comparePropagation: the root may spread mounts as any mount may.
+func comparePropagation(c *comparison) {
+	c.each(func(k container) {
+		for _, option := range lacking(extras(k.a), extras(k.b)) {
+			k.differ(k.at("mounts"), fmt.Sprintf("the root may be %s in one only", option),
+				k.create(func(i map[string]any) { linux(i)["RootfsPropagation"] = option }))
+		}
+	})
+}
+
+func extras(c *policydata.Container) []string {
+	var out []string
+	for _, m := range c.Mounts {
+		out = append(out, m.ExtraOptions...)
+	}
+	return out
+}
+
+// compareCopyPath: where files may be copied.
+func compareCopyPath(c *comparison) {
+	valid := c.pattern(`(?s)\A(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+\z`)
+	allowed := language.Intersection(c.patterns(c.b.Requests.CopyFile), valid)
+	c.within("requests.copy_file", c.patterns(c.a.Requests.CopyFile), allowed, func(path string) []attempt {
+		out := []attempt{requests(copyRequest(path, "Regular"))}
+		for _, name := range sharedNames(c.b) {
+			volume := c.pattern(`/[0-9a-f]{64}-[a-z0-9]{16}-` + regexp.QuoteMeta(name) + `(?:/|\z)`)
+			path, found, err := language.Intersection(allowed.Minus(c.patterns(c.a.Requests.CopyFile)), volume).Example()
+			if found && err == nil {
+				out = append(out, requests(copyRequest(path, "Directory")), requests(copyRequest(path, "Regular")))
+			}
+		}
+		return out
+	})
+}
+
+func copyRequest(path, kind string) rulestest.Request {
+	mode := map[string]int{"Regular": 0o100644, "Directory": 0o40755, "Symlink": 0o120777}[kind]
+	return request("CopyFileRequest", map[string]any{
+		"path": path, "file_type": kind, "symlink_target": nil, "file_size": 0, "file_mode": mode, "dir_mode": 0o755,
+		"uid": 0, "gid": 0, "offset": 0, "data_sha256": strings.Repeat("0", 64), "data_size": 0,
+	})
+}

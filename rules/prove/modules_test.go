@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prove
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+)
+
+func parsed(t *testing.T) *ast.Module {
+	t.Helper()
+	module, err := ast.ParseModuleWithOpts("rules.rego", rules.Text(), ast.ParserOptions{RegoVersion: ast.RegoV0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return module
+}
+
+// A check without a comparison would be a hole in every proof.
+func TestEveryCheckHasAComparison(t *testing.T) {
+	var entries []string
+	for _, e := range rules.Entries() {
+		entries = append(entries, e.Request)
+	}
+	found := map[string]bool{}
+	for _, rule := range parsed(t).Rules {
+		if !slices.Contains(entries, string(rule.Head.Name)) {
+			continue
+		}
+		for _, expr := range rule.Body {
+			var name string
+			switch terms := expr.Terms.(type) {
+			case *ast.Term:
+				name = terms.String()
+			case []*ast.Term:
+				name = terms[0].String()
+			}
+			if check, ok := strings.CutSuffix(name, "_ok"); ok {
+				found[check] = true
+			}
+		}
+	}
+	if len(found) < 35 {
+		t.Fatalf("only %d checks were found", len(found))
+	}
+	names := checkNames()
+	for check := range found {
+		if !slices.Contains(names, check) {
+			t.Errorf("check %s has no comparison", check)
+		}
+	}
+}
+
+// notRead are fields of policy_data that decide nothing, and those that say how another is read.
+var notRead = []string{"version", "containers[].image.digest", "containers[].image.layers", "containers[].vfio"}
+
+func covered(path string) bool {
+	for _, m := range modules {
+		for _, read := range append(slices.Clone(m.reads), notRead...) {
+			if path == read || strings.HasPrefix(path, read+".") || strings.HasPrefix(path, read+"[]") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func TestEveryFieldOfPolicyDataIsCompared(t *testing.T) {
+	var walk func(at string, of reflect.Type)
+	walk = func(at string, of reflect.Type) {
+		switch {
+		case covered(at):
+		case of.Kind() == reflect.Pointer:
+			walk(at, of.Elem())
+		case of.Kind() == reflect.Map && at == "containers":
+			walk(at+"[]", of.Elem())
+		case of.Kind() == reflect.Struct:
+			for i := range of.NumField() {
+				name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+				if name == "" {
+					name = of.Field(i).Name
+				}
+				walk(strings.TrimPrefix(at+"."+name, "."), of.Field(i).Type)
+			}
+		default:
+			t.Errorf("no comparison reads %s", at)
+		}
+	}
+	walk("", reflect.TypeFor[policydata.Policy]())
+}
+
+// The other way around: what the rules ask of the policy is in the table.
+func TestEveryFieldThatTheRulesReadIsCompared(t *testing.T) {
+	heads := map[string]string{"policy": "", "container": "containers[].", "exec_container": "containers[]."}
+	n := 0
+	ast.WalkRefs(parsed(t), func(ref ast.Ref) bool {
+		head, ok := ref[0].Value.(ast.Var)
+		before, known := heads[string(head)]
+		if !ok || !known || len(ref) < 2 {
+			return false
+		}
+		path := before
+		for i, term := range ref[1:] {
+			key, ok := term.Value.(ast.String)
+			if !ok {
+				break
+			}
+			if i > 0 {
+				path += "."
+			}
+			path += string(key)
+		}
+		n++
+		if !covered(path) && path != "containers" && path != "" && !strings.HasSuffix(path, ".") && !prefixOfRead(path) {
+			t.Errorf("the rules read %s, no comparison does", path)
+		}
+		return false
+	})
+	if n < 50 {
+		t.Fatalf("only %d fields were found", n)
+	}
+}
+
+// prefixOfRead: a whole object that is read, each of whose fields has its comparison.
+func prefixOfRead(path string) bool {
+	for _, m := range modules {
+		for _, read := range m.reads {
+			if strings.HasPrefix(read, path+".") {
+				return true
+			}
+		}
+	}
+	return false
+}

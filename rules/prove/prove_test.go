@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prove_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"strings"
+	"testing"
+
+	"portcullis/internal/generatetest"
+	"portcullis/internal/rulestest"
+	"portcullis/rules"
+	"portcullis/rules/policydata"
+	"portcullis/rules/prove"
+)
+
+// share is which changes of a policy's leaves are tried: every one of so many.
+var share = flag.Int("share", 997, "try one of so many changes")
+
+type pod struct{ manifest, platform string }
+
+var pods = []pod{
+	{"shop", "guest-pull"}, {"ledger", "guest-pull"}, {"trainer", "guest-pull"}, {"nightly", "guest-pull"},
+	{"agent", "guest-pull"}, {"shop", "tardev"}, {"ledger", "host-pull"}, {"agent", "non-coco"},
+}
+
+func data(t testing.TB, p pod) *policydata.Policy {
+	t.Helper()
+	made, _, err := generatetest.Policies(generatetest.Manifest(t, "../testdata/pods/"+p.manifest+".yaml"),
+		generatetest.Settings(t, p.platform), generatetest.Images(t, "../generate/testdata/images.json"))
+	if err != nil || len(made) != 1 {
+		t.Fatalf("%d policies (%v)", len(made), err)
+	}
+	return made[0]
+}
+
+func newProver(t testing.TB) *prove.Prover {
+	t.Helper()
+	p, err := prove.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func load(t testing.TB, prover *prove.Prover, p *policydata.Policy) *prove.Policy {
+	t.Helper()
+	text, err := p.Compact(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := prover.Load(t.Context(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(out.Close)
+	return out
+}
+
+// changed is a policy with a change made to a copy of it.
+func changed(t testing.TB, p *policydata.Policy, change func(*policydata.Policy)) *policydata.Policy {
+	t.Helper()
+	text, err := p.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := policydata.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(out)
+	return out
+}
+
+// Each change makes the policy looser, so that the old one is within the new one, and not the reverse: a request shows it.
+func TestLoosenedPolicies(t *testing.T) {
+	original := data(t, pods[0])
+	prover := newProver(t)
+	a := load(t, prover, original)
+	for name, test := range map[string]struct {
+		check, kind      string
+		change, stricter func(*policydata.Policy) // nil leaves the policy as it is
+	}{
+		"an argument becomes a pattern": {"args", "CreateContainerRequest", func(p *policydata.Policy) {
+			p.Containers["web"].ArgMatches["0"] = policydata.Match{Pattern: "^(?s:.*)$"}
+		}, nil},
+		"another image": {"image", "CreateContainerRequest", func(p *policydata.Policy) {
+			p.Containers["web"].Image.Also = append(p.Containers["web"].Image.Also, "other")
+			p.Containers["web"].Image.Digest = ""
+		}, nil},
+		"a variable of any name": {"env", "CreateContainerRequest", func(p *policydata.Policy) { p.Common.Env.Whole = append(p.Common.Env.Whole, "^[a-z]+=.*$") }, nil},
+		"a variable of more values": {"env", "CreateContainerRequest", func(p *policydata.Policy) {
+			c := p.Containers["web"]
+			name, _, _ := strings.Cut(c.Env.Fixed[0], "=")
+			c.Env.Fixed = c.Env.Fixed[1:]
+			c.Env.Patterns = map[string]string{name: "^(?s:.*)$"}
+		}, nil},
+		"output to the host":         {"stdio", "ReadStreamRequest", func(p *policydata.Policy) { p.Requests.ReadStream = true }, nil},
+		"a command":                  {"exec_command", "ExecProcessRequest", func(p *policydata.Policy) { p.Requests.Exec.Commands = [][]string{{"sh"}} }, nil},
+		"commands by a pattern":      {"exec_command", "ExecProcessRequest", func(p *policydata.Policy) { p.Requests.Exec.Joined = []string{"^cat .*$"} }, nil},
+		"mounts that may be missing": {"mounts", "CreateContainerRequest", func(p *policydata.Policy) { p.Strict.Mounts = policydata.Optional }, nil},
+		"any order":                  {"order", "CreateContainerRequest", func(p *policydata.Policy) { p.Order = policydata.OrderFree }, func(p *policydata.Policy) { p.Order = policydata.OrderEnforced }},
+		"a place to copy to":         {"copy_path", "CopyFileRequest", nil, func(p *policydata.Policy) { p.Requests.CopyFile = nil }},
+		"loopback's name":            {"interface", "UpdateInterfaceRequest", func(p *policydata.Policy) { p.Requests.Interface.ForbiddenNames = nil }, nil},
+		"more neighbours' flags":     {"arp", "AddARPNeighborsRequest", func(p *policydata.Policy) { p.Requests.AddARPNeighbors.Flags = 0xff }, nil},
+		"a request":                  {"requests", "GetMetricsRequest", func(p *policydata.Policy) { p.Requests.Allow = []string{"GetMetricsRequest"} }, nil},
+		"stdin":                      {"streams", "WriteStreamRequest", func(p *policydata.Policy) { p.Requests.WriteStream = true }, nil},
+		"another user":               {"process", "CreateContainerRequest", func(p *policydata.Policy) { p.Containers["web"].OtherUsers = []policydata.User{{UID: 7, GID: 7}} }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := a, a
+			if test.stricter != nil {
+				a = load(t, prover, changed(t, original, test.stricter))
+			}
+			if test.change != nil {
+				b = load(t, prover, changed(t, original, test.change))
+			}
+			if r, err := prover.Within(t.Context(), b, a); err != nil || r.Verdict != prove.Proven {
+				t.Errorf("the stricter is not within the looser: %+v (%v)", r, err)
+			}
+			refuted(t, prover, a, b, test.check, test.kind)
+		})
+	}
+}
+
+func refuted(t *testing.T, prover *prove.Prover, a, b *prove.Policy, check, kind string) {
+	t.Helper()
+	r, err := prover.Within(t.Context(), a, b)
+	if err != nil || r.Verdict != prove.Refuted {
+		t.Fatalf("not refuted: %+v (%v)", r, err)
+	}
+	w := r.Witness
+	if last := w.Requests[len(w.Requests)-1].Kind; w.Check != check || last != kind || w.Reason == "" {
+		t.Errorf("refuted by check %s with a %s: %s", w.Check, last, w.Reason)
+	}
+	confirm(t, a, b, w)
+}
+
+// confirm decides the witness by rules that are evaluated without this project's engine.
+func confirm(t *testing.T, a, b *prove.Policy, w *prove.Witness) {
+	t.Helper()
+	strict, loose := judge(t, a.Data), judge(t, b.Data)
+	for i, r := range w.Requests {
+		if r.Kind == "WaitProcessResponse" {
+			continue
+		}
+		yes, err := loose.Ask(t.Context(), r)
+		if err != nil || !yes.Allowed {
+			t.Errorf("request %d, %s, is denied by both (%v)", i, r.Kind, err)
+		}
+		no, err := strict.Ask(t.Context(), r)
+		if err != nil || no.Allowed != (i < len(w.Requests)-1) {
+			t.Errorf("request %d, %s: the stricter policy allows it: %v (%v)", i, r.Kind, no.Allowed, err)
+		}
+	}
+}
+
+func judge(t testing.TB, p *policydata.Policy) *rulestest.Judge {
+	t.Helper()
+	raw, err := p.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := rulestest.New(rules.Text(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// Every leaf of policy_data is changed, and both directions are asked. A proof is attacked with changed requests; where nothing is
+// proven either way, a request shows it.
+func TestChangedLeaves(t *testing.T) {
+	prover := newProver(t)
+	tally, n := map[prove.Verdict]int{}, 0
+	for _, pod := range pods {
+		original := data(t, pod)
+		a := load(t, prover, original)
+		if r, err := prover.Within(t.Context(), a, a); err != nil || r.Verdict != prove.Proven {
+			t.Fatalf("%v: not within itself: %+v (%v)", pod, r, err)
+		}
+		for _, b := range changedLeaves(t, prover, original, &n) {
+			for _, pair := range [][2]*prove.Policy{{a, b.policy}, {b.policy, a}} {
+				r, err := prover.Within(t.Context(), pair[0], pair[1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				tally[r.Verdict]++
+				switch r.Verdict {
+				case prove.Refuted:
+					confirm(t, pair[0], pair[1], r.Witness)
+				case prove.Unknown:
+					t.Logf("%v, %s: unknown: %+v", pod, b.change, r.Open)
+				case prove.Proven:
+					attack(t, b.change, pair[0].Data, pair[1].Data)
+				}
+			}
+		}
+	}
+	all := tally[prove.Proven] + tally[prove.Refuted] + tally[prove.Unknown]
+	t.Logf("%v of %d changes", tally, n)
+	if all == 0 || tally[prove.Unknown]*50 > all {
+		t.Errorf("%v: more than 2 %% are unknown", tally)
+	}
+}
+
+type leaf struct {
+	change string
+	policy *prove.Policy
+}
+
+func changedLeaves(t *testing.T, prover *prove.Prover, p *policydata.Policy, n *int) []leaf {
+	t.Helper()
+	raw, err := p.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(raw, &tree); err != nil {
+		t.Fatal(err)
+	}
+	compact, err := p.Compact(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(string(compact), "policy_data := ")
+	var out []leaf
+	for m := range rulestest.Mutations(rulestest.Request{Kind: "policy_data", Input: tree}) {
+		if *n++; *n%*share != 0 {
+			continue
+		}
+		text, err := json.Marshal(m.Request.Input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := prover.Load(t.Context(), []byte(head+"policy_data := "+string(text)+"\n")); err == nil { // else no policy any more
+			t.Cleanup(b.Close)
+			out = append(out, leaf{fmt.Sprintf("%s %s", m.Change, m.Where), b})
+		}
+	}
+	return out
+}
+
+// attack looks for a request that b allows and a does not, among the changed requests of b's pod.
+func attack(t *testing.T, change string, a, b *policydata.Policy) {
+	t.Helper()
+	strict, loose := judge(t, a), judge(t, b)
+	n := 0
+	for _, r := range (rulestest.Emulator{Policy: b, Pod: rulestest.DefaultPod(b)}).All() {
+		for m := range rulestest.Mutations(r) {
+			if n++; n%*share != 0 {
+				continue
+			}
+			yes, err := loose.Decide(t.Context(), m.Request.Kind, value(t, m.Request))
+			if err != nil || !yes.Allowed {
+				continue
+			}
+			if no, err := strict.Decide(t.Context(), m.Request.Kind, value(t, m.Request)); err == nil && !no.Allowed {
+				t.Fatalf("%s: proven, and yet %s of %s is allowed by one only", change, m.Change, m.Where)
+			}
+		}
+		yes, err := loose.Ask(t.Context(), r)
+		if err != nil || !yes.Allowed {
+			return // not a pod of b any more
+		}
+		if no, err := strict.Ask(t.Context(), r); err == nil && !no.Allowed {
+			t.Fatalf("%s: proven, and yet %s is allowed by one only", change, r.Kind)
+		}
+	}
+}
+
+func TestOtherRulesAreRefused(t *testing.T) {
+	prover := newProver(t)
+	p := data(t, pods[0])
+	full, err := p.Full(rules.Text() + "\nGetMetricsRequest := true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := p.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"a rule more": full, "no rules": bare, "another tool's": []byte("package agent_policy\n")} {
+		if _, err := prover.Load(t.Context(), text); !errors.Is(err, prove.ErrRules) {
+			t.Errorf("%s: error is %v", name, err)
+		}
+	}
+}
+
+func BenchmarkWithin(b *testing.B) {
+	prover := newProver(b)
+	x := data(b, pods[0])
+	for n := range 18 { // of twenty containers
+		c := *x.Containers["web"]
+		x.Containers[fmt.Sprintf("web%d", n)] = &c
+	}
+	next := changed(b, x, func(p *policydata.Policy) { p.Containers["web"].Image.Also = nil })
+	was, is := load(b, prover, x), load(b, prover, next)
+	for b.Loop() {
+		if r, err := prover.Within(b.Context(), was, is); err != nil || r.Verdict == prove.Unknown {
+			b.Fatal(r, err)
+		}
+	}
+}
+
+func value(t testing.TB, r rulestest.Request) ast.Value {
+	t.Helper()
+	v, err := ast.InterfaceToValue(r.Input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

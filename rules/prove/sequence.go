@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prove
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/engine"
+	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
+)
+
+const (
+	createKind  = "CreateContainerRequest"
+	sandboxKind = "CreateSandboxRequest"
+	execKind    = "ExecProcessRequest"
+)
+
+// attempt is a way to show a difference: the start of b's pod up to a request, that request changed, or requests after it.
+type attempt struct {
+	before    func([]rulestest.Request) []rulestest.Request // changes the start; nil for none
+	container string                                        // up to whose creation, "" for the sandbox alone
+	pod       func(*rulestest.Pod)                          // another identity of the pod; nil for none
+	change    func(input map[string]any)                    // of the last request; nil for none
+	then      func(id string) []rulestest.Request           // further requests; nil for none
+	leaveOut  func(name string) bool                        // containers of the start to leave out; nil for none
+}
+
+// searcher looks for requests that b allows and a denies.
+type searcher struct{ a, b *Policy }
+
+// search tries the attempts of a difference, the plain start of the pod first.
+func (s *searcher) search(ctx context.Context, d difference) (*Witness, error) {
+	for _, t := range d.attempts {
+		requests := s.requests(t)
+		if len(requests) == 0 {
+			continue
+		}
+		shown, reason, err := s.shows(ctx, requests)
+		if err != nil {
+			return nil, err
+		}
+		if shown > 0 {
+			requests, err = s.shrink(ctx, requests[:shown])
+			return &Witness{Open: d.Open, Requests: requests, Reason: reason}, err
+		}
+	}
+	return nil, nil
+}
+
+// requests are those of an attempt.
+func (s *searcher) requests(t attempt) []rulestest.Request {
+	e := rulestest.Emulator{Policy: s.b.Data, Pod: rulestest.DefaultPod(s.b.Data)}
+	if t.pod != nil {
+		t.pod(&e.Pod)
+	}
+	out := startOf(e, t)
+	if len(out) == 0 {
+		return nil
+	}
+	if t.before != nil {
+		out = t.before(out)
+	}
+	if t.change != nil {
+		t.change(out[len(out)-1].Input)
+	}
+	if t.then != nil {
+		out = append(out, t.then(rulestest.ID(t.container))...)
+	}
+	return out
+}
+
+// startOf is the start of a pod up to the creation of one container: the sandbox, and what that container waits for.
+func startOf(e rulestest.Emulator, t attempt) []rulestest.Request {
+	out := []rulestest.Request{plain(e.CreateSandbox())}
+	if t.container == "" {
+		return out
+	}
+	for _, name := range before(e.Policy, t.container) {
+		if t.leaveOut != nil && t.leaveOut(name) {
+			continue
+		}
+		id := rulestest.ID(name)
+		for _, r := range e.CopyFiles(name) {
+			out = append(out, plain(r))
+		}
+		out = append(out, plain(e.CreateContainer(name)))
+		if name == t.container {
+			return out
+		}
+		out = append(out, request("StartContainerRequest", map[string]any{"container_id": id}),
+			request("WaitProcessResponse", map[string]any{
+				"request": map[string]any{"container_id": id, "exec_id": id}, "response": map[string]any{"status": 0},
+			}))
+	}
+	return nil
+}
+
+// before are the containers that one waits for, and that one.
+func before(p *policydata.Policy, name string) []string {
+	var out []string
+	var visit func(string)
+	visit = func(name string) {
+		if slices.Contains(out, name) || p.Containers[name] == nil {
+			return
+		}
+		for _, step := range p.Containers[name].After {
+			if p.Order == policydata.OrderEnforced {
+				visit(step.Container)
+			}
+		}
+		out = append(out, name)
+	}
+	visit(name)
+	return out
+}
+
+func request(kind string, input map[string]any) rulestest.Request {
+	return rulestest.Request{Kind: kind, Input: input}
+}
+
+// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations.
+func plain(r rulestest.Request) rulestest.Request {
+	var input map[string]any
+	raw, err := json.Marshal(r.Input)
+	if err == nil {
+		err = json.Unmarshal(raw, &input)
+	}
+	if err != nil {
+		panic(err) // emulated requests are JSON
+	}
+	for _, s := range list(input, "storages") {
+		if s, ok := s.(map[string]any); ok && s["driver"] == "image_guest_pull" {
+			s["driver_options"] = []any{}
+		}
+	}
+	return rulestest.Request{Kind: r.Kind, Input: input}
+}
+
+// shows says after how many of requests b has allowed what a denies, 0 if that does not happen.
+func (s *searcher) shows(ctx context.Context, requests []rulestest.Request) (int, string, error) {
+	if err := errorsOf(s.a.reset(ctx), s.b.reset(ctx)); err != nil {
+		return 0, "", err
+	}
+	for i, r := range requests {
+		allowed, _, err := s.b.decide(ctx, r)
+		if err != nil || !allowed {
+			return 0, "", err
+		}
+		allowed, reason, err := s.a.decide(ctx, r)
+		if err != nil {
+			return 0, "", err
+		}
+		if !allowed {
+			return i + 1, reason, nil
+		}
+	}
+	return 0, "", nil
+}
+
+// shrink leaves out the requests without which the last one still shows the difference.
+func (s *searcher) shrink(ctx context.Context, requests []rulestest.Request) ([]rulestest.Request, error) {
+	for i := len(requests) - 2; i >= 0; i-- {
+		fewer := slices.Delete(slices.Clone(requests), i, i+1)
+		shown, _, err := s.shows(ctx, fewer)
+		if err != nil {
+			return nil, err
+		}
+		if shown == len(fewer) {
+			requests = fewer
+		}
+	}
+	return requests, nil
+}
+
+func (p *Policy) reset(ctx context.Context) error {
+	return p.engine.Activate(ctx, p.engine.Active(), engine.FreshState)
+}
+
+// decide judges a request, or tells the policy of an answer, and goes on as if the agent had carried it out.
+func (p *Policy) decide(ctx context.Context, r rulestest.Request) (allowed bool, reason string, err error) {
+	value, err := ast.InterfaceToValue(r.Input)
+	if err != nil {
+		return false, "", fmt.Errorf("decide %s: %w", r.Kind, err)
+	}
+	judge := p.engine.Judge
+	if r.Kind == "WaitProcessResponse" {
+		judge = p.engine.Observe
+	}
+	v, err := judge(ctx, engine.Request{EntryPoint: r.Kind, Input: func(*engine.Policy) (ast.Value, error) { return value, nil }})
+	if err != nil {
+		return false, "", fmt.Errorf("decide %s: %w", r.Kind, err)
+	}
+	if !v.Allowed {
+		v.Discard()
+		return false, v.Reason, nil
+	}
+	return true, "", v.Commit()
+}
