@@ -101,7 +101,7 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
 		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	root.AddCommand(newDemo(), newReplay(), newExplain(), newReport(), newDiff(), newSimulate(), newSend(), newSetPolicy(), newInput(), newBench())
-	root.AddCommand(newCheck(), newAdmit())
+	root.AddCommand(newCheck(), newAdmit(), newProve())
 	root.AddCommand(newDigest(io.in), newStatus(), newVerify(), manual.NewCommand())
 	root.SetVersionTemplate("policyctl {{.Version}}")
 	root.SuggestionsMinimumDistance = 2

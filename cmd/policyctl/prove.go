@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"portcullis/internal/bounded"
+	"portcullis/rules/prove"
+)
+
+func newProve() *cobra.Command {
+	var o proveOptions
+	cmd := &cobra.Command{
+		Use:   "prove POLICY [PROPERTY...] | --within A B | --equal A B",
+		Short: "Prove what a policy allows, or show a request that says otherwise",
+		Long: `Answer a question about policies by proof, not by trying requests: whether policy B allows no more than policy A (--within A B),
+whether both allow the same (--equal A B), whether POLICY has properties (--list names them), and whether it has all that a
+cluster's floor demands (--floor FILE). A floor is TOML: require, a list of properties; registries, the beginnings that image
+names may have; capabilities, the most that a container may have.
+
+An answer that is no proof comes with requests: they begin a pod, and the last is allowed by one policy and denied by the other, as
+the engine that runs in the guest has decided. --witness FILE writes them for replay and explain. What can be neither proven nor shown is
+unknown, never guessed; so is everything about a policy whose rules are not of this release.
+
+Exit codes: 0 proven, 1 refuted, 3 unknown.`,
+		Example: `  policyctl prove --within deployed.rego new.rego
+  policyctl prove pod.rego 'no exec' 'stdout closed' 'container web cannot see volume data'
+  policyctl prove --floor cluster.toml pod.rego`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.out = cmd.OutOrStdout()
+			questions, err := o.questions(args)
+			if err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), questions)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&o.within, "within", false, "prove that policy B allows no more than policy A")
+	flags.BoolVar(&o.equal, "equal", false, "prove that policies A and B allow the same")
+	flags.BoolVar(&o.list, "list", false, "list the properties")
+	flags.StringVar(&o.floor, "floor", "", "prove all that this `file` demands")
+	flags.StringVar(&o.witness, "witness", "", "write the requests that refute to this `file`")
+	flags.BoolVar(&o.json, "json", false, "as one JSON object for each question")
+	return cmd
+}
+
+type proveOptions struct {
+	within, equal, list, json bool
+	floor, witness            string
+	out                       io.Writer
+}
+
+// question is one thing to be proven of policies, in the order in which their files are named.
+type question struct {
+	Says  string `json:"question"`
+	files []string
+	ask   func(ctx context.Context, p *prove.Prover, of []*prove.Policy) (*prove.Result, error)
+}
+
+func (o *proveOptions) questions(args []string) ([]question, error) {
+	within := func(a, b string) question {
+		return question{b + " allows no more than " + a, []string{a, b}, func(ctx context.Context, p *prove.Prover, of []*prove.Policy) (*prove.Result, error) {
+			return p.Within(ctx, of[0], of[1])
+		}}
+	}
+	switch {
+	case o.list:
+		return nil, nil
+	case o.within || o.equal:
+		if len(args) != 2 || o.floor != "" || o.within && o.equal {
+			return nil, usageError(errors.New("want two policies after --within or --equal; see policyctl prove --help"))
+		}
+		if o.within {
+			return []question{within(args[0], args[1])}, nil
+		}
+		return []question{within(args[0], args[1]), within(args[1], args[0])}, nil
+	case len(args) == 0 || len(args) == 1 && o.floor == "":
+		return nil, usageError(errors.New("want a policy and what to prove; see policyctl prove --help"))
+	}
+	return o.properties(args[0], args[1:])
+}
+
+func (o *proveOptions) properties(file string, names []string) ([]question, error) {
+	var all []prove.Property
+	for _, name := range names {
+		property, err := prove.ParseProperty(name)
+		if err != nil {
+			return nil, usageError(fmt.Errorf("%w; policyctl prove --list names them", err))
+		}
+		all = append(all, property)
+	}
+	if o.floor != "" {
+		text, err := bounded.ReadFile(o.floor, 1<<20)
+		if err != nil {
+			return nil, fmt.Errorf("read floor: %w", err)
+		}
+		demanded, err := prove.ParseFloor(string(text))
+		if err != nil {
+			return nil, usageError(fmt.Errorf("%s: %w", o.floor, err))
+		}
+		all = append(all, demanded...)
+	}
+	var out []question
+	for _, property := range all {
+		out = append(out, question{property.Name, []string{file}, func(ctx context.Context, p *prove.Prover, of []*prove.Policy) (*prove.Result, error) {
+			return p.Holds(ctx, of[0], property)
+		}})
+	}
+	return out, nil
+}
+
+func (o *proveOptions) run(ctx context.Context, questions []question) error {
+	if o.list {
+		for _, form := range prove.Forms() {
+			fmt.Fprintf(o.out, "%s\n    %s\n", form[0], form[1])
+		}
+		return nil
+	}
+	prover, err := prove.New()
+	if err != nil {
+		return err
+	}
+	var refuted, unknown bool
+	for _, q := range questions {
+		result, err := o.answer(ctx, prover, q)
+		if err != nil {
+			return err
+		}
+		refuted = refuted || result.Verdict == prove.Refuted
+		unknown = unknown || result.Verdict == prove.Unknown
+	}
+	switch {
+	case refuted:
+		return errNo
+	case unknown:
+		return &exitError{code: exitFail}
+	}
+	return nil
+}
+
+func (o *proveOptions) answer(ctx context.Context, prover *prove.Prover, q question) (*prove.Result, error) {
+	var of []*prove.Policy
+	for _, file := range q.files {
+		loaded, err := loadPolicy(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		policy, err := prover.Load(ctx, loaded.Text())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		defer policy.Close()
+		of = append(of, policy)
+	}
+	result, err := q.ask(ctx, prover, of)
+	if err != nil {
+		return nil, err
+	}
+	if result.Witness != nil && o.witness != "" {
+		if err := writeWitness(o.witness, result.Witness); err != nil {
+			return nil, err
+		}
+	}
+	if o.json {
+		enc := json.NewEncoder(o.out)
+		enc.SetEscapeHTML(false)
+		return result, enc.Encode(struct {
+			question
+			*prove.Result
+		}{q, result})
+	}
+	return result, o.print(q, result)
+}
+
+func (o *proveOptions) print(q question, r *prove.Result) error {
+	fmt.Fprintf(o.out, "%s: %s\n", r.Verdict, q.Says)
+	for _, open := range r.Open {
+		fmt.Fprintf(o.out, "  neither proven nor shown: %s: %s (check %s)\n", open.Path, open.Says, open.Check)
+	}
+	w := r.Witness
+	if w == nil {
+		return nil
+	}
+	last := w.Requests[len(w.Requests)-1]
+	fmt.Fprintf(o.out, "  %s: %s (check %s)\n", w.Path, w.Says, w.Check)
+	_, err := fmt.Fprintf(o.out, "  shown by %s, the last one a %s, which the other denies: %s\n", requestCount(len(w.Requests)), last.Kind, w.Reason)
+	return err
+}
+
+func requestCount(n int) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return fmt.Sprintf("%d requests", n)
+}
+
+// writeWitness writes requests as replay reads them.
+func writeWitness(path string, w *prove.Witness) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write witness: %w", err)
+	}
+	enc := json.NewEncoder(f)
+	enc.SetEscapeHTML(false)
+	for _, r := range w.Requests {
+		if err := enc.Encode(map[string]any{"kind": r.Kind, "request": r.Input}); err != nil {
+			return errors.Join(fmt.Errorf("write witness: %w", err), f.Close())
+		}
+	}
+	return f.Close()
+}
