@@ -15,6 +15,11 @@ const (
 
 	noContainer = "no container was created under this id: look for an earlier denial of its CreateContainerRequest"
 
+	sandboxRuntimes = "the sandbox is the runtime's and the pause image's: choose the settings of this platform (genpolicy --platform)"
+	pauseUser       = "runAsUser, runAsGroup or groups of the pod changed: undo that; or the node's pause image has another user: " +
+		"list it in generate.pause_users of the settings, with UID, GID and AdditionalGids as the request has them"
+	runtimeMount = "the runtime or kubelet mounts $(key) in every container: choose the settings of this platform (genpolicy --platform)"
+
 	runtimes = "this is the runtime's doing, no manifest's: choose the settings of this platform (genpolicy --platform)"
 )
 
@@ -24,6 +29,7 @@ type advised struct {
 	check string // empty for any
 	path  string // what the place begins with
 	got   Phrase // what the request has; empty for whatever
+	want  Phrase // what the policy wants; empty for whatever
 	words string
 }
 
@@ -58,6 +64,7 @@ var advices = []advised{
 	{kind: "AddARPNeighborsRequest", words: "the guest's loopback is its own, and more than this no network needs: look at the node's network plugin; requests.arp in the settings says what is forbidden"},
 
 	{check: "env", got: missing, words: "set $(key) in env of $(where) again, or " + regenerate},
+	{check: "env", want: "no such variable", words: "$(key) is not in env of $(where) and its image has none: take it out where it is put in (a webhook, the runtime), add it to env and " + regenerate + ", or allow it in common.env.names of the settings, with a pattern of its value"},
 	{check: "env", got: twice, words: "name $(key) once only in env of $(where): look at env, envFrom and webhooks"},
 	{check: "env", words: "$(key) of $(where): look at env, envFrom and webhooks; give it the value that the policy was made with, or " + regenerate},
 	{check: "args", words: "command or args of $(where) (or its image's ENTRYPOINT or CMD) changed: " + undo},
@@ -73,13 +80,13 @@ var advices = []advised{
 	{check: "process", path: "OCI.Process.Terminal", words: "tty of $(where) changed: " + undo},
 	{check: "process", path: "OCI.Process.NoNewPrivileges", words: "securityContext.allowPrivilegeEscalation of $(where) changed: " + undo},
 	{check: "process", path: "OCI.Process.User.UID", words: "securityContext.runAsUser of $(where) or the pod (or the image's USER) changed: " + undo},
-	{check: "process", path: "OCI.Process.User.GID", words: "securityContext.runAsGroup of $(where) or the pod (or the image's USER) changed: " + undo},
-	{check: "process", path: "OCI.Process.User.AdditionalGids", words: "supplementalGroups or fsGroup of the pod (or the image's /etc/group) changed: " + undo},
+	{check: "process", path: "OCI.Process.User.AdditionalGids", words: "runAsGroup of $(where) or the pod, supplementalGroups or fsGroup of the pod (or the image's /etc/group) changed: " + undo},
 	{check: "process", path: "OCI.Process.ApparmorProfile", words: "the node sets this profile: list it in common.apparmor of the settings"},
 	{check: "process", path: "OCI.Version", words: "the runtime is of a version that the settings do not list: add it to common.oci_versions"},
 	{check: "process", words: "securityContext, workingDir and tty of $(where) decide this: " + undo},
 	{check: "capabilities", words: "securityContext.capabilities or privileged of $(where) changed: " + undo},
 
+	{check: "propagation", words: "mountPropagation of a mount of $(where) changed: " + undo},
 	{check: "plain", path: "OCI.Linux.Seccomp", words: "the node's seccomp profile reaches the guest: disable_guest_seccomp = true in Kata's configuration keeps it out"},
 	{check: "plain", path: "OCI.Process.SelinuxLabel", words: "the node's SELinux label reaches the guest: disable_guest_selinux = true in Kata's configuration keeps it out"},
 	{check: "plain", path: "OCI.Process.Rlimits", words: "the runtime sets limits of its own: take them out of containerd's or CRI-O's configuration (default ulimits)"},
@@ -120,11 +127,14 @@ func advice(o *ours, f Finding) string {
 	if o.name == policydata.SandboxContainer {
 		where = "the pod's sandbox"
 		if o.kind == createKind && slices.Contains([]string{"args", "env", "image", "mounts"}, f.Check) {
-			return "the sandbox is the runtime's and the pause image's: choose the settings of this platform (genpolicy --platform)"
+			return sandboxRuntimes
+		}
+		if o.kind == createKind && strings.HasPrefix(f.Path, "OCI.Process.User") {
+			return pauseUser
 		}
 	}
 	if f.Check == "mounts" && runtimeMounts[insideBrackets(f.Path)] {
-		return "the runtime or kubelet mounts " + insideBrackets(f.Path) + " in every container: choose the settings of this platform (genpolicy --platform)"
+		return strings.ReplaceAll(runtimeMount, "$(key)", insideBrackets(f.Path))
 	}
 	for _, a := range advices {
 		if a.fits(o.kind, f) {
@@ -143,7 +153,7 @@ var runtimeMounts = map[string]bool{
 
 func (a advised) fits(kind string, f Finding) bool {
 	return (a.kind == "" || a.kind == kind) && (a.check == "" || a.check == f.Check) &&
-		strings.HasPrefix(f.Path, a.path) && (a.got == "" || a.got == f.Got)
+		strings.HasPrefix(f.Path, a.path) && (a.got == "" || a.got == f.Got) && (a.want == "" || a.want == f.Wanted)
 }
 
 func (a advised) of(where string, f Finding) string {

@@ -118,13 +118,16 @@ func number(v any) int64 {
 	return i
 }
 
+// noSuchContainer is for a container that came into the pod after the policy was made.
+const noSuchContainer = "the policy has no such container: something added it after the policy was made (a webhook, a sidecar injector); " +
+	"make the policy from the manifest as the cluster has it"
+
 // unknown explains a request for a container that the policy does not have.
 func (o *ours) unknown(x *Explanation) {
 	x.Change = noContainer
 	if o.kind == createKind {
 		x.Container = nearest(o.policy, o.input)
-		x.Change = "the policy has no such container: something added it after the policy was made (a webhook, a sidecar injector); " +
-			"make the policy from the manifest as the cluster has it"
+		x.Change = noSuchContainer
 		if len(o.policy.Containers) == 0 {
 			x.Change = "the policy has no container at all: the pod runs under a default policy; make one with genpolicy and annotate the pod with it"
 		}
