@@ -38,7 +38,7 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	if w.policy == nil {
 		return nil, ErrNoPolicy
 	}
-	key := cacheKey{entryPoint: r.EntryPoint, request: r.Key, policy: w.generation, stateTick: w.tick, lenient: r.Lenient}
+	key := w.cacheKey(r)
 	cacheable := r.Key != [sha256.Size]byte{}
 	if cacheable {
 		if v := e.cache.get(key); v != nil {
@@ -52,6 +52,15 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 		e.cache.put(key, &hit)
 	}
 	return v, err
+}
+
+// Remembers reports whether the decision on a request is in the cache.
+func (e *Engine) Remembers(r Request) bool {
+	return r.Key != [sha256.Size]byte{} && e.cache.get(e.world.Load().cacheKey(r)) != nil
+}
+
+func (w *world) cacheKey(r Request) cacheKey {
+	return cacheKey{entryPoint: r.EntryPoint, request: r.Key, policy: w.generation, stateTick: w.tick, lenient: r.Lenient}
 }
 
 // ErrOtherPolicy says that the policy of a request's Generation is not active any more.

@@ -161,6 +161,13 @@ func (c *Chain) Admit(ctx context.Context, r engine.Request) (*engine.Verdict, e
 	}
 }
 
+// Remembers reports whether Admit would answer now without evaluating a policy.
+func (c *Chain) Remembers(r engine.Request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changing == nil && c.ran && c.denied == nil && c.cfg.Engine.Remembers(r)
+}
+
 // settled waits until no policy is being swapped.
 func (c *Chain) settled(ctx context.Context) error {
 	c.mu.Lock()

@@ -25,6 +25,9 @@ var (
 	ErrAgentLost = errors.New("agent connection lost")
 )
 
+// maxUnderWay is how many small requests fit into the smallest buffer of a socket, with much to spare.
+const maxUnderWay = 64
+
 // dialTimeout bounds one attempt to reach the agent, which is on a local socket.
 const dialTimeout = 5 * time.Second
 
@@ -67,24 +70,27 @@ func (r *reply) release() {
 // call sends a request to the agent and waits for the answer. sent is called once the request's memory is not used any more.
 // An error with a gRPC status is the agent's answer; ErrAgentAbsent, ErrAgentLost and ctx's errors are not.
 func (a *agentConn) call(ctx context.Context, j judged, sent func()) (*reply, error) {
-	link, id, answers, err := a.send(ctx, j)
+	answers := make(chan outcome, 1)
+	link, id, err := a.send(ctx, j, waiter{done: func(o outcome) { answers <- o }})
 	sent()
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case r := <-answers:
-		return r.parsed()
-	case <-link.ended:
-		select {
-		case r := <-answers: // it came before the end
-			return r.parsed()
-		default:
-			return nil, fmt.Errorf("%w: %w", ErrAgentLost, link.err)
-		}
+	case o := <-answers:
+		return o.reply, o.err
 	case <-ctx.Done():
-		link.forget(id, answers)
+		if _, ours := link.take(id); !ours { // it has just come, and nobody waits for it any more
+			(<-answers).release()
+		}
 		return nil, ctx.Err()
+	}
+}
+
+// release gives the memory of an answer back, if there is one.
+func (o outcome) release() {
+	if o.reply != nil {
+		o.reply.release()
 	}
 }
 
@@ -102,19 +108,27 @@ func (r *reply) parsed() (*reply, error) {
 	return nil, err
 }
 
-// send sends a request over a live connection.
-func (a *agentConn) send(ctx context.Context, j judged) (*agentLink, uint32, chan *reply, error) {
+// send sends a request over a live connection. w is called with its outcome, unless send returns an error.
+func (a *agentConn) send(ctx context.Context, j judged, w waiter) (*agentLink, uint32, error) {
 	for {
 		link, err := a.connect(ctx)
 		if err != nil {
-			return nil, 0, nil, err
+			return nil, 0, err
 		}
-		id, answers, err := link.send(ctx, j)
-		if !errors.Is(err, errOver) {
-			return link, id, answers, err
+		id, err := link.send(ctx, j, w)
+		if err == nil {
+			return link, id, nil
 		}
 		a.drop(link) // it ended before anything was sent
 	}
+}
+
+// takesMore reports whether a small request can be sent without waiting for the agent: it is there, and few are under way.
+func (a *agentConn) takesMore() bool {
+	a.mu.Lock()
+	link := a.link
+	a.mu.Unlock()
+	return link != nil && !link.isOver() && link.underWay() < maxUnderWay
 }
 
 // connect returns the live connection, dialing if there is none.

@@ -73,7 +73,7 @@ func TestNamesThatAreNoTextGiveTheirPlaceBack(t *testing.T) {
 	r.client().must("GetGuestDetails", &agentpb.GuestDetailsRequest{})
 }
 
-// A client that never reads is not read from once a few of its answers wait, keeps nobody out, and is closed in the end.
+// A client that never reads is not read from once a few of its answers wait, is closed in the end, and keeps nobody out.
 func TestUnreadAnswersAreFew(t *testing.T) {
 	limits := gate.DefaultLimits()
 	limits.AnswerWait = 2 * time.Second
@@ -84,17 +84,15 @@ func TestUnreadAnswersAreFew(t *testing.T) {
 	var err error
 	for id := uint32(1); err == nil && sent < 200_000; id += 2 {
 		deaf[4], deaf[5], deaf[6], deaf[7] = byte(id>>24), byte(id>>16), byte(id>>8), byte(id)
-		_ = conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		_ = conn.SetWriteDeadline(time.Now().Add(20 * time.Second))
 		if _, err = conn.Write(deaf); err == nil {
 			sent++
 		}
 	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatalf("the gate took %d requests whose answers nobody read: %v", sent, err)
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the gate took %d requests whose answers nobody read, and keeps the connection: %v", sent, err)
 	}
 	r.client().must("GetGuestDetails", &agentpb.GuestDetailsRequest{})
-	time.Sleep(limits.AnswerWait + time.Second)
-	expectClose(t, conn)
 }
 
 // Each connection has room that others cannot take.

@@ -34,7 +34,7 @@ func Decide(ctx context.Context, e *engine.Engine, request proto.Message) (*engi
 	name := strings.TrimSuffix(string(request.ProtoReflect().Descriptor().Name()), "Request")
 	m, _ := agentproto.Lookup("grpc.AgentService", name)
 	c := &call{method: m, request: request}
-	key, err := c.key()
+	key, err := cacheKey(request)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,8 @@ import (
 type Policies interface {
 	// Admit decides one request. Its verdict counts for the policy that rules at that moment.
 	Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error)
+	// Remembers reports whether Admit would answer now without evaluating a policy.
+	Remembers(r engine.Request) bool
 	// Observe gives the active policy the agent's answer to a request it allowed.
 	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Started reports whether anything may run in the guest: before that nothing but health reaches the agent.

@@ -42,8 +42,9 @@ type call struct {
 	request proto.Message
 	message []byte // what the request came in, and its bytes fields are in; nil once it is given back or must not be
 	ticket  *ticket
-	weight  int64  // of the request
-	traced  uint64 // its number in the decision log; 0: not there, or no answer is recorded
+	weight  int64             // of the request
+	key     [sha256.Size]byte // of the request for the engine's cache; zero: it is not kept there
+	traced  uint64            // its number in the decision log; 0: not there, or no answer is recorded
 	// doubtful: the request was on its way, and nobody knows whether the agent has carried it out.
 	doubtful bool
 }
@@ -52,7 +53,7 @@ type call struct {
 func (c *call) decode(payload []byte) error {
 	defer func() {
 		if p := recover(); p != nil {
-			c.panicked(p)
+			c.logPanic(p)
 			c.request = nil
 		}
 	}()
@@ -67,6 +68,9 @@ func (c *call) decode(payload []byte) error {
 			return status.Error(codes.ResourceExhausted, c.tooHeavy(scanned.Weight).Error())
 		}
 		c.request, err = scanned.Decode()
+	}
+	if err == nil && len(payload) <= maxCached {
+		c.key, err = cacheKey(c.request)
 	}
 	if errors.Is(err, agentproto.ErrUnknownField) {
 		return denial(c.method, err.Error())
@@ -85,35 +89,58 @@ func (c *call) tooHeavy(weight int64) error {
 	return errTooMuchData
 }
 
-// run serves the request and answers it. It denies on a panic, and the process lives.
+// run serves the request and answers it, or leaves that to the agent's answer. It denies on a panic, and the process lives.
 func (c *call) run(timeout time.Duration) {
 	ctx, cancel := c.ctx, context.CancelFunc(func() {})
 	if timeout > 0 {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
-	defer cancel()
-	defer c.ticket.release()
+	over := func() {
+		cancel()
+		c.ticket.release()
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			c.panicked(p)
-			c.end(nil, status.Errorf(codes.Internal, "%s failed inside the policy gate", c.method.EntryPoint()))
+			over()
 		}
 	}()
 	if c.request == nil {
-		c.end(nil, status.Errorf(codes.Internal, "%s failed inside the policy gate", c.method.EntryPoint()))
+		c.end(nil, c.failed())
+		over()
 		return
 	}
-	r, message, err := c.serve(ctx)
-	if r == nil {
+	r, message, err := c.serve(ctx, over)
+	switch {
+	case errors.Is(err, errUnderWay):
+		return
+	case r == nil:
 		c.end(message, err)
-		return
+	default:
+		c.pass(r)
 	}
+	over()
+}
+
+// pass gives the client the agent's answer as it came.
+func (c *call) pass(r *reply) {
 	c.giveBack()
 	c.session.write(c.id, r.frame)
 	r.release()
 }
 
+// failed is the answer to a request that met a fault of ours.
+func (c *call) failed() error {
+	return status.Errorf(codes.Internal, "%s failed inside the policy gate", c.method.EntryPoint())
+}
+
+// panicked logs a panic and answers the request.
 func (c *call) panicked(p any) {
+	c.logPanic(p)
+	c.end(nil, c.failed())
+}
+
+func (c *call) logPanic(p any) {
 	c.gate.log.Error("request handler panicked", "method", c.method.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 }
 
@@ -142,8 +169,9 @@ func denial(m agentproto.Method, reason string) error {
 	return status.Error(codes.PermissionDenied, engine.OneLine(m.EntryPoint()+" is blocked by policy: "+reason, maxDenial))
 }
 
-// serve gives the agent's answer as it came, or a message of our own, or an error.
-func (c *call) serve(ctx context.Context) (*reply, proto.Message, error) {
+// serve gives the agent's answer as it came, or a message of our own, or an error: errUnderWay when the agent's answer concludes the
+// call, over included.
+func (c *call) serve(ctx context.Context, over func()) (*reply, proto.Message, error) {
 	switch r := c.request.(type) {
 	case *agentpb.SetPolicyRequest:
 		if err := c.gate.policies.SetPolicy(ctx, []byte(r.GetPolicy())); err != nil {
@@ -160,6 +188,9 @@ func (c *call) serve(ctx context.Context) (*reply, proto.Message, error) {
 	if v == nil {
 		message, err := c.redacted(ctx)
 		return nil, message, err
+	}
+	if c.plain(v) {
+		return nil, nil, c.forwardPlain(ctx, over)
 	}
 	r, err := c.forwardRecorded(ctx, v)
 	return r, nil, err
@@ -182,11 +213,7 @@ func (c *call) authorize(ctx context.Context) (*engine.Verdict, error) {
 	if err := c.gate.protected.check(c.request); err != nil {
 		return c.denied(err.Error())
 	}
-	key, err := c.key()
-	if err != nil {
-		return nil, err
-	}
-	v, err := c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: key, Input: c.input, Turns: c.evaluating})
+	v, err := c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key, Input: c.input, Turns: c.evaluating})
 	if err != nil {
 		c.message = nil // an evaluation that was given up may still be reading it
 	}
@@ -221,14 +248,11 @@ func (c *call) denied(reason string) (*engine.Verdict, error) {
 	return nil, denial(c.method, reason)
 }
 
-// key is the cache key of a small request, zero for a large one.
-func (c *call) key() ([32]byte, error) {
-	if proto.Size(c.request) > maxCached {
-		return [32]byte{}, nil
-	}
-	wire, err := agentproto.Encode(c.request)
+// cacheKey is what the engine's cache knows a request by.
+func cacheKey(request proto.Message) ([sha256.Size]byte, error) {
+	wire, err := agentproto.Encode(request)
 	if err != nil {
-		return [32]byte{}, status.Errorf(codes.InvalidArgument, "%s cannot be encoded", c.method.EntryPoint())
+		return [sha256.Size]byte{}, err
 	}
 	return sha256.Sum256(wire), nil
 }

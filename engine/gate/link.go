@@ -13,6 +13,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // agentLink is one live connection to the agent with the calls that wait on it.
@@ -27,15 +29,26 @@ type agentLink struct {
 
 	mu      sync.Mutex
 	lastID  uint32
-	waiting map[uint32]chan *reply // each takes one
+	waiting map[uint32]waiter
 	over    bool
+}
 
-	ended chan struct{} // closed after err is set
+// waiter is who waits for an answer. What it has is called on the goroutine that reads answers, done exactly once.
+type waiter struct {
+	done func(outcome)
+	// stream takes a long answer that is no error as it comes, before done: an encoded Response of length bytes. It reads all of it.
+	// An error is that of in. Nil for who wants the whole.
+	stream func(in io.Reader, length int) error
+}
+
+// outcome is how a call ended: with the agent's answer, or with an error as agentConn.call gives them.
+type outcome struct {
+	reply *reply
 	err   error
 }
 
 func newAgentLink(conn net.Conn, b *buffers, answers *share) *agentLink {
-	l := &agentLink{conn: conn, buffers: b, answers: answers, waiting: map[uint32]chan *reply{}, ended: make(chan struct{})}
+	l := &agentLink{conn: conn, buffers: b, answers: answers, waiting: map[uint32]waiter{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	go l.read()
 	return l
@@ -45,37 +58,40 @@ func newAgentLink(conn net.Conn, b *buffers, answers *share) *agentLink {
 var errOver = errors.New("connection is over")
 
 // register takes the next stream id, unless the connection is over. The caller holds writing: ids rise from frame to frame.
-func (l *agentLink) register() (uint32, chan *reply, bool) {
+func (l *agentLink) register(w waiter) (uint32, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over || l.lastID > math.MaxUint32-4 {
-		return 0, nil, false
+		return 0, false
 	}
 	if l.lastID == 0 {
 		l.lastID = 1
 	} else {
 		l.lastID += 2
 	}
-	answers := make(chan *reply, 1)
-	l.waiting[l.lastID] = answers
-	return l.lastID, answers, true
+	l.waiting[l.lastID] = w
+	return l.lastID, true
 }
 
-// forget stops waiting for an answer, which may have come meanwhile.
-func (l *agentLink) forget(id uint32, answers chan *reply) {
+// take gives who waits for an answer to whoever asks first.
+func (l *agentLink) take(id uint32) (w waiter, ok bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	w, ok = l.waiting[id]
 	delete(l.waiting, id)
-	l.mu.Unlock()
-	select {
-	case r := <-answers:
-		r.release()
-	default:
-	}
+	return w, ok
 }
 
-// send writes a request and returns its stream id and where the answer will come. After an error other than errOver nobody knows how
-// much of it arrived, and the connection is over.
-func (l *agentLink) send(ctx context.Context, j judged) (uint32, chan *reply, error) {
+// underWay returns how many calls wait for their answer.
+func (l *agentLink) underWay() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting)
+}
+
+// send writes a request and returns its stream id; w is called with its outcome, possibly before send returns. After errOver it is
+// not. After an error in the middle nobody knows how much of the request arrived, and the connection is over.
+func (l *agentLink) send(ctx context.Context, j judged, w waiter) (uint32, error) {
 	timeout := time.Duration(0)
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Until(deadline), 1)
@@ -89,16 +105,15 @@ func (l *agentLink) send(ctx context.Context, j judged) (uint32, chan *reply, er
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	id, answers, ok := l.register()
+	id, ok := l.register(w)
 	if !ok {
-		return 0, nil, errOver
+		return 0, errOver
 	}
 	putHeader(start, length, id, typeRequest) // the first part shares start's memory
 	if _, err := parts.WriteTo(l.conn); err != nil {
 		l.end(err)
-		return 0, nil, fmt.Errorf("%w: %w", ErrAgentLost, err)
 	}
-	return id, answers, nil
+	return id, nil
 }
 
 // isOver reports whether the connection has ended.
@@ -108,61 +123,97 @@ func (l *agentLink) isOver() bool {
 	return l.over
 }
 
-// end closes the connection for a reason; the first counts.
+// end closes the connection for a reason, which is the outcome of all calls that wait; the first counts.
 func (l *agentLink) end(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
 		return
 	}
-	l.over, l.err = true, err
+	l.over = true
 	l.cancel()
 	l.conn.Close()
-	close(l.ended)
+	for id, w := range l.waiting {
+		delete(l.waiting, id)
+		go w.done(lost(err)) // it may write to a client, which may take its time
+	}
 }
+
+func lost(err error) outcome { return outcome{err: fmt.Errorf("%w: %w", ErrAgentLost, err)} }
 
 // read hands each answer to who waits for it, until the connection ends.
 func (l *agentLink) read() {
 	in := bufio.NewReaderSize(l.conn, readAhead)
 	for {
-		id, r, err := l.readAnswer(in)
+		id, length, err := readHeader(in)
 		if err != nil {
 			l.end(err)
 			return
 		}
-		l.mu.Lock()
-		answers := l.waiting[id]
-		delete(l.waiting, id)
-		if answers != nil {
-			answers <- r
+		w, waits := l.take(id)
+		var o outcome
+		if waits && w.stream != nil && length >= minStreamed && isPayload(in, length) {
+			err = w.stream(in, length)
+		} else if o.reply, err = l.readAnswer(in, length); err == nil {
+			o.reply, o.err = o.reply.parsed()
 		}
-		l.mu.Unlock()
-		if answers == nil {
-			r.release()
+		switch {
+		case err != nil:
+			o = lost(err)
+			l.end(err)
+		case !waits:
+			o.release()
+		}
+		if waits {
+			w.done(o)
+		}
+		if err != nil {
+			return
 		}
 	}
 }
 
-func (l *agentLink) readAnswer(in *bufio.Reader) (uint32, *reply, error) {
+// minStreamed is the length of answers, in bytes, that are passed on as they come: their reader starts before all is there.
+const minStreamed = 16 << 10
+
+// isPayload reports whether the Response of length bytes that comes next is nothing but a payload.
+func isPayload(in *bufio.Reader, length int) bool {
+	head, err := in.Peek(1 + binary.MaxVarintLen32)
+	if err != nil {
+		return false
+	}
+	number, kind, n := protowire.ConsumeTag(head)
+	if n < 0 || number != fieldAnswer || kind != protowire.BytesType {
+		return false
+	}
+	size, m := protowire.ConsumeVarint(head[n:])
+	return m > 0 && size == uint64(length-n-m)
+}
+
+func readHeader(in *bufio.Reader) (id uint32, length int, err error) {
 	var header [headerLen]byte
 	if _, err := io.ReadFull(in, header[:]); err != nil {
-		return 0, nil, err
+		return 0, 0, err
 	}
-	length := int(binary.BigEndian.Uint32(header[:]))
+	length = int(binary.BigEndian.Uint32(header[:]))
 	if length > maxMessage || header[8] != typeResponse {
-		return 0, nil, fmt.Errorf("frame of type %d and %d bytes from the agent: %w", header[8], length, ErrFrame)
+		return 0, 0, fmt.Errorf("frame of type %d and %d bytes from the agent: %w", header[8], length, ErrFrame)
 	}
+	return binary.BigEndian.Uint32(header[4:]), length, nil
+}
+
+func (l *agentLink) readAnswer(in *bufio.Reader, length int) (*reply, error) {
 	r := &reply{buffers: l.buffers}
 	if l.answers != nil {
 		var ok bool
 		if r.bytes, ok = l.answers.take(l.ctx, int64(length)); !ok {
-			return 0, nil, net.ErrClosed
+			return nil, net.ErrClosed
 		}
 	}
 	r.frame = l.buffers.get(headerLen + length)
 	if _, err := io.ReadFull(in, r.frame[headerLen:]); err != nil {
 		r.release()
-		return 0, nil, err
+		return nil, err
 	}
-	return binary.BigEndian.Uint32(header[4:]), r, nil
+	return r, nil
 }

@@ -61,7 +61,10 @@ func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
 		refused: rate.NewLimiter(refusedRate, refusedBurst),
 	}
 	s.ctx, s.close = context.WithCancel(ctx)
-	context.AfterFunc(s.ctx, func() { conn.Close() })
+	context.AfterFunc(s.ctx, func() {
+		conn.Close()
+		s.agent.close()
+	})
 	return s
 }
 
@@ -92,6 +95,8 @@ func (s *session) next() error {
 	case <-s.ctx.Done():
 		return net.ErrClosed
 	}
+	s.writing.Lock() // those of the agent that pass by are written one after the other
+	s.writing.Unlock()
 	for s.agent.answers.waiting.Load() > 0 { // nor does it ask the agent for more
 		if err := s.wait(5 * time.Millisecond); err != nil {
 			return err
@@ -234,6 +239,10 @@ func (s *session) dispatch(id uint32, message []byte, t *ticket) error {
 		c.end(nil, err)
 		return nil
 	}
+	if c.atOnce() {
+		c.run(e.timeout)
+		return nil
+	}
 	go c.run(e.timeout)
 	return nil
 }
@@ -251,23 +260,65 @@ func (s *session) answer(id uint32, answer proto.Message, err error) {
 
 // write sends a Response of which frame has all but the header. A client that does not take it within a while is closed.
 func (s *session) write(id uint32, frame []byte) {
+	if !s.startAnswer() {
+		return
+	}
+	defer s.endAnswer()
+	putHeader(frame, len(frame)-headerLen, id, typeResponse)
+	if _, err := s.conn.Write(frame); err != nil { // half an answer may be out
+		s.close()
+	}
+}
+
+// writeFrom sends a Response of length bytes as it comes from in, of which it returns the error.
+func (s *session) writeFrom(in io.Reader, id uint32, length int) error {
+	writes := s.startAnswer()
+	if writes {
+		defer s.endAnswer()
+	}
+	chunk := s.gate.buffers.get(chunkLen + headerLen)
+	defer s.gate.buffers.put(chunk)
+	putHeader(chunk, length, id, typeResponse)
+	for begin := headerLen; length > 0; begin = 0 {
+		n, err := in.Read(chunk[begin:min(begin+length, len(chunk))])
+		if err != nil {
+			return err
+		}
+		length -= n
+		if !writes {
+			continue
+		}
+		if _, err := s.conn.Write(chunk[:begin+n]); err != nil {
+			s.close()
+			writes = false
+		}
+	}
+	return nil
+}
+
+// chunkLen is the most of an answer, in bytes, that is read before it is passed on.
+const chunkLen = 64 << 10
+
+// startAnswer waits until an answer may be written, for which there is a while then. It is false when the connection has ended.
+func (s *session) startAnswer() bool {
 	select {
 	case s.leaving <- struct{}{}:
 	case <-s.ctx.Done():
-		return
+		return false
 	}
-	defer func() { <-s.leaving }()
 	s.writing.Lock()
-	defer s.writing.Unlock()
-	if s.ctx.Err() != nil {
-		return
-	}
-	putHeader(frame, len(frame)-headerLen, id, typeResponse)
-	err := s.conn.SetWriteDeadline(time.Now().Add(s.gate.limits.AnswerWait))
-	if err == nil {
-		_, err = s.conn.Write(frame)
-	}
-	if err != nil { // half an answer may be out
+	if s.ctx.Err() == nil {
+		err := s.conn.SetWriteDeadline(time.Now().Add(s.gate.limits.AnswerWait))
+		if err == nil {
+			return true
+		}
 		s.close()
 	}
+	s.endAnswer()
+	return false
+}
+
+func (s *session) endAnswer() {
+	s.writing.Unlock()
+	<-s.leaving
 }

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"portcullis/engine"
+)
+
+// Most requests change nothing that the gate keeps: once allowed they are the agent's, and its answer is the client's. They wait on no
+// goroutine of theirs, since handing them over between goroutines takes longer than all else that the gate does with them: the one
+// that reads the agent's answers writes to the client. It may wait for that client, as nobody else's answers come over its link.
+
+// errUnderWay says that a request is with the agent, whose answer concludes it.
+var errUnderWay = errors.New("request is under way")
+
+// plain reports whether nothing but passing on the agent's answer is left to do for a request allowed by v.
+func (c *call) plain(v *engine.Verdict) bool {
+	if v.Holds() || c.observed() || c.isFile() {
+		return false
+	}
+	_, recorded := c.fact()
+	return !recorded
+}
+
+// plainCall is a plain request on its way to the agent.
+type plainCall struct {
+	*call
+	ctx     context.Context
+	over    func()
+	left    atomic.Int32 // that have to happen before it is concluded: it is sent, and there is an outcome
+	outcome outcome
+	passed  bool // the answer has gone to the client already, or what came of it
+	unwatch func() bool
+}
+
+// forwardPlain sends a request. It returns errUnderWay, or an error when nothing was sent.
+func (c *call) forwardPlain(ctx context.Context, over func()) error {
+	buf := c.gate.buffers.get(1 << minBufferBits)
+	defer c.gate.buffers.put(buf)
+	j, err := encode(c.method, c.request, buf[:0])
+	if err != nil {
+		return err
+	}
+	c.request = nil
+	c.ticket.decoded.release()
+	p := &plainCall{call: c, ctx: ctx, over: over, unwatch: func() bool { return true }}
+	p.left.Store(2)
+	link, id, err := c.session.agent.send(ctx, j, waiter{p.settle, p.stream})
+	c.giveBack()
+	if err != nil {
+		c.recordAnswer(err)
+		return answer(ctx, err)
+	}
+	if ctx != c.ctx { // the end of c.ctx is the link's end
+		p.unwatch = context.AfterFunc(ctx, func() {
+			if w, ours := link.take(id); ours {
+				w.done(outcome{err: ctx.Err()})
+			}
+		})
+	}
+	p.step()
+	return errUnderWay
+}
+
+// settle takes the outcome.
+func (p *plainCall) settle(o outcome) {
+	p.outcome = o
+	p.step()
+}
+
+// step concludes the call when it was the last one.
+func (p *plainCall) step() {
+	if p.left.Add(-1) > 0 {
+		return
+	}
+	defer p.over()
+	defer func() {
+		if reason := recover(); reason != nil {
+			p.logPanic(reason)
+			p.close()
+		}
+	}()
+	p.unwatch()
+	p.recordAnswer(p.outcome.err)
+	switch {
+	case p.passed:
+		if p.outcome.err != nil { // half an answer is out
+			p.close()
+		}
+	case p.outcome.err != nil:
+		p.end(nil, answer(p.ctx, p.outcome.err))
+	default:
+		p.pass(p.outcome.reply)
+	}
+}
+
+// stream gives the client an answer as it comes.
+func (p *plainCall) stream(in io.Reader, length int) error {
+	p.passed = true
+	return p.session.writeFrom(in, p.id, length)
+}
+
+// maxAtOnce is the largest frame, in bytes, that is served on the goroutine that reads the connection.
+const maxAtOnce = 1 << 10
+
+// atOnce reports whether serving the request keeps the connection's next one waiting no longer than handing it over would: it is
+// decided already, and neither agent nor policy are waited for.
+func (c *call) atOnce() bool {
+	return len(c.message) <= maxAtOnce && !c.observed() && c.agent.takesMore() &&
+		c.gate.policies.Remembers(engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key})
+}
