@@ -4,10 +4,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"portcullis/rules/prove"
 	"portcullis/rules/review"
 )
 
@@ -40,7 +42,7 @@ Exit code 1: the policies differ.`,
 				err = enc.Encode(d)
 			} else {
 				fmt.Fprintf(cmd.OutOrStdout(), "A %s\nB %s\n", args[0], args[1])
-				err = d.Write(cmd.OutOrStdout())
+				err = errors.Join(d.Write(cmd.OutOrStdout()), writeProofs(cmd, a.Text, b.Text))
 			}
 			if err == nil && !d.Equal() {
 				err = errNo
@@ -51,4 +53,37 @@ Exit code 1: the policies differ.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as one JSON object")
 	cmd.Flags().BoolVar(&secrets, "show-secrets", false, "show values of variables")
 	return cmd
+}
+
+// writeProofs says which of two policies is proven to allow no more than the other; nothing of policies with other rules.
+func writeProofs(cmd *cobra.Command, a, b []byte) error {
+	prover, err := prove.New()
+	if err != nil {
+		return err
+	}
+	var of []*prove.Policy
+	for _, text := range [][]byte{a, b} {
+		policy, err := prover.Load(cmd.Context(), text)
+		if errors.Is(err, prove.ErrRules) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer policy.Close()
+		of = append(of, policy)
+	}
+	for _, pair := range []struct {
+		strict, loose int
+		says          string
+	}{{0, 1, "proven: B allows nothing that A does not"}, {1, 0, "proven: A allows nothing that B does not"}} {
+		r, err := prover.Within(cmd.Context(), of[pair.strict], of[pair.loose])
+		if err != nil {
+			return err
+		}
+		if r.Verdict == prove.Proven {
+			fmt.Fprintln(cmd.OutOrStdout(), pair.says)
+		}
+	}
+	return nil
 }

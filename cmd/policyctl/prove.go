@@ -196,6 +196,28 @@ func (o *proveOptions) print(q question, r *prove.Result) error {
 	return err
 }
 
+// provenOf are the meanings of the properties that a policy is proven to have; none for a policy with other rules.
+func provenOf(ctx context.Context, text []byte) ([]string, error) {
+	prover, err := prove.New()
+	if err != nil {
+		return nil, err
+	}
+	policy, err := prover.Load(ctx, text)
+	if errors.Is(err, prove.ErrRules) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer policy.Close()
+	properties, err := prover.Properties(ctx, policy)
+	var out []string
+	for _, property := range properties {
+		out = append(out, property.Meaning)
+	}
+	return out, err
+}
+
 func requestCount(n int) string {
 	if n == 1 {
 		return "1 request"

@@ -58,6 +58,9 @@ func runReport(ctx context.Context, o reportOptions, stdout io.Writer) error {
 		return err
 	}
 	page := review.PageOptions{Secrets: o.secrets}
+	if page.Proven, err = provenOf(ctx, subject.Text); err != nil {
+		return err
+	}
 	if o.trace != "" {
 		if err := timeline(ctx, o, &page); err != nil {
 			return err

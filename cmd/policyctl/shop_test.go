@@ -104,7 +104,7 @@ func TestReportHoldsTheDecisionsOfATrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	flat := strings.ReplaceAll(string(text), "<wbr>", "")
-	for _, words := range []string{"got --listen=:22, wanted --listen=:8080", "× 12", "SetPolicyRequest", "requests.read_stream", "2026-11-20 08:00:00.125"} {
+	for _, words := range []string{"got --listen=:22, wanted --listen=:8080", "× 12", "SetPolicyRequest", "requests.read_stream", "2026-11-20 08:00:00.125", "SetPolicy is denied once this policy rules."} {
 		if !strings.Contains(flat, words) {
 			t.Errorf("the page does not say %q", words)
 		}

@@ -136,6 +136,25 @@ func (p *Prover) Holds(ctx context.Context, policy *Policy, property Property) (
 	return p.Within(ctx, enforced, policy)
 }
 
+// Properties are those, of all without a subject, that a policy is proven to have.
+func (p *Prover) Properties(ctx context.Context, policy *Policy) ([]Property, error) {
+	var out []Property
+	for _, k := range kinds {
+		property, err := ParseProperty(k.form)
+		if err != nil || strings.ContainsAny(k.form, "NV") {
+			continue
+		}
+		r, err := p.Holds(ctx, policy, property)
+		if err != nil {
+			return nil, err
+		}
+		if r.Verdict == Proven {
+			out = append(out, property)
+		}
+	}
+	return out, nil
+}
+
 func copyOf(p *policydata.Policy) (*policydata.Policy, error) {
 	text, err := p.JSON()
 	if err != nil {

@@ -45,6 +45,7 @@ type PageOptions struct {
 	Trace     string
 	Decisions []Decision // nil without a trace
 	Omitted   int        // decisions beyond those
+	Proven    []string   // sentences about the policy that were proven
 }
 
 // MaxDecisions is how many decisions a page shows at most.
@@ -55,6 +56,7 @@ type page struct {
 	Style      template.CSS
 	Title      string
 	Facts      []fact
+	Proven     []string
 	Warnings   []warningRow
 	Counts     map[string]int
 	Change     []string
@@ -159,7 +161,7 @@ var quoted = regexp.MustCompile("`([^`]+)`")
 // WritePage writes one self-contained HTML page: no script, nothing that a
 // browser would load.
 func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
-	p := page{Style: template.CSS(pageCSS), Title: s.title(), Facts: s.facts(), Change: s.changers(), Requests: s.Answers, Counts: map[string]int{}}
+	p := page{Style: template.CSS(pageCSS), Title: s.title(), Facts: s.facts(), Proven: o.Proven, Change: s.changers(), Requests: s.Answers, Counts: map[string]int{}}
 	for _, w := range s.Warnings() {
 		p.Warnings = warn(p.Warnings, w)
 	}
