@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -89,13 +90,15 @@ func parts(err error) []string {
 
 // flags are the command line as written.
 type flags struct {
-	yamlFile, output         string
+	yamlFiles                []string
+	output                   string
 	configFiles              []string
 	rules                    string
 	settings                 []string
 	platform, annotation     string
 	initdata                 string
 	raw, base64, compact     bool
+	dryRun, json             bool
 	ignoreUnknown            bool
 	lockDigests, needDigests bool
 	runtimeClasses           []string
@@ -106,11 +109,11 @@ const about = `genpolicy reads Kubernetes manifests and writes, for every pod in
 that the pod's guest will hold the host to. The policy goes into an annotation;
 every other byte of the manifest stays as it is.
 
-With -y the file (or every manifest in the folder) is changed in place; without,
-the manifest is read from stdin and written to stdout.
+Each FILE (or every manifest in a folder) is changed in place. "-", or no FILE,
+is stdin, whose manifest is written to stdout.
 
 Exit codes: 0 done, 1 a manifest was refused, 2 wrong usage, 3 something could not
-be read or written.`
+be read or written, 130 interrupted.`
 
 const examples = `  genpolicy -y pod.yaml                                  change the file in place
   helm template . | genpolicy > pods.yaml                stdin to stdout
@@ -123,16 +126,17 @@ func newCommand(io stdio) *cobra.Command {
 	var f flags
 	var maps []string
 	cmd := &cobra.Command{
-		Use:           "genpolicy",
+		Use:           "genpolicy [FILE|DIR]...",
 		Short:         "Make the policies of Kubernetes manifests",
 		Long:          about,
 		Example:       examples,
 		Version:       version.Text(),
-		Args:          noArguments,
+		Args:          filesExist,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, files []string) error {
 			f.takeMaps(maps, io.err)
+			f.yamlFiles = append(f.yamlFiles, files...)
 			return makePolicies(cmd.Context(), f, io)
 		},
 	}
@@ -140,11 +144,13 @@ func newCommand(io stdio) *cobra.Command {
 	cmd.SetVersionTemplate("genpolicy {{.Version}}")
 	set := cmd.Flags()
 	set.SortFlags = false
-	set.StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` or folder, changed in place; stdin when not given")
+	set.StringArrayVarP(&f.yamlFiles, "yaml-file", "y", nil, "manifest `FILE` or folder, as an argument (repeatable)")
 	f.addSources(set, &maps)
 	set.BoolVarP(&f.raw, "raw-out", "r", false, "print the policies as text")
 	set.BoolVarP(&f.base64, "base64-out", "b", false, "print the values of the annotations")
 	set.StringVar(&f.output, "output", "", "write to `FILE` what would be changed in place or printed")
+	set.BoolVar(&f.dryRun, "dry-run", false, "make the policies and say what would be written; write nothing")
+	set.BoolVar(&f.json, "json", false, "print what was done as JSON, warnings included, instead of lines on stderr")
 	set.BoolVar(&f.lockDigests, "lock-digests", false, "write the digest of each image into the manifest")
 	set.BoolP("version", "v", false, "print the version")
 	completeSources(cmd)
@@ -199,7 +205,17 @@ func completeValues(cmd *cobra.Command, values map[string][]string) {
 
 func noArguments(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("%q is not a command, and manifests are named with -y", args[0])
+		return usagef("%q is not a command", args[0])
+	}
+	return nil
+}
+
+// filesExist refuses an argument that is neither a file nor written like one: it was to be a command.
+func filesExist(_ *cobra.Command, args []string) error {
+	for _, arg := range args {
+		if _, err := os.Stat(arg); err != nil && arg != "-" && !strings.ContainsAny(arg, "./") {
+			return usagef("%q is neither a command nor a file", arg)
+		}
 	}
 	return nil
 }

@@ -24,16 +24,29 @@ type job struct {
 	images    *images.Opener
 	generator *generate.Generator
 	sources   []*source
+	done      summary
 }
 
 // makePolicies is genpolicy without a verb.
 func makePolicies(ctx context.Context, f flags, io stdio) error {
-	return withJob(f, io, []string{f.yamlFile}, func(j *job) error {
+	paths := f.yamlFiles
+	if len(paths) == 0 {
+		if isTerminal(io.in) {
+			return usagef("FILE is missing; \"-\" reads from the terminal")
+		}
+		paths = []string{"-"}
+	}
+	return withJob(f, io, paths, func(j *job) error {
 		printed, err := j.policies(ctx)
 		if err != nil {
 			return err
 		}
-		return j.write(printed)
+		if !f.dryRun {
+			if err := j.write(printed); err != nil {
+				return err
+			}
+		}
+		return j.report()
 	})
 }
 
@@ -63,6 +76,10 @@ func withJob(f flags, io stdio, paths []string, do func(*job) error) (err error)
 // check refuses flags that contradict each other.
 func (f *flags) check() error {
 	switch {
+	case f.json && (f.raw || f.base64):
+		return usagef("--json cannot be given with --raw-out or --base64-out")
+	case f.json && !f.dryRun && f.output == "" && (len(f.yamlFiles) == 0 || slices.Contains(f.yamlFiles, "-")):
+		return usagef("--json and the manifest would both go to stdout: name a FILE, --output or --dry-run")
 	case f.raw && f.base64:
 		return usagef("--raw-out and --base64-out cannot both be given")
 	case !slices.Contains([]string{"", string(settings.Initdata), string(settings.Policy)}, f.annotation):
@@ -88,14 +105,29 @@ func (j *job) read(paths []string) (err error) {
 		return err
 	}
 	for _, path := range paths {
-		some, err := manifests(path, j.flags.ignoreUnknown, j.io.in)
-		if err != nil {
+		if err := j.readManifests(path); err != nil {
 			return err
 		}
-		j.sources = append(j.sources, some...)
 	}
 	if j.flags.output != "" && len(j.sources) > 1 {
-		return usagef("--output is one file, but -y names a folder of %d", len(j.sources))
+		return usagef("--output is one file, but there are %d manifests", len(j.sources))
+	}
+	return nil
+}
+
+// readManifests reads what one path names. A file that is named twice counts once.
+func (j *job) readManifests(path string) error {
+	some, passed, err := manifests(path, j.flags.ignoreUnknown, j.io.in)
+	for _, file := range passed {
+		j.warn([]*generate.Finding{{File: file, Text: "is passed over: what kustomize makes of it is what runs; kustomize build DIR | genpolicy"}})
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range some {
+		if !slices.ContainsFunc(j.sources, func(other *source) bool { return other.path == s.path }) {
+			j.sources = append(j.sources, s)
+		}
 	}
 	return nil
 }
@@ -167,7 +199,11 @@ func (j *job) selected(p *generate.Pod) bool {
 
 func (j *job) warn(found []*generate.Finding) {
 	for _, w := range found {
-		fmt.Fprintf(j.io.err, "genpolicy: warning: %s\n", w)
+		if j.flags.json {
+			j.done.Warnings = append(j.done.Warnings, warning{w.File, w.Line, w.Field, w.Text})
+		} else {
+			fmt.Fprintf(j.io.err, "genpolicy: warning: %s\n", w)
+		}
 	}
 }
 
@@ -197,5 +233,6 @@ func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, pr
 	if err != nil {
 		return err
 	}
+	j.done.add(m.File(), p, out)
 	return m.Write(p, out)
 }

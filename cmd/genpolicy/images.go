@@ -45,7 +45,7 @@ func (f *imageFlags) add(set *pflag.FlagSet) {
 	set.StringVarP(&f.containerd, "containerd-socket-path", "d", "",
 		"take images from the containerd at `SOCKET` instead of registries, "+containerdSocket+" by default")
 	set.Lookup("containerd-socket-path").NoOptDefVal = usualSocket
-	set.StringArrayVar(&f.insecure, "insecure-registry", nil, "`HOST[:PORT]` that may be asked in plain HTTP (repeatable)")
+	set.StringArrayVar(&f.insecure, "insecure-registry", nil, "`HOST[:PORT]` that may be asked in plain HTTP, as this machine may (repeatable)")
 	set.StringArrayVar(&f.mirrors, "registry-mirror", nil, "`REGISTRY=HOST` to ask before the registry (repeatable)")
 	set.StringVar(&f.caFile, "registry-ca", "", "PEM `FILE` of certificate authorities to trust beside the system's")
 	set.StringVar(&f.arch, "arch", "amd64", "`ARCH` of the images, such as arm64 or linux/arm64")
@@ -140,7 +140,9 @@ func (f *imageFlags) mirrorHosts() (map[string][]string, error) {
 
 // registry opens the registries with the user's credentials.
 func (f *imageFlags) registry(s *sources, mirrors map[string][]string, stderr io.Writer) (images.Store, error) {
-	o := registry.Options{Insecure: f.insecure, Mirrors: mirrors, Proxy: http.ProxyFromEnvironment, UserAgent: "genpolicy"}
+	// Nobody on the network is between this machine and itself.
+	plain := append([]string{"localhost", "127.0.0.1", "::1"}, f.insecure...)
+	o := registry.Options{Insecure: plain, Mirrors: mirrors, Proxy: http.ProxyFromEnvironment, UserAgent: "genpolicy"}
 	var err error
 	if f.caFile != "" {
 		if o.Roots, err = registry.Roots(f.caFile); err != nil {

@@ -26,64 +26,66 @@ type source struct {
 	manifest *generate.Manifest
 }
 
-// manifests reads what a path names: a file, every manifest of a folder, or stdin for "" and "-".
-func manifests(path string, ignoreUnknown bool, in io.Reader) ([]*source, error) {
+// manifests reads what a path names: a file, every manifest of a folder, or stdin for "-". It also gives the files of a folder that it
+// passed over because kustomize reads them, and nobody else.
+func manifests(path string, ignoreUnknown bool, in io.Reader) (all []*source, passed []string, err error) {
 	if path == "" || path == "-" {
 		text, err := bounded.ReadAll(in, maxInput)
 		if err != nil {
-			return nil, fmt.Errorf("read stdin: %w", err)
+			return nil, nil, fmt.Errorf("read stdin: %w", err)
 		}
 		m, err := generate.Parse("stdin", text, generate.ReadOptions{IgnoreUnknown: ignoreUnknown})
-		return []*source{{"", m}}, err
+		return []*source{{"", m}}, nil, err
 	}
-	paths, err := manifestPaths(path)
+	paths, passed, err := manifestPaths(path)
 	if err != nil {
-		return nil, err
+		return nil, passed, err
 	}
-	var all []*source
 	var faults []error
 	for _, path := range paths {
 		m, err := parseFile(path, ignoreUnknown)
 		if err != nil {
 			faults = append(faults, err)
 		}
-		all = append(all, &source{path, m})
+		all = append(all, &source{filepath.Clean(path), m})
 	}
-	return all, errors.Join(faults...)
+	return all, passed, errors.Join(faults...)
 }
 
 // manifestPaths lists the files of a folder and the folders in it, sorted.
-func manifestPaths(path string) ([]string, error) {
+func manifestPaths(path string) (all, passed []string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
+		return nil, nil, fmt.Errorf("read manifest: %w", err)
 	}
 	if !info.IsDir() {
-		return []string{path}, nil
+		return []string{path}, nil, nil
 	}
-	var all []string
 	err = filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		switch name := entry.Name(); {
+		case err != nil:
 			return err
-		}
-		if at != path && strings.HasPrefix(entry.Name(), ".") {
+		case at != path && strings.HasPrefix(name, "."):
 			if entry.IsDir() {
 				return filepath.SkipDir
 			}
-			return nil
-		}
-		if !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(at)) {
+		case entry.IsDir():
+		case name == "Chart.yaml":
+			return fmt.Errorf("%s is a Helm chart, whose templates are no manifests: helm template %s | genpolicy > pods.yaml", filepath.Dir(at), filepath.Dir(at))
+		case name == "kustomization.yaml" || name == "kustomization.yml":
+			passed = append(passed, at)
+		case slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(at)):
 			all = append(all, at)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read folder: %w", err)
+		return nil, passed, fmt.Errorf("read folder: %w", err)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("read folder %s: it has no .yaml, .yml or .json file", path)
+		return nil, passed, fmt.Errorf("read folder %s: it has no .yaml, .yml or .json file", path)
 	}
-	return all, nil
+	return all, passed, nil
 }
 
 func parseFile(path string, ignoreUnknown bool) (*generate.Manifest, error) {

@@ -46,15 +46,15 @@ Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong u
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, dumps []string) error {
 			f.takeMaps(maps, io.err)
-			if f.yamlFile == "" || len(dumps) == 0 {
+			if len(f.yamlFiles) == 0 || len(dumps) == 0 {
 				return usagef("learn wants -y MANIFEST and a DUMP")
 			}
-			return withJob(f, io, []string{f.yamlFile}, func(j *job) error { return j.learn(cmd.Context(), dumps) })
+			return withJob(f, io, f.yamlFiles, func(j *job) error { return j.learn(cmd.Context(), dumps) })
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVarP(&f.yamlFile, "yaml-file", "y", "", "manifest `FILE` of the pod that ran")
+	cmd.Flags().StringArrayVarP(&f.yamlFiles, "yaml-file", "y", nil, "manifest `FILE` of the pod that ran, or of what it refers to (repeatable)")
 	f.addSources(cmd.Flags(), &maps)
 	cmd.Flags().StringVar(&f.output, "output", "", "write the drop-in to `FILE` instead of standard output")
 	completeSources(cmd)

@@ -5,22 +5,22 @@
 //
 // Synopsis:
 //
-//	genpolicy [flags] [-y FILE|DIR]
+//	genpolicy [flags] [FILE|DIR]...
 //	genpolicy explain FILE
 //
 // Exit codes: 0 done, 1 a manifest was refused, 2 wrong usage, 3 something could
-// not be read or written.
+// not be read or written, 130 interrupted.
 package main
 
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
+
+	"portcullis/cmd/interrupt"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}))
+	interrupt.Exit(func(ctx context.Context) int {
+		return run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
+	})
 }

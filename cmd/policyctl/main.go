@@ -9,11 +9,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"portcullis/cmd/interrupt"
 	"portcullis/cmd/manual"
 	"portcullis/internal/version"
 )
@@ -25,10 +24,9 @@ type stdio struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
-	stop()
-	os.Exit(code)
+	interrupt.Exit(func(ctx context.Context) int {
+		return run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
+	})
 }
 
 // Exit codes, the same for every verb.
@@ -87,7 +85,7 @@ func newRoot(io stdio) *cobra.Command {
 		Long: `policyctl works on the policies that decide, inside a confidential pod VM, which requests of the host its agent
 carries out. It decides with the engine that policyd runs in the guest.
 
-Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check.`,
+Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check, 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version.Text(),

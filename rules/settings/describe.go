@@ -94,7 +94,7 @@ func inline(value any) string {
 	case map[string]any:
 		var parts []string
 		for _, key := range slices.Sorted(maps.Keys(value)) {
-			if value[key] != nil && key != "Username" { // TOML has no null: the key is absent; the name is the generator's
+			if value[key] != nil { // TOML has no null: the key is absent
 				parts = append(parts, keyText([]string{key})+" = "+inline(value[key]))
 			}
 		}
