@@ -14,6 +14,7 @@ import (
 	"portcullis/engine"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/bounded"
+	"portcullis/measure/eventlog"
 	"portcullis/measure/evidence"
 	"portcullis/rules"
 )
@@ -24,6 +25,9 @@ type boundText struct {
 	Size int    `json:"size"` // bytes that the digest is over
 	evidence.Bound
 	policy []byte // the policy, also of an initdata document; nil if it has none
+	// otherEnd is the digest of the same document with one line feed less at its end, or one more; nil for a policy.
+	otherEnd []byte
+	lineFeed bool // the document ends with one
 }
 
 // readBoundPolicy digests the exact bytes of a policy file. What a guest would refuse is refused.
@@ -75,7 +79,12 @@ func boundInitdata(name string, doc *initdata.Document, err error) (boundText, e
 	if policy, ok := doc.Value(initdata.PolicyKey); ok {
 		b.policy = []byte(policy)
 	}
-	return b, nil
+	other, ended := bytes.CutSuffix(doc.Bytes(), []byte("\n"))
+	if b.lineFeed = ended; !ended {
+		other = append(bytes.Clone(other), '\n')
+	}
+	b.otherEnd, err = eventlog.Sum(b.Alg, other)
+	return b, err
 }
 
 // refusedText is the error of what no guest takes.

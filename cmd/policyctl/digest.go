@@ -26,7 +26,8 @@ func newDigest(stdin io.Reader) *cobra.Command {
 vTPM after one extend, in each bank. The digest is over the exact bytes: a line end more or less gives another one.
 
 FILE may be a manifest: then what its annotation holds is digested. "-" is standard input. With --initdata FILE is an initdata
-document, as TOML or as the value of its pod annotation; its digest is over the TOML's bytes, with the algorithm that it names.
+document, as TOML or as the value of its pod annotation; its digest is over the TOML's bytes, with the algorithm that it names. What
+it would be with a line feed less or more at the end is told too: documentation and tools differ in that.
 
 --format rvps prints a message for the reference value provider of Trustee, and corim an unsigned CoRIM (CBOR), both with HOST_DATA,
 MRCONFIGID, PCR 8, the digest, and that of the rules.
@@ -145,6 +146,10 @@ func printDigest(out io.Writer, b boundText) error {
 	}
 	line := func(label, form, value string) { fmt.Fprintf(out, "%-12s%-8s%s\n", label, form, value) }
 	line(b.Kind, b.Alg, expected.Digest.Hex)
+	if b.otherEnd != nil {
+		with := map[bool]string{true: "with", false: "without"}
+		fmt.Fprintf(out, "%-12s%d bytes, %s a line feed at the end; %s it %x\n", "", b.Size, with[b.lineFeed], with[!b.lineFeed], b.otherEnd)
+	}
 	line("HOSTDATA", "hex", expected.HostData.Hex)
 	line("", "base64", expected.HostData.Base64)
 	line("MRCONFIGID", "hex", expected.MRConfigID.Hex)

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,6 +30,7 @@ func TestGuests(t *testing.T) {
 	putStage1(t, stage1)
 	dir := t.TempDir()
 	tree := systemdTree(t, p, installOptions{"BINDING=required", "TPM_TRUST=asserted"})
+	record(t, tree)
 	b := bench{pod: p, initrd: pack(t, stage1), root: seal(t, tree, filepath.Join(dir, "root")), dir: dir}
 
 	t.Run("pod", b.pods)
@@ -39,6 +41,13 @@ func TestGuests(t *testing.T) {
 	t.Run("debug build", b.debugBuild)
 	t.Run("flipped bit", b.flippedBit)
 	t.Run("agent as init", b.agentAsInit)
+}
+
+// record turns the record of the pod's life on.
+func record(t *testing.T, tree string) {
+	t.Helper()
+	path := filepath.Join(tree, "etc/portcullis/config.toml")
+	write(t, path, readFile(t, path)+"\n[measure]\npod = \"pcr\"\n")
 }
 
 // bench is what the guests are made of.
@@ -97,6 +106,11 @@ func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
 		t.Fatal(err)
 	}
 	e.Nonce, e.PCR, e.Bound = nonce, 8, evidence.Bound{Alg: "sha256", Digest: digest[:]}
+	e.PodPCR, e.Pod = 14, &evidence.Pod{Containers: []evidence.PodContainer{{Name: "$sandbox"}}}
+	for i := range containers {
+		name := fmt.Sprintf("container-%d", i)
+		e.Pod.Containers = append(e.Pod.Containers, evidence.PodContainer{Name: name, AnyExec: true})
+	}
 	// swtpm has no maker whose certificate would say that the key is in a TPM.
 	options := evidence.Options{TrustAK: true}
 	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 0 {
@@ -110,6 +124,15 @@ func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
 			t.Errorf("the quote verifies for %s: %+v", name, got)
 		}
 	}
+	if got := evidence.VerifyTPM(t.Context(), e, options).Pod; got == nil || len(got.Containers) < containers+1 || len(got.Execs) == 0 {
+		t.Errorf("the record of the pod's life: %+v", got)
+	} else {
+		t.Logf("FIGURE the record has %d events of %d containers", got.Events, len(got.Containers))
+	}
+	e.Pod.Containers = e.Pod.Containers[:containers] // a pod that has one less
+	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 1 {
+		t.Errorf("a container that is not of the pod: %+v", got)
+	}
 	verifyByTool(t, e, string(policy))
 }
 
@@ -120,15 +143,16 @@ func verifyByTool(t *testing.T, e evidence.TPM, policy string) {
 	if kept := os.Getenv("PORTCULLIS_GUEST_LOGS"); kept != "" {
 		dir = kept
 	}
-	for name, data := range map[string][]byte{"quote": e.Quote, "signature": e.Signature, "ak": e.AK, "log": e.Log, "policy": []byte(policy)} {
+	for name, data := range map[string][]byte{"quote": e.Quote, "signature": e.Signature, "ak": e.AK, "log": e.Log, "pcrs": e.PCRs, "policy": []byte(policy)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	args := []string{"verify", "tpm", "--trust-ak", "--nonce", hex.EncodeToString(e.Nonce)}
-	for _, name := range []string{"quote", "signature", "ak", "log", "policy"} {
+	for _, name := range []string{"quote", "signature", "ak", "log", "pcrs", "policy"} {
 		args = append(args, "--"+name, filepath.Join(dir, name))
 	}
+	args = append(args, "--pod", filepath.Join(dir, "policy"))
 	t.Log(run(t, nil, artifact(t, "policyctl"), args...))
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -15,7 +16,7 @@ import (
 
 // evidence is what a verifier outside gets; each value is in the format of tpm2-tools.
 type evidence struct {
-	Quote, Signature, AK, Log []byte
+	Quote, Signature, AK, Log, PCRs []byte
 }
 
 // signingKey is a restricted P-256 key, which signs nothing but what the TPM made.
@@ -27,6 +28,16 @@ var signingKey = tpm2.TPMTPublic{
 		Scheme: tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgECDSA,
 			Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256})},
 	}),
+}
+
+// pcr reads a register of the sha256 bank.
+func pcr(t *testing.T, index int) []byte {
+	t.Helper()
+	value, err := hex.DecodeString(strings.TrimSpace(string(read(t, fmt.Sprintf("/sys/class/tpm/tpm0/pcr-sha256/%d", index)))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
 }
 
 // sendEvidence takes a quote over the verifier's nonce and prints it; the verifier looks for it in what the serial port says.
@@ -49,13 +60,13 @@ func sendEvidence(t *testing.T, digest [32]byte) {
 		QualifyingData: tpm2.TPM2BData{Buffer: nonce},
 		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
 		PCRSelect: tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
-			{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(8)}}},
+			{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(8, 14)}}},
 	}.Execute(device)
 	if err != nil {
 		t.Fatal(err)
 	}
 	out, err := json.Marshal(evidence{Quote: q.Quoted.Bytes(), Signature: tpm2.Marshal(q.Signature), AK: tpm2.Marshal(key.OutPublic),
-		Log: read(t, "/run/portcullis/measure.jsonseq")})
+		Log: read(t, "/run/portcullis/measure.jsonseq"), PCRs: append(pcr(t, 8), pcr(t, 14)...)})
 	if err != nil {
 		t.Fatal(err)
 	}
