@@ -47,6 +47,7 @@ type rigOptions struct {
 	dir     string // of journal and sockets; empty: a new one
 	journal bool   // keep the journal on disk
 	trace   *trace.Log
+	record  gate.Record
 	// programs run in the fake agent's containers, besides cat.
 	programs map[string]agenttest.Program
 }
@@ -109,7 +110,7 @@ func (r *rig) start(o rigOptions) {
 		Log: slog.New(slog.DiscardHandler),
 	})
 	_ = r.chain.Start(ctx, false)
-	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow, Trace: o.trace})
+	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow, Trace: o.trace, Record: o.record})
 	l, err := r.address.Listen(ctx)
 	if err != nil {
 		r.t.Fatal(err)

@@ -3,7 +3,9 @@
 package record_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -124,6 +126,84 @@ func TestKilledAtEveryStepOfEveryKind(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestARecordInDoubtOfTheOtherRegister: a process died in the measurement of a policy; the pod's register settles that first, and the
+// policy's does the same for the pod's.
+func TestARecordInDoubtOfTheOtherRegister(t *testing.T) {
+	b := newBench(t)
+	policies, err := measure.New(measure.Config{Device: b.Device, PCR: 8, Log: b.Log, BootID: boot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, other := sha256.Sum256([]byte("a")), sha256.Sum256([]byte("b"))
+	event := func(d [32]byte) measure.Event {
+		return measure.Event{Type: eventlog.Policy, Binding: eventlog.Policy, Alg: "sha256", Digest: d[:], Len: 1}
+	}
+	if _, err := policies.Measure(t.Context(), event(digest)); err != nil {
+		t.Fatal(err)
+	}
+	mark := func() { // as the dead process had it
+		if err := os.Chmod(b.Log, 0o600|os.ModeSticky); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, err := os.ReadFile(b.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark()
+	book := b.open() // the policy is in its register
+	if err := book.Before(t.Context(), setPolicy); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.ReadFile(b.Log); err != nil || !bytes.HasPrefix(now, whole) {
+		t.Errorf("the policy's record was removed: %v", err)
+	}
+	b.unextended(event(other))
+	if err := b.open().Before(t.Context(), record.Fact{Kind: record.Sandbox, ID: id(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.agrees(); got != "policy sandbox" {
+		t.Error(got)
+	}
+	mark()
+	if s, err := policies.Resume(t.Context()); err != nil || !bytes.Equal(s.Event.Digest, digest[:]) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if got := b.agrees(); got != "policy sandbox" {
+		t.Error(got)
+	}
+}
+
+// unextended leaves a record of a policy in the log that its register has not, and the mark.
+func (b *bench) unextended(e measure.Event) {
+	b.t.Helper()
+	log, err := eventlog.Open(b.Log)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer log.Close()
+	policies, _ := eventlog.Split(log.Records())
+	r := policies[len(policies)-1]
+	r.Num = uint64(len(log.Records()))
+	r.Content.Seq, r.Content.Prev = r.Num+1, r.Content.Next
+	r.Content.SetDigest("sha256", e.Digest)
+	digests := []eventlog.Digest{}
+	for _, d := range r.Digests {
+		value, err := eventlog.BankDigest(d.HashAlg, e.Digest)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		digests = append(digests, eventlog.Digest{HashAlg: d.HashAlg, Digest: value})
+	}
+	r.Digests = digests
+	if r.Content.Next, err = eventlog.Extend("sha256", r.Content.Prev, e.Digest); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := errors.Join(log.Mark(), log.Append(r)); err != nil {
+		b.t.Fatal(err)
 	}
 }
 
