@@ -101,8 +101,8 @@ func TestVerifyARecordWithoutARegister(t *testing.T) {
 			copy(r[0xC0:0xE0], digest[:])
 		})
 	}
-	forged := kept.answer
-	forged.Head = strings.Repeat("00", 32)
+	forged := lost.answer // what the key has signed of the broken pod, beside the state of the complete one
+	forged.State = kept.answer.State
 	other := kept.answer
 	other.Sign(ed25519.NewKeyFromSeed([]byte(strings.Repeat("x", 32))), nonce)
 	good, answer := d.write("report", report(kept)), d.json("answer", kept.answer)
