@@ -120,6 +120,15 @@ func statusText(s binding.Status) string {
 	if s.PodComplete != nil {
 		line("pod", "%s", map[bool]string{true: "complete", false: "not complete"}[*s.PodComplete])
 	}
+	if r := s.Record; r != nil {
+		line("record", "%d events, head %s", r.Events, r.Head)
+		if r.Broken != "" {
+			line("", "broken: container %s is gone", r.Broken)
+		}
+		if r.Full || r.Behind {
+			line("", "%s", map[bool]string{true: "full: more has happened", false: "behind: something that happened is not recorded"}[r.Full])
+		}
+	}
 	return b.String()
 }
 
