@@ -27,26 +27,28 @@ const (
 )
 
 func newStatus() *cobra.Command {
-	var asJSON bool
+	var asJSON, watch bool
+	var every time.Duration
 	var socket string
 	cmd := &cobra.Command{
-		Use:   "status [--json]",
+		Use:   "status [--json] [--watch]",
 		Short: "Show what a running policyd is bound to, and what decides",
 		Long: `Show mode, backend, field, binding, digests, register, event log and state of the policyd that runs in this guest. It is
-read from a socket that only root can open.
+read from a socket that only root can open. With --watch it is printed again whenever it changes, until the program is stopped;
+a policyd that cannot be reached is told, and waited for.
 
 Exit code 1: policyd denies all requests; 3: it cannot be reached.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				w := statusWatch{socket: socket, every: every, json: asJSON, out: cmd.OutOrStdout()}
+				return w.run(cmd.Context())
+			}
 			s, err := readStatus(cmd.Context(), socket)
 			if err != nil {
 				return fmt.Errorf("read status of policyd: %w", err)
 			}
-			if asJSON {
-				err = writeJSON(cmd.OutOrStdout(), s)
-			} else {
-				_, err = io.WriteString(cmd.OutOrStdout(), statusText(s))
-			}
+			err = writeStatus(cmd.OutOrStdout(), s, asJSON)
 			if err == nil && s.State == binding.StateDenied {
 				return errNo
 			}
@@ -54,8 +56,75 @@ Exit code 1: policyd denies all requests; 3: it cannot be reached.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&socket, "socket", "/run/portcullis/status.sock", "`path` of policyd's status socket")
+	cmd.Flags().StringVar(&socket, "socket", defaultSocket, "`path` of policyd's status socket")
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and print the status whenever it changes")
+	cmd.Flags().DurationVar(&every, "interval", 2*time.Second, "how often --watch looks")
 	return cmd
+}
+
+// defaultSocket is where policyd answers with its status.
+const defaultSocket = "/run/portcullis/status.sock"
+
+func writeStatus(out io.Writer, s binding.Status, asJSON bool) error {
+	if asJSON {
+		return writeJSON(out, s)
+	}
+	_, err := io.WriteString(out, statusText(s))
+	return err
+}
+
+// statusWatch prints a status whenever it changes.
+type statusWatch struct {
+	socket string
+	every  time.Duration
+	json   bool
+	out    io.Writer
+}
+
+// run goes on until ctx ends, which is no failure.
+func (w *statusWatch) run(ctx context.Context) error {
+	if w.every <= 0 {
+		return usageError(fmt.Errorf("--interval is %s, want a time", w.every))
+	}
+	tick := time.NewTicker(w.every)
+	defer tick.Stop()
+	last := ""
+	for {
+		now := w.look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if now != last {
+			if _, err := io.WriteString(w.out, now); err != nil {
+				return err
+			}
+			last = now
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// look is the status as it is to be printed, or why there is none.
+func (w *statusWatch) look(ctx context.Context) string {
+	s, err := readStatus(ctx, w.socket)
+	if err != nil && w.json {
+		return fmt.Sprintf("{\"error\":%q}\n", err)
+	}
+	if err != nil {
+		return fmt.Sprintf("policyd cannot be reached: %v\n\n", err)
+	}
+	var b strings.Builder
+	if writeStatus(&b, s, w.json) != nil {
+		return ""
+	}
+	if !w.json {
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 func readStatus(ctx context.Context, socket string) (binding.Status, error) {
@@ -116,6 +185,16 @@ func statusText(s binding.Status) string {
 		line("rules", "%s", held)
 	}
 	line("generation", "%d", s.Generation)
+	allowed, denied := uint64(0), uint64(0)
+	for _, r := range s.Requests {
+		allowed, denied = allowed+r.Allowed, denied+r.Denied
+	}
+	line("requests", "%d allowed, %d denied", allowed, denied)
+	for _, r := range s.Requests {
+		if r.Denied > 0 {
+			line("", "%s: %d denied", r.Request, r.Denied)
+		}
+	}
 	line("running", "%s", yes(s.Ran))
 	if s.PodComplete != nil {
 		line("pod", "%s", map[bool]string{true: "complete", false: "not complete"}[*s.PodComplete])

@@ -25,6 +25,9 @@ Flags:
   --default-policy F  policy that decides until SetPolicy
   --debug-log F       write every request and its decision to F; it holds the workload's secrets
   --log-level L       debug, info, warn or error
+  --check-config      say whether the configuration and the default policy are good, and end
+  --try DIR           a first try outside a guest: sockets, event log and decision log in DIR, no configuration file,
+                      nothing bound to hardware, level debug
   --version           print the version and the modules it is built from
   --help              print this text
 
@@ -43,6 +46,8 @@ type options struct {
 	defaultPolicy string
 	debugLog      string
 	logLevel      string
+	try           string
+	checkConfig   bool
 	version       bool
 	set           map[string]bool // flags that were given
 }
@@ -71,6 +76,8 @@ func parseFlags(args []string) (options, error) {
 	fs.StringVar(&o.defaultPolicy, "default-policy", "", "")
 	fs.StringVar(&o.debugLog, "debug-log", "", "")
 	fs.StringVar(&o.logLevel, "log-level", "", "")
+	fs.StringVar(&o.try, "try", "", "")
+	fs.BoolVar(&o.checkConfig, "check-config", false, "")
 	fs.BoolVar(&o.version, "version", false, "")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return o, errHelp
@@ -81,6 +88,9 @@ func parseFlags(args []string) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q; see policyd --help", fs.Arg(0))
 	}
 	fs.Visit(func(f *flag.Flag) { o.set[f.Name] = true })
+	if o.set["try"] && (o.set["config"] || o.try == "") {
+		return o, errors.New("--try takes a folder, and no --config beside it; see policyd --help")
+	}
 	return o, nil
 }
 
@@ -90,7 +100,13 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // configuration is the file with the flags applied over it.
 func (o options) configuration() (config, error) {
-	c, err := readConfig(o.config)
+	var c config
+	var err error
+	if o.set["try"] {
+		c, err = tryConfig(o.try)
+	} else {
+		c, err = readConfig(o.config)
+	}
 	if err != nil {
 		return config{}, err
 	}

@@ -6,6 +6,8 @@
 //
 //	policyd [--config F] [--listen ADDR]... [--agent ADDR] [--rest HOST:PORT]
 //	        [--default-policy F] [--debug-log F] [--log-level L]
+//	policyd [--config F] --check-config
+//	policyd --try DIR
 //
 // It listens where the agent used to, judges every request by the workload owner's Rego policy, and forwards what is allowed
 // to the agent behind it. See docs/policyd.md for the configuration file.

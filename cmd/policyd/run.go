@@ -53,9 +53,15 @@ func run(ctx context.Context, args []string, std stdio) int {
 	if err == nil {
 		err = tightenByKernel(&c)
 	}
+	if err == nil && o.checkConfig {
+		err = checkConfig(ctx, o, c, std.out)
+	}
 	if err != nil {
 		fmt.Fprintln(std.err, "policyd:", err)
 		return exitUsage
+	}
+	if o.checkConfig {
+		return exitOK
 	}
 	logger := slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: c.level()}))
 	if err := serve(ctx, c, thisGuest(), logger); err != nil {
@@ -108,6 +114,7 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 		err = nil
 	}
 	notify(logger, daemon.SdNotifyStopping)
+	d.sayGoodbye()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	return errors.Join(err, web.Shutdown(grace), d.gate.Shutdown(grace))
@@ -123,6 +130,15 @@ const (
 	gcPercentOfSidecar = 200
 	memoryLimit        = 30 << 20
 )
+
+// sayGoodbye is the last line of an orderly end.
+func (d *policyDaemon) sayGoodbye() {
+	allowed, denied := uint64(0), uint64(0)
+	for _, c := range d.gate.Counts() {
+		allowed, denied = allowed+c.Allowed, denied+c.Denied
+	}
+	d.log.Info("policyd ends", "allowed", allowed, "denied", denied)
+}
 
 func limitMemory() {
 	debug.SetGCPercent(gcPercentAtStart)

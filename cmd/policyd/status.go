@@ -68,6 +68,7 @@ func (d *policyDaemon) answerStatus(ctx context.Context, conn net.Conn) {
 		s := d.book.State()
 		status.Record = &s
 	}
+	status.Requests = d.gate.Counts()
 	text, err := json.Marshal(status)
 	if err != nil {
 		d.log.Error("encode status", "error", err)

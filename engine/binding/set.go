@@ -169,7 +169,7 @@ func (c *Chain) activate(ctx context.Context, p *engine.Policy, e measure.Event)
 		return refuse(CodeAlreadyRunning, fmt.Errorf("a request of the current policy is still with the agent: %w", err))
 	}
 	c.end(func() { c.isSet, c.ran, c.denied = true, false, nil })
-	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", e.Type, "size", e.Len)
+	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", c.cfg.Facts.Binding, "size", e.Len)
 	return nil
 }
 

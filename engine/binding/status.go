@@ -64,6 +64,22 @@ type Status struct {
 	Unobserved  uint64          `json:"unobserved"`             // answers of the agent that the policy failed to take note of
 	PodComplete *bool           `json:"pod_complete,omitempty"` // the policy's pod_complete, if it has that rule
 	Record      *record.State   `json:"record,omitempty"`       // the launch record, if there is one; its owner fills it in
+	Requests    []RequestCount  `json:"requests,omitempty"`     // decisions so far; the gate's owner fills them in
+}
+
+// RequestCount are the decisions on one kind of request since this process began.
+type RequestCount struct {
+	Request string   `json:"request"`
+	Allowed uint64   `json:"allowed"`
+	Denied  uint64   `json:"denied"`
+	Seconds float64  `json:"seconds"` // that all decisions took, waiting included
+	Within  []uint64 `json:"within"`  // decisions that took at most Latencies[i]
+}
+
+// Latencies are the bounds that decisions are counted by.
+var Latencies = [...]time.Duration{
+	250 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, 2 * time.Second,
 }
 
 // DigestStatus is a digest with its algorithm.

@@ -63,6 +63,7 @@ type Gate struct {
 	log       *slog.Logger
 	trace     *trace.Log
 	record    Record
+	counts    counts
 
 	logLimit *rate.Limiter // what a host can cause to be logged; the decision log has it all
 	limits   Limits
@@ -99,6 +100,7 @@ func New(c Config) *Gate {
 		log:       c.Log,
 		trace:     c.Trace,
 		record:    c.Record,
+		counts:    newCounts(),
 		logLimit:  rate.NewLimiter(10, 100),
 		limits:    c.Limits,
 		requests:  newBudget(c.Limits, int64(c.Limits.Requests)),

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -209,11 +210,12 @@ func (c *call) forwardAllowed(ctx context.Context, v *engine.Verdict) (*reply, e
 
 // authorize returns the verdict of an allowed request, or the error that denies it. A denied read of a container's output
 // gives neither: it is to be answered without the output.
-func (c *call) authorize(ctx context.Context) (*engine.Verdict, error) {
+func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
+	defer func(began time.Time) { c.count(ctx, v != nil, time.Since(began)) }(time.Now())
 	if err := c.gate.protected.check(c.request); err != nil {
 		return c.denied(err.Error())
 	}
-	v, err := c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key, Input: c.input, Turns: c.evaluating})
+	v, err = c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key, Input: c.input, Turns: c.evaluating})
 	if err != nil {
 		c.message = nil // an evaluation that was given up may still be reading it
 	}
@@ -234,6 +236,17 @@ func (c *call) authorize(ctx context.Context) (*engine.Verdict, error) {
 	}
 	c.record(true, v.Reason)
 	return v, nil
+}
+
+// count keeps account of a decision, if it came to one, and tells it at level debug.
+func (c *call) count(ctx context.Context, allowed bool, took time.Duration) {
+	if !allowed && ctx.Err() != nil {
+		return
+	}
+	c.gate.counts.add(c.method.EntryPoint(), allowed, took)
+	if c.gate.log.Enabled(ctx, slog.LevelDebug) {
+		c.gate.log.Debug("decided", "request", c.method.EntryPoint(), "allowed", allowed, "took", took)
+	}
 }
 
 // denied ends a request that may not run.
