@@ -5,6 +5,7 @@ package binding_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,11 +131,16 @@ func TestABootWhoseBeginningCannotBeRecordedDeniesAll(t *testing.T) {
 // Whatever time the client grants, a policy is given up that does not compile in time, and nothing is measured.
 func TestCompilationHasADeadlineOfItsOwn(t *testing.T) {
 	r := &register{}
-	p := newBench(t).start(binding.Config{Register: r, CompileTimeout: time.Nanosecond}, closedDefault, false)
-	p.refuses(good, binding.CodePolicyInvalid)
+	p := newBench(t).start(binding.Config{Register: r, CompileTimeout: time.Millisecond}, closedDefault, false)
+	long := []byte(good + "\n")
+	for i := range 5000 { // which takes some tens of milliseconds
+		long = fmt.Appendf(long, "rule_%d := %d\n", i, i)
+	}
+	p.refuses(string(long), binding.CodePolicyInvalid)
 	if r.extends != 0 {
 		t.Error("the policy was measured")
 	}
+	newBench(t).start(binding.Config{}, closedDefault, false).set(string(long))
 }
 
 func truncate(t *testing.T, path string) {

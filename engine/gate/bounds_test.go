@@ -36,7 +36,7 @@ func envelopeOf(t testing.TB, service, method string, payload []byte) []byte {
 func TestRequestsAreWeighedBeforeTheyAreDecoded(t *testing.T) {
 	r := newRig(t, rigOptions{policy: allowAll})
 	conn := r.raw(t)
-	for i, payload := range [][]byte{emptyStorages(4<<20 - 64), emptyStorages(64 << 10)} {
+	for i, payload := range [][]byte{emptyStorages(4<<20 - 64), emptyStorages(64 << 10), emptyStorages(30 << 10)} {
 		if _, err := conn.Write(frame(uint32(2*i+1), frameRequest, 0, envelopeOf(t, "grpc.AgentService", "CreateContainer", payload))); err != nil {
 			t.Fatal(err)
 		}

@@ -42,9 +42,6 @@ func (l Limits) reserved(all int64) int64 { return all / 4 / int64(max(l.Connect
 // evaluations is how many requests of one connection are judged at a time: the others' come in between.
 const evaluations = 2
 
-// unsent is how many answers may wait to leave a connection before no further request is read from it.
-const unsent = 32
-
 // A connection may have refused requests as fast as a runtime in trouble repeats them; for more of them it waits refusedFactor times
 // as long as they take, so that all connections together leave time for what is allowed.
 const (

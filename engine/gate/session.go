@@ -41,8 +41,7 @@ type session struct {
 	ctx   context.Context // ends with the connection
 	close context.CancelFunc
 
-	leaving chan struct{} // holds an element for each answer that waits to be written
-	writing sync.Mutex    // held for one answer
+	writing sync.Mutex // held for one answer
 
 	refused *rate.Limiter // refused requests that cost nothing
 	owed    atomic.Int64  // nanoseconds to wait for others, before the next frame is read
@@ -57,8 +56,7 @@ func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
 		gate: g, conn: conn, in: bufio.NewReaderSize(conn, readAhead),
 		agent:    agentConn{dial: g.agent, buffers: &g.buffers, answers: g.answers.share()},
 		requests: g.requests.share(), bytes: g.bytes.share(), decoded: g.decoded.share(),
-		evaluating: make(chan struct{}, evaluations), leaving: make(chan struct{}, unsent),
-		refused: rate.NewLimiter(refusedRate, refusedBurst),
+		evaluating: make(chan struct{}, evaluations), refused: rate.NewLimiter(refusedRate, refusedBurst),
 	}
 	s.ctx, s.close = context.WithCancel(ctx)
 	context.AfterFunc(s.ctx, func() {
@@ -89,13 +87,7 @@ func (s *session) run() {
 
 // next reads one whole frame and sets its request on its way, or answers why it does not.
 func (s *session) next() error {
-	select { // a client that does not take its answers gets no more of them
-	case s.leaving <- struct{}{}:
-		<-s.leaving
-	case <-s.ctx.Done():
-		return net.ErrClosed
-	}
-	s.writing.Lock() // those of the agent that pass by are written one after the other
+	s.writing.Lock() // a client that does not take its answers gets no more of them
 	s.writing.Unlock()
 	for s.agent.answers.waiting.Load() > 0 { // nor does it ask the agent for more
 		if err := s.wait(5 * time.Millisecond); err != nil {
@@ -263,7 +255,7 @@ func (s *session) write(id uint32, frame []byte) {
 	if !s.startAnswer() {
 		return
 	}
-	defer s.endAnswer()
+	defer s.writing.Unlock()
 	putHeader(frame, len(frame)-headerLen, id, typeResponse)
 	if _, err := s.conn.Write(frame); err != nil { // half an answer may be out
 		s.close()
@@ -274,7 +266,7 @@ func (s *session) write(id uint32, frame []byte) {
 func (s *session) writeFrom(in io.Reader, id uint32, length int) error {
 	writes := s.startAnswer()
 	if writes {
-		defer s.endAnswer()
+		defer s.writing.Unlock()
 	}
 	chunk := s.gate.buffers.get(chunkLen + headerLen)
 	defer s.gate.buffers.put(chunk)
@@ -301,11 +293,6 @@ const chunkLen = 64 << 10
 
 // startAnswer waits until an answer may be written, for which there is a while then. It is false when the connection has ended.
 func (s *session) startAnswer() bool {
-	select {
-	case s.leaving <- struct{}{}:
-	case <-s.ctx.Done():
-		return false
-	}
 	s.writing.Lock()
 	if s.ctx.Err() == nil {
 		err := s.conn.SetWriteDeadline(time.Now().Add(s.gate.limits.AnswerWait))
@@ -314,11 +301,6 @@ func (s *session) startAnswer() bool {
 		}
 		s.close()
 	}
-	s.endAnswer()
-	return false
-}
-
-func (s *session) endAnswer() {
 	s.writing.Unlock()
-	<-s.leaving
+	return false
 }
