@@ -35,7 +35,8 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	env_ok(container, input.OCI.Process.Env, policy.strict.env)
 }
 
-name_ok if container_name in container_names
+# one of: container_names
+name_ok if policy.containers[container_name]
 
 # of the policy
 container := policy_container(container_name)
@@ -96,7 +97,9 @@ same_id if {
 	input.container_id == ""
 }
 
-root_id := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
+root_id := input.container_id if input.OCI.Root.Path == replace(root_path, "$(container-id)", input.container_id)
+
+else := trim_suffix(trim_prefix(input.OCI.Root.Path, around[0]), around[1]) if {
 	around := split(root_path, "$(container-id)")
 	startswith(input.OCI.Root.Path, around[0])
 	endswith(input.OCI.Root.Path, around[1])
@@ -146,9 +149,9 @@ namespace_ok if pod.namespace == policy.sandbox.namespace
 
 hostname_ok if policy.sandbox.hostname == ""
 
-hostname_ok if input.OCI.Hostname == hostname
-
 hostname_ok if input.OCI.Hostname == ""
+
+hostname_ok if input.OCI.Hostname == hostname
 
 hostname := trim_right(substring(pod.name, 0, 63), "-.") if policy.sandbox.hostname == "$(sandbox-name)"
 

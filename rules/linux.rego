@@ -26,17 +26,27 @@ control_group_ok if {
 	control_group_last(path)
 }
 
-control_group_last(path) if endswith(path, concat("", [":", root_id]))
+control_group_last(path) if {
+	endswith(path, concat("", ["/", root_id]))
+	regex.match(`/[0-9a-f]{64}$`, path)
+}
 
 control_group_last(path) if {
 	control_group_free(substring(path, count(path) - id_length, -1))
 	regex.match(`[/:][0-9a-f]{64}$`, path)
 }
 
+control_group_last(path) if endswith(path, concat("", [":", root_id]))
+
 # The group of this container, or at least of no other and of no unit of the guest.
 control_group_free(id) if id == root_id
 
 control_group_free(id) if not name_of(id)
+
+linux_devices_ok if {
+	# where
+	[input.OCI.Linux.Devices, container.devices] == [[], []]
+}
 
 linux_devices_ok if {
 	# at: OCI.Linux.Devices
@@ -55,6 +65,11 @@ linux_devices_ok if {
 
 # Each of the policy's and no other, without a path: but for the pod's network, one
 # at most, where the forwarder of peer pods has it.
+namespaces_ok if {
+	# where
+	input.OCI.Linux.Namespaces == [{"Path": "", "Type": type} | some type in container.namespaces; type != "network"]
+}
+
 namespaces_ok if {
 	# at: OCI.Linux.Namespaces[network]
 	# wanted: the pod's own
@@ -82,7 +97,18 @@ namespaces_ok if {
 
 namespace_type(n) := object.get({"mnt": "mount"}, n.Type, n.Type)
 
-network_namespace := concat("", [n.Path | some n in input.OCI.Linux.Namespaces; n.Type == "network"])
+network_namespace := concat("", [path | some {"Path": path, "Type": "network"} in input.OCI.Linux.Namespaces])
+
+paths_ok if {
+	# where
+	wanted := policy.common.paths[container.paths]
+
+	# where
+	input.OCI.Linux.MaskedPaths == wanted.masked
+
+	# where
+	input.OCI.Linux.ReadonlyPaths == wanted.readonly
+}
 
 # In any order; a read-only path may be masked instead; more only where known.
 paths_ok if {
@@ -129,6 +155,11 @@ extra_path_ok(patterns, path) if {
 }
 
 sysctl_ok if {
+	# where
+	input.OCI.Linux.Sysctl == container.sysctl.fixed
+}
+
+sysctl_ok if {
 	# unknown: no such sysctl
 	object.subset(object.union(container.sysctl.optional, container.sysctl.fixed), input.OCI.Linux.Sysctl)
 	sysctl_complete
@@ -140,6 +171,11 @@ sysctl_complete if policy.strict.sysctl == "optional"
 
 # Agent devices: block devices of the manifest, one to one, and VFIO. Those that
 # are hot-plugged have an annotation each; cold-plugged ones annotations alone.
+devices_ok if {
+	# where
+	[input.devices, container.devices, container.vfio.count] == [[], [], 0]
+}
+
 devices_ok if {
 	plain := [d | some d in input.devices; not startswith(d.container_path, vfio_path)]
 

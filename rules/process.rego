@@ -59,9 +59,14 @@ this_pod := data.pstate.pod
 this_pod := pod if not data.pstate.pod
 
 capabilities_ok if {
+	# where
+	input.OCI.Process.Capabilities == policy.common.capabilities[container.capabilities]
+}
+
+capabilities_ok if {
 	wanted := policy.common.capabilities[container.capabilities]
 	object.keys(input.OCI.Process.Capabilities) == object.keys(wanted)
-	every set, names in {true: {}, false: wanted}[input.OCI.Process.Capabilities == wanted] {
+	every set, names in wanted {
 		capability_set_ok(names, input.OCI.Process.Capabilities[set])
 	}
 }
@@ -77,20 +82,45 @@ capability_set_ok(wanted, got) if {
 # is as the policy has it needs no further look.
 env_ok(c, all, level) if {
 	env := own_env(c.env, all)
-	hashes := object.get(c.env, "hashes", {})
 	entries := {e | some e in env}
 	fixed := fixed_env(c)
-	others := entries - fixed
-	names := {split(e, "=")[0] | some e in others}
-	missing := {split(e, "=")[0] | some e in (fixed - entries)} | ((object.keys(c.env.patterns) | object.keys(hashes)) - names)
-	patterns := object.remove(object.union_n([policy.common.env.names, c.env.optional, c.env.patterns]), object.keys(hashes))
+	own := entries - fixed
+	hashes := object.get(c.env, "hashes", {})
+	patterned := object.keys(c.env.patterns)
+
+	# Those that variable_ok takes by a pattern, found with less work.
+	usual := {e: name |
+		count(object.filter(hashes, patterned)) == 0
+		some e in own
+		[name, value] := split(e, "=")
+		regex.match(c.env.patterns[name], value)
+	}
+	others := own - object.keys(usual)
+	other_names := {split(e, "=")[0] | some e in others}
+	names := other_names | {name | some name in usual}
+
+	# As links, as long as none is a name alone or has a name that is known.
+	links := {e |
+		others != set()
+		count(other_names & (others | object.keys(object.union_n([policy.common.env.names, c.env.optional, c.env.patterns, hashes])))) == 0
+		some pattern in policy.common.env.whole
+		some e in others
+		regex.match(pattern, e)
+	}
+	missing := {split(e, "=")[0] | some e in (fixed - entries)} | ((patterned | object.keys(hashes)) - names)
+
+	# Known by name beside a value of its own.
+	taken := {1 |
+		others != set()
+		strings.any_prefix_match(fixed, split(concat("", [concat("=\n", other_names), "="]), "\n"))
+	}
 
 	# secret
 	# item: $all[{split(e, "=")[0]}]
-	every e in others - usual_env(patterns, others) {
+	every e in others - links {
 		# wanted: {variable_wanted(c, split(e, "=")[0])}
 		# got: {variable_value(e)}
-		variable_ok(patterns, e, split(e, "=")[0], hashes)
+		variable_ok(c, e, split(e, "=")[0])
 	}
 
 	# secret
@@ -98,47 +128,41 @@ env_ok(c, all, level) if {
 	# item: $all[{item}]
 	# wanted: once
 	# got: twice
-	once_ok(c, [count(entries), count(names)] == [count(env), count(others)], names)
+	[count(names) + count(entries - own), taken] == [count(env), set()]
 
 	# secret
 	# items: missing
 	# item: $all[{item}]
 	# wanted: {variable_wanted(c, item)}
 	# got: missing
-	env_complete(level, missing)
-}
-
-env_complete(level, _) if level == "optional"
-
-env_complete(_, missing) if count(missing) == 0
-
-# Those that variable_ok takes by their names, found with less work.
-usual_env(patterns, entries) := {e |
-	some e in entries
-	[name, value] := split(e, "=")
-	regex.match(patterns[name], value)
+	object.get({"optional": set()}, level, missing) == set()
 }
 
 # One that is known by name, or a link to a service of a name that the policy does
 # not use. No entry may be a name alone, which is what split leaves as it is.
-variable_ok(patterns, e, name, _) if {
+variable_ok(c, e, name) if {
 	e != name
-	regex.match(patterns[name], trim_prefix(e, concat("", [name, "="])))
+	regex.match(variable_pattern(c, name), trim_prefix(e, concat("", [name, "="])))
 }
 
-variable_ok(patterns, e, name, hashes) if {
+variable_ok(c, e, name) if {
 	e != name
-	not patterns[name]
-	not hashes[name]
+	not variable_pattern(c, name)
+	not c.env.hashes[name]
 	some pattern in policy.common.env.whole
 	regex.match(pattern, e)
 }
 
 # Bound without being shown. Not every engine has the function, nor is asked for it.
-variable_ok(_, e, name, hashes) if {
+variable_ok(c, e, name) if {
 	e != name
-	hash := hashes[name]
+	hash := c.env.hashes[name]
 	crypto.sha256(trim_prefix(e, concat("", [name, "="]))) == hash
+}
+
+variable_pattern(c, name) := pattern if {
+	pattern := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])[name]
+	not c.env.hashes[name]
 }
 
 # Without what the image says of variables that the pod sets too: runtimes send both,
@@ -153,16 +177,14 @@ shadowed(known, e, later) if {
 	startswith(other, concat("", [split(e, "=")[0], "="]))
 }
 
-# No name is there twice, and none is known otherwise beside a value of its own.
-once_ok(c, distinct, names) if {
-	distinct
-	count(names & object.keys(c.env.templates)) == 0
-	not strings.any_prefix_match(c.env.fixed, [concat("", [name, "="]) | some name in names])
-}
-
 fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, filled(template)]) | some name, template in c.env.templates}
 
 # Ports carry a stream past the requests that read and write it.
+stdio_ok if {
+	# where
+	[input.stdin_port, input.stdout_port, input.stderr_port] == [0, 0, 0]
+}
+
 stdio_ok if {
 	port_ok(input.stdin_port, container.stdin)
 	port_ok(input.stdout_port, policy.requests.read_stream)

@@ -83,6 +83,11 @@ pull_metadata_ok(options) if {
 # Storages, one to one with the policy's. What the host may choose is replaced by
 # the placeholder that stands for it there. upstream.rego has a rule of its own.
 storages_ok if {
+	# where
+	[count(input.storages), container.storages] == [count(pulls), []]
+}
+
+storages_ok if {
 	others := [s | some s in input.storages; not s in pulls; not watched(s)]
 
 	# item: storages[{s.mount_point}]
@@ -163,26 +168,31 @@ device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.so
 # Mounts, one to one with the policy's. Those that are exactly as the policy has
 # them need no further look.
 mounts_ok if {
-	there := {m.destination | some m in input.OCI.Mounts}
+	there := {m.destination | some m in all_mounts}
 
-	# item: OCI.Mounts[{m.destination}]
-	count({m.destination | some m in input.OCI.Mounts}) == count(input.OCI.Mounts)
+	# items: repeated_mounts
+	# item: OCI.Mounts[{item}]
+	# wanted: once
+	# got: twice
+	count(there) == count(input.OCI.Mounts)
 
 	# item: OCI.Mounts[{destination}]
-	every destination in (object.keys(container.mounts) | {m.destination | some m in base_mounts}) - there {
+	every destination in (object.keys(container.mounts) | {m.destination | some m in base_mounts - all_mounts}) - there {
 		# wanted: {source_wanted(wanted_mount(destination))}
 		# got: missing
 		missing_mount_ok(wanted_mount(destination))
 	}
 
 	# item: OCI.Mounts[{m.destination}]
-	every m in other_mounts - shared_mounts {
+	every m in unusual_mounts {
 		# absent: no such mount
 		# got: {m.source}
 		mount_ok(wanted_mount(m.destination), m)
 	}
 	volumes_ok
 }
+
+all_mounts := {m | some m in input.OCI.Mounts}
 
 base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
 
@@ -191,11 +201,11 @@ exact_mounts := {{"destination": destination, "options": w.options, "source": w.
 	w.from == "exact"
 }
 
-# Shared files that mount_ok takes in the policy's own order of options, found with
-# less work.
-shared_mounts := {m |
+# Neither the policy's own, nor shared files that mount_ok takes in the policy's
+# order of options, found with less work.
+unusual_mounts := others - {m |
 	before := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
-	some m in other_mounts
+	some m in others
 	wanted := container.mounts[m.destination]
 	m.options == wanted.options
 	startswith(m.source, before)
@@ -204,9 +214,9 @@ shared_mounts := {m |
 	substring(tail, random_length, -1) == wanted.source
 	m.type_ == wanted.type_
 	wanted.from == "shared"
+} if {
+	others := (all_mounts - base_mounts) - exact_mounts
 }
-
-other_mounts := ({m | some m in input.OCI.Mounts} - base_mounts) - exact_mounts
 
 wanted_mount(destination) := wanted if {
 	wanted := container.mounts[destination]
@@ -302,7 +312,7 @@ volumes_ok if container.storages == []
 
 volumes_ok if {
 	uses := {[m.source, wanted.source] |
-		some m in input.OCI.Mounts
+		some m in unusual_mounts
 		wanted := container.mounts[m.destination]
 		wanted.from == "storage"
 	}
