@@ -163,7 +163,7 @@ contents_ok if policy.strict.mounts == "optional"
 
 contents_ok if {
 	# item: OCI.Mounts[{m.destination}]
-	every m in [m | some m in input.OCI.Mounts; container.mounts[m.destination].contents] {
+	every m in [m | some at, wanted in container.mounts; wanted.contents; some m in other_mounts; m.destination == at] {
 		# wanted: all files of the volume, copied before
 		contents_there(m.source, container.mounts[m.destination].contents)
 	}

@@ -27,11 +27,6 @@ control_group_ok if {
 }
 
 control_group_last(path) if {
-	endswith(path, concat("", ["/", root_id]))
-	regex.match(`/[0-9a-f]{64}$`, path)
-}
-
-control_group_last(path) if {
 	control_group_free(substring(path, count(path) - id_length, -1))
 	regex.match(`[/:][0-9a-f]{64}$`, path)
 }
@@ -155,11 +150,6 @@ extra_path_ok(patterns, path) if {
 }
 
 sysctl_ok if {
-	# where
-	input.OCI.Linux.Sysctl == container.sysctl.fixed
-}
-
-sysctl_ok if {
 	# unknown: no such sysctl
 	object.subset(object.union(container.sysctl.optional, container.sysctl.fixed), input.OCI.Linux.Sysctl)
 	sysctl_complete
@@ -205,14 +195,9 @@ devices_ok if {
 # The agent takes the device number of whatever stands at the path.
 device_path_ok(_, path) if path == ""
 
-device_path_ok(type, path) if regex.match(device_paths[type], path)
-
-device_paths := {
-	"blk": `^/dev/vd[a-z]{1,3}$`,
-	"blk-ccw": `^/dev/vd[a-z]{1,3}$`,
-	"mmioblk": `^/dev/vd[a-z]{1,3}$`,
-	"nvdimm": `^/dev/pmem[0-9]{1,3}$`,
-	"scsi": `^/dev/sd[a-z]{1,3}$`,
+device_path_ok(type, path) if {
+	name := object.get({"nvdimm": "pmem[0-9]", "scsi": "sd[a-z]"}, type, "vd[a-z]")
+	regex.match(concat("", ["^/dev/", name, "{1,3}$"]), path)
 }
 
 vfio_ok(devices) if {
@@ -234,18 +219,18 @@ vfio_ok(devices) if {
 			regex.match(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]=[0-9a-f]{2}/[0-9a-f]{2}$`, option)
 		}
 	}
-	numbers := {trim_prefix(d.container_path, vfio_path) | some d in devices}
+	cards := {trim_prefix(d.container_path, vfio_path) | some d in devices}
 
 	# at: devices
 	# wanted: {container.vfio.count} passed through, each with an annotation
 	# got: {count(devices)}, with {count(vfio_annotated)} annotations
-	vfio_complete(numbers, count(devices))
+	vfio_complete(cards, count(devices))
 }
 
-vfio_complete(numbers, n) if {
-	count(numbers) == n
+vfio_complete(cards, n) if {
+	count(cards) == n
 	n in {0, container.vfio.count}
-	count(numbers - vfio_annotated) == 0
+	count(cards - vfio_annotated) == 0
 	count(vfio_annotated) == container.vfio.count
 }
 

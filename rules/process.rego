@@ -80,20 +80,19 @@ capability_set_ok(wanted, got) if {
 
 # The environment, by name: nothing twice, nothing unknown, nothing missing. What
 # is as the policy has it needs no further look.
-env_ok(c, all, level) if {
-	env := own_env(c.env, all)
+env_ok(c, given, level) if {
+	env := own_env(c.env, given)
 	entries := {e | some e in env}
 	fixed := fixed_env(c)
 	own := entries - fixed
 	hashes := object.get(c.env, "hashes", {})
-	patterned := object.keys(c.env.patterns)
+	patterns := object.remove(c.env.patterns, hashes)
 
 	# Those that variable_ok takes by a pattern, found with less work.
 	usual := {e: name |
-		count(object.filter(hashes, patterned)) == 0
 		some e in own
 		[name, value] := split(e, "=")
-		regex.match(c.env.patterns[name], value)
+		regex.match(patterns[name], value)
 	}
 	others := own - object.keys(usual)
 	other_names := {split(e, "=")[0] | some e in others}
@@ -102,21 +101,21 @@ env_ok(c, all, level) if {
 	# As links, as long as none is a name alone or has a name that is known.
 	links := {e |
 		others != set()
-		count(other_names & (others | object.keys(object.union_n([policy.common.env.names, c.env.optional, c.env.patterns, hashes])))) == 0
+		count(other_names & (others | object.keys(known_env(c)))) == 0
 		some pattern in policy.common.env.whole
 		some e in others
 		regex.match(pattern, e)
 	}
-	missing := {split(e, "=")[0] | some e in (fixed - entries)} | ((patterned | object.keys(hashes)) - names)
+	missing := {split(e, "=")[0] | some e in (fixed - entries)} | (object.keys(object.union(patterns, hashes)) - names)
 
 	# Known by name beside a value of its own.
-	taken := {1 |
+	beside := {1 |
 		others != set()
-		strings.any_prefix_match(fixed, split(concat("", [concat("=\n", other_names), "="]), "\n"))
+		strings.any_prefix_match(fixed, split(concat("", [concat("= ", other_names), "="]), " "))
 	}
 
 	# secret
-	# item: $all[{split(e, "=")[0]}]
+	# item: $given[{split(e, "=")[0]}]
 	every e in others - links {
 		# wanted: {variable_wanted(c, split(e, "=")[0])}
 		# got: {variable_value(e)}
@@ -125,30 +124,32 @@ env_ok(c, all, level) if {
 
 	# secret
 	# items: repeated_names(env)
-	# item: $all[{item}]
+	# item: $given[{item}]
 	# wanted: once
 	# got: twice
-	[count(names) + count(entries - own), taken] == [count(env), set()]
+	[count(names) + count(entries - own), beside] == [count(env), set()]
 
 	# secret
 	# items: missing
-	# item: $all[{item}]
+	# item: $given[{item}]
 	# wanted: {variable_wanted(c, item)}
 	# got: missing
 	object.get({"optional": set()}, level, missing) == set()
 }
 
+known_env(c) := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns, object.get(c.env, "hashes", {})])
+
 # One that is known by name, or a link to a service of a name that the policy does
 # not use. No entry may be a name alone, which is what split leaves as it is.
 variable_ok(c, e, name) if {
 	e != name
-	regex.match(variable_pattern(c, name), trim_prefix(e, concat("", [name, "="])))
+	not c.env.hashes[name]
+	regex.match(known_env(c)[name], trim_prefix(e, concat("", [name, "="])))
 }
 
 variable_ok(c, e, name) if {
 	e != name
-	not variable_pattern(c, name)
-	not c.env.hashes[name]
+	not known_env(c)[name]
 	some pattern in policy.common.env.whole
 	regex.match(pattern, e)
 }
@@ -160,16 +161,11 @@ variable_ok(c, e, name) if {
 	crypto.sha256(trim_prefix(e, concat("", [name, "="]))) == hash
 }
 
-variable_pattern(c, name) := pattern if {
-	pattern := object.union_n([policy.common.env.names, c.env.optional, c.env.patterns])[name]
-	not c.env.hashes[name]
-}
-
 # Without what the image says of variables that the pod sets too: runtimes send both,
 # the pod's last, which counts.
-own_env(wanted, env) := env if not wanted.shadowed
-
 own_env(wanted, env) := [e | some i, e in env; not shadowed(wanted.shadowed, e, array.slice(env, i + 1, count(env)))] if wanted.shadowed
+
+else := env
 
 shadowed(known, e, later) if {
 	e in known

@@ -16,7 +16,7 @@ package agent_policy
 
 import rego.v1
 
-name_of(id) := was("container", id)
+name_of(id) := data.pstate[concat("", ["container:", id])]
 
 was(kind, name) := data.pstate[concat(":", [kind, name])]
 
@@ -121,13 +121,14 @@ awaited if {
 	step == {"container": container_name, "state": "succeeded"}
 }
 
-create_ops := [
-	{"op": "add", "path": "/pstate/pod", "value": pod},
-	put("container", input.container_id, container_name),
-	put("running", container_name, input.container_id),
-	put("ended", container_name, false),
-	put("signalled", container_name, false),
-]
+create_ops := array.concat(
+	[
+		{"op": "add", "path": "/pstate/pod", "value": pod},
+		{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
+		{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
+	],
+	[put(kind, container_name, false) | some kind in ["ended", "signalled"]; data.pstate[concat(":", [kind, container_name])]],
+)
 
 StartContainerRequest := {"allowed": true, "ops": [put("started", name, true) | some name in named]} if container_ok
 

@@ -177,7 +177,7 @@ mounts_ok if {
 	count(there) == count(input.OCI.Mounts)
 
 	# item: OCI.Mounts[{destination}]
-	every destination in (object.keys(container.mounts) | {m.destination | some m in base_mounts - all_mounts}) - there {
+	every destination in (object.keys(container.mounts) | {m.destination | some m in (base_mounts - all_mounts)}) - there {
 		# wanted: {source_wanted(wanted_mount(destination))}
 		# got: missing
 		missing_mount_ok(wanted_mount(destination))
@@ -201,11 +201,14 @@ exact_mounts := {{"destination": destination, "options": w.options, "source": w.
 	w.from == "exact"
 }
 
-# Neither the policy's own, nor shared files that mount_ok takes in the policy's
+# Those that are not exactly the policy's.
+other_mounts := (all_mounts - base_mounts) - exact_mounts
+
+# Of these, those that are no shared files that mount_ok takes in the policy's
 # order of options, found with less work.
-unusual_mounts := others - {m |
+unusual_mounts := other_mounts - {m |
 	before := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
-	some m in others
+	some m in other_mounts
 	wanted := container.mounts[m.destination]
 	m.options == wanted.options
 	startswith(m.source, before)
@@ -214,8 +217,6 @@ unusual_mounts := others - {m |
 	substring(tail, random_length, -1) == wanted.source
 	m.type_ == wanted.type_
 	wanted.from == "shared"
-} if {
-	others := (all_mounts - base_mounts) - exact_mounts
 }
 
 wanted_mount(destination) := wanted if {

@@ -15,7 +15,7 @@ import (
 )
 
 // JSON returns the policy as text: keys sorted, nil lists and maps written as
-// empty, one line for what fits in lineWidth columns, no trailing newline. The
+// empty, one line for what fits in lineWidth characters, no trailing newline. The
 // same value gives the same bytes.
 func (p *Policy) JSON() ([]byte, error) {
 	raw, err := jsonv2.Marshal(p) // which writes nil lists and maps as empty ones
@@ -27,7 +27,7 @@ func (p *Policy) JSON() ([]byte, error) {
 		return nil, fmt.Errorf("encode policy_data: %w", err)
 	}
 	var out bytes.Buffer
-	writeTree(&out, tree, 0)
+	writeTree(&out, tree)
 	return out.Bytes(), nil
 }
 
@@ -66,16 +66,17 @@ func decodeTree(raw []byte) (any, error) {
 	return tree, err
 }
 
-// lineWidth keeps lines short enough to review, and below the limits on line
-// length that Rego engines have.
-const lineWidth = 128
+// lineWidth keeps lines below the limits that Rego engines have, which begin at 1024
+// characters. Lines have no indentation: the limit on the size of annotations counts
+// every byte.
+const lineWidth = 900
 
-func writeTree(out *bytes.Buffer, v any, depth int) {
-	if line := oneLine(v); len(line)+depth <= lineWidth {
+func writeTree(out *bytes.Buffer, v any) {
+	line := oneLine(v)
+	if len(line) <= lineWidth {
 		out.Write(line)
 		return
 	}
-	indent := strings.Repeat(" ", depth+1)
 	switch v := v.(type) {
 	case map[string]any:
 		out.WriteString("{\n")
@@ -83,24 +84,22 @@ func writeTree(out *bytes.Buffer, v any, depth int) {
 			if i > 0 {
 				out.WriteString(",\n")
 			}
-			out.WriteString(indent)
 			out.Write(oneLine(key))
 			out.WriteString(":")
-			writeTree(out, v[key], depth+1)
+			writeTree(out, v[key])
 		}
-		out.WriteString("\n" + indent[1:] + "}")
+		out.WriteString("\n}")
 	case []any:
 		out.WriteString("[\n")
 		for i, item := range v {
 			if i > 0 {
 				out.WriteString(",\n")
 			}
-			out.WriteString(indent)
-			writeTree(out, item, depth+1)
+			writeTree(out, item)
 		}
-		out.WriteString("\n" + indent[1:] + "]")
+		out.WriteString("\n]")
 	default:
-		out.Write(oneLine(v))
+		out.Write(line)
 	}
 }
 
