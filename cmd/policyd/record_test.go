@@ -141,6 +141,46 @@ func (m *machine) kinds() string {
 	return strings.Join(kinds, " ")
 }
 
+// tcg2 is the record as the attestation agent would write it.
+func (m *machine) tcg2() string {
+	m.t.Helper()
+	records, err := eventlog.Decode([]byte(m.read("run/measure.jsonseq")))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var out []byte
+	_, of := eventlog.Split(records)
+	for _, r := range of {
+		out = append(out, eventlog.TCG2(r)...)
+	}
+	return string(out)
+}
+
+// TestAPolicyChangeIsAFact, in its place among the others.
+func TestAPolicyChangeIsAFact(t *testing.T) {
+	m := recorded(t)
+	m.conf.Binding.PolicyUpdate = "extend"
+	changing := recordedPolicy + "\n"
+	first := strings.Replace(recordedPolicy, "import rego.v1\n", "import rego.v1\n\ndefault SetPolicyRequest := true\n", 1)
+	m.write("first.rego", first)
+	m.write("second.rego", changing)
+	m.boot()
+	m.agentUp()
+	m.setPolicy(first, "")
+	p := recordedPod{m}
+	p.sandbox()
+	m.setPolicy(changing, "")
+	if got, want := m.kinds(), "policy sandbox created started policy"; got != want {
+		t.Errorf("recorded %s\nwant     %s", got, want)
+	}
+	m.extendedBy(sum256(first), sum256(changing))
+	m.quoted("sha256:8,14")
+	m.verifies(0, "--pod=second.rego", "--earlier=first.rego")
+	if v := m.verifies(1, "--pod=second.rego"); !strings.Contains(v.detail("pod-policy"), "ruled before") {
+		t.Errorf("%+v", v)
+	}
+}
+
 // asked is what the record's socket answers.
 func (m *machine) asked(nonce string) record.Answer {
 	m.t.Helper()
@@ -180,6 +220,7 @@ const fullKinds = "policy sandbox created started created started ended created 
 
 func TestThePodsLifeIsRecorded(t *testing.T) {
 	m := recorded(t)
+	m.conf.Measure.TCG2 = m.path("run/pod.tcg2")
 	r := m.boot()
 	m.agentUp()
 	m.setPolicy(recordedPolicy, "")
@@ -204,7 +245,13 @@ func TestThePodsLifeIsRecorded(t *testing.T) {
 	if a := m.asked(""); !a.Complete || a.Events != 11 {
 		t.Errorf("after a restart: %+v", a)
 	}
+	if m.read("run/pod.tcg2") != m.tcg2() {
+		t.Error("the copy for readers of the attestation agent's log is another after a restart")
+	}
 	p.end(3)
+	if m.read("run/pod.tcg2") != m.tcg2() {
+		t.Error("the copy for readers of the attestation agent's log is not the record")
+	}
 	if got, want := m.kinds(), fullKinds+" signalled broken ended"; got != want {
 		t.Errorf("recorded %s\nwant     %s", got, want)
 	}

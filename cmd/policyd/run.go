@@ -242,7 +242,7 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 
 // ownPaths are the files and sockets of this process that are not where they usually are.
 func (d *policyDaemon) ownPaths() []string {
-	paths := []string{d.config.Policy.DebugLog, d.config.Log.Events}
+	paths := []string{d.config.Policy.DebugLog, d.config.Log.Events, d.config.Measure.TCG2}
 	for _, s := range append([]string{d.config.Gate.Agent}, d.config.Gate.Listen...) {
 		if a, err := gate.ParseAddress(s); err == nil {
 			paths = append(paths, a.Path)

@@ -40,3 +40,12 @@ func Decide(ctx context.Context, e *engine.Engine, request proto.Message) (*engi
 	}
 	return e.Judge(ctx, engine.Request{EntryPoint: m.EntryPoint(), Key: key, Input: c.input})
 }
+
+// FactOf returns what asks whether a request is a fact for that record.
+func FactOf(r Record, request proto.Message) func() bool {
+	c := &call{session: &session{gate: &Gate{record: r}}, request: request}
+	return func() bool {
+		_, ok := c.fact()
+		return ok
+	}
+}

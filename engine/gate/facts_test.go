@@ -10,10 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto/agentpb"
+	"portcullis/engine/gate"
 	"portcullis/measure/record"
 )
 
@@ -99,5 +102,24 @@ func TestWhatTheAgentRefusesIsTakenBack(t *testing.T) {
 	}
 	if got := n.got[len(n.got)-1]; got != "refused started web" {
 		t.Errorf("the last note is %q", got)
+	}
+}
+
+// TestRequestsThatAreNoFactsCostNothing: they are told apart by their type, without an allocation.
+func TestRequestsThatAreNoFactsCostNothing(t *testing.T) {
+	for _, request := range []proto.Message{&agentpb.StatsContainerRequest{}, &agentpb.ReadStreamRequest{}, &agentpb.CopyFileRequest{},
+		&agentpb.CheckRequest{}, &agentpb.WaitProcessRequest{}, &agentpb.SignalProcessRequest{ContainerId: "web", ExecId: "probe"}} {
+		isFact := gate.FactOf(&notes{}, request)
+		if isFact() {
+			t.Errorf("%T is a fact", request)
+		}
+		if n := testing.AllocsPerRun(100, func() { isFact() }); n > 0 {
+			t.Errorf("%T: %v allocations", request, n)
+		}
+		start := time.Now()
+		for range 1000 {
+			isFact()
+		}
+		t.Logf("%T: %v", request, time.Since(start)/1000)
 	}
 }

@@ -452,3 +452,25 @@ func TestOneFactCostsLittle(t *testing.T) {
 		t.Errorf("a fact takes %v, towards the end of a record %v", first, last)
 	}
 }
+
+// FuzzParse: what is read as a fact is written as the same text.
+func FuzzParse(f *testing.F) {
+	text, err := created(1, "web").Text()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, seed := range []string{text, "portcullis complete {}", `portcullis ended {"id":"0","code":-1}`, "portcullis  {}"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		fact, err := record.Parse(text)
+		if err != nil {
+			return
+		}
+		if again, err := fact.Text(); err != nil || again != text {
+			t.Errorf("%q is written as %q, %v", text, again, err)
+		}
+		pod := new(record.Pod)
+		_ = pod.Apply(fact)
+	})
+}
