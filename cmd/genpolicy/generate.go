@@ -12,6 +12,7 @@ import (
 
 	"portcullis/images"
 	"portcullis/rules/generate"
+	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
 )
 
@@ -174,6 +175,9 @@ func (j *job) configs() (*generate.Configs, error) {
 func (j *job) policies(ctx context.Context) (string, error) {
 	var printed strings.Builder
 	var faults []error
+	if j.settings.Generate.ImageFrom == policydata.Host {
+		j.warn([]*generate.Finding{{File: "platform " + j.flags.platform, Text: "the host chooses the images: a policy binds their names there, and not what runs"}})
+	}
 	for _, s := range j.sources {
 		j.warn(s.manifest.Warnings())
 		for _, p := range s.manifest.Pods() {

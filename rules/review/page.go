@@ -232,24 +232,20 @@ func anchor(kind, name string) string {
 	}, name)
 }
 
+// title is the workload's name: what the pattern of the pod's name begins with.
 func (s *Subject) title() string {
 	if s.Data == nil {
 		return s.Name
 	}
-	var names []string
-	for _, name := range s.names() {
-		if name != policydata.SandboxContainer {
-			names = append(names, name)
-		}
-	}
-	switch {
-	case len(names) == 0:
+	name := strings.Trim(literal.FindString(strings.TrimPrefix(s.Data.Sandbox.Name, "^")), "-.")
+	if name == "" {
 		return s.Name
-	case len(names) > 3:
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), len(names)-3)
 	}
-	return strings.Join(names, ", ")
+	return name
 }
+
+// literal is what a pattern of a pod's name says as it stands.
+var literal = regexp.MustCompile(`^(?:[a-z0-9-]|\\.)*`)
 
 func (s *Subject) facts() []fact {
 	list := []fact{
@@ -336,6 +332,9 @@ func (s *Subject) containerRow(name string, secrets bool) containerRow {
 		r.Annotations = append(r.Annotations, row{key, c.Annotations.Patterns[key], "pattern"})
 	}
 	for _, after := range c.After {
+		if s.Data.Order == policydata.OrderFree {
+			break // nothing holds to it
+		}
 		r.After = append(r.After, fmt.Sprintf("%s has %s", Called(after.Container), after.State))
 	}
 	return r
@@ -358,14 +357,37 @@ func envRows(e policydata.Env, secrets bool) []row {
 	for _, name := range sorted(e.Templates) {
 		rows = append(rows, row{name, template(e.Templates[name]), "from the pod"})
 	}
+	links := 0
 	for _, name := range sorted(e.Patterns) {
-		rows = append(rows, row{name, pattern(e.Patterns[name]), "pattern"})
+		if strings.HasPrefix(name, "KUBERNETES_") {
+			links++
+			continue
+		}
+		rows = append(rows, row{name, patternWords(e.Patterns[name], pattern), "pattern"})
+	}
+	if links > 0 {
+		rows = append(rows, row{"KUBERNETES_…", fmt.Sprintf("%d variables that say where the API server is", links), "pattern"})
 	}
 	for _, name := range sorted(e.Optional) {
-		rows = append(rows, row{name, pattern(e.Optional[name]), "pattern, may be missing"})
+		rows = append(rows, row{name, patternWords(e.Optional[name], pattern), "pattern, may be missing"})
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
 	return rows
+}
+
+// knownPatterns are patterns of the settings and the generator in words.
+var knownPatterns = map[string]string{
+	"^.*$": "anything", "^(?s:.*)$": "anything", "^(?s:.+)$": "anything but nothing", "^.+$": "anything but nothing",
+	"^[0-9]+$": "a number", "^[0-9.]+$": "an IPv4 address", "^[0-9a-f.:]+$": "an IP address", "^xterm$": "xterm",
+	"^[0-9a-f.:,]+$": "IP addresses", "^tcp$": "tcp",
+}
+
+// patternWords says what a pattern matches, or shows it by way of otherwise.
+func patternWords(pattern string, otherwise func(string) string) string {
+	if words, ok := knownPatterns[pattern]; ok {
+		return words
+	}
+	return otherwise(pattern)
 }
 
 // rights says in words what the process may beyond its capabilities.

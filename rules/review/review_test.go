@@ -174,11 +174,11 @@ func TestWarnings(t *testing.T) {
 			p.Containers["web"].Paths = "none"
 		}},
 		{"stdin", "write to its standard input", review.Look, func(p *policydata.Policy) { p.Containers["web"].Stdin = true }},
-		{"secret", "API_TOKEN stands in the policy", review.Look, func(p *policydata.Policy) {
+		{"secret", "API_TOKEN stands in the policy", review.Grave, func(p *policydata.Policy) {
 			p.Containers["web"].Env.Fixed = append(p.Containers["web"].Env.Fixed, "API_TOKEN=x")
 		}},
-		{"any value", "X may have any value", review.Note, func(p *policydata.Policy) { p.Containers["web"].Env.Optional = map[string]string{"X": "^.*$"} }},
-		{"device", "given devices", review.Note, func(p *policydata.Policy) { p.Containers["web"].Devices = []string{"/dev/x"} }},
+		{"any value", "X may have any value", review.Look, func(p *policydata.Policy) { p.Containers["web"].Env.Optional = map[string]string{"X": "^.*$"} }},
+		{"device", "content of the block device /dev/x comes from the host", review.Grave, func(p *policydata.Policy) { p.Containers["web"].Devices = []string{"/dev/x"} }},
 	}
 	a := full(t, shop(t))
 	before := a.Warnings()
@@ -445,7 +445,7 @@ func TestTemplatesAndPatternsShowNoSecrets(t *testing.T) {
 	if strings.Contains(text, "correct-horse") {
 		t.Error("the page shows a secret")
 	}
-	for _, want := range []string{"…$(sandbox-name)…$(sandbox-namespace)", "<code>$(sandbox-name)</code>", "a hidden pattern", "^[0-9.]+$"} {
+	for _, want := range []string{"…$(sandbox-name)…$(sandbox-namespace)", "<code>$(sandbox-name)</code>", "a hidden pattern", "an IPv4 address"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page does not say %q", want)
 		}

@@ -34,12 +34,27 @@ func (s *Subject) Warnings() []Warning {
 	var w warnings
 	s.warnPolicy(&w)
 	if s.Data != nil {
-		w.requests(s.Data)
-		w.strictness(s.Data)
-		for _, name := range s.names() {
-			w.container(s.Data, name)
-		}
+		w.data(s.Data)
 	}
+	return w.sorted()
+}
+
+// Of lists what is worth a look in policy_data, the most severe first: what [Subject.Warnings] has beside what it says of the rules.
+func Of(p *policydata.Policy) []Warning {
+	var w warnings
+	w.data(p)
+	return w.sorted()
+}
+
+func (w *warnings) data(p *policydata.Policy) {
+	for _, name := range sorted(p.Containers) {
+		w.container(p, name)
+	}
+	w.requests(p)
+	w.strictness(p)
+}
+
+func (w *warnings) sorted() []Warning {
 	slices.SortStableFunc(w.list, func(a, b Warning) int { return strings.Compare(order(a.Level), order(b.Level)) })
 	return w.list
 }
@@ -103,6 +118,9 @@ func (w *warnings) requests(p *policydata.Policy) {
 	if len(r.CopyFile) > 0 && !bindsContents(p) {
 		w.add(Note, "", "The content of files that the host copies in is not bound: ConfigMaps, Secrets and projected volumes are what the host makes them.")
 	}
+	if p.Sandbox.Hostname == "" {
+		w.add(Look, "", "The host name is not bound (hostNetwork: Kata gives the pod a network of its own all the same).")
+	}
 	if p.Sandbox.Namespace == "" {
 		w.add(Note, "", "The namespace is not bound: the pod may run in any, and keeps it.")
 	}
@@ -126,7 +144,7 @@ func (w *warnings) strictness(p *policydata.Policy) {
 		return slices.ContainsFunc(c.After, func(a policydata.After) bool { return a.State == policydata.Succeeded })
 	})
 	if after && p.Order == policydata.OrderFree {
-		w.add(Note, "", "Containers may come in any order: the host can leave out or skip init containers.")
+		w.add(Grave, "", "Init containers can be skipped: containers may come in any order (-j ordered enforces that of the manifest).")
 	}
 }
 
@@ -162,34 +180,98 @@ var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
 func (w *warnings) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
 	if !c.Image.Bound() {
-		w.add(Grave, name, "The image's content is %s.", content(c))
+		w.add(Grave, name, "The content of image %s is %s.", or("that the host names", c.Image.Source, c.Image.Source != ""), content(c))
 	}
-	if extra := extraCapabilities(p, c); len(extra) > 0 {
-		w.add(Look, name, "Has capabilities beyond the usual: %s.", strings.Join(extra, ", "))
-	}
-	if len(p.Common.Paths[c.Paths].Masked) == 0 && c.Type == policydata.TypeContainer {
-		w.add(Look, name, "No path of the kernel is masked, as in a privileged container.")
-	}
+	w.rights(p, name)
+	w.mounts(name, c)
 	if c.Stdin {
 		w.add(Look, name, "The host may write to its standard input.")
 	}
+	var clear []string
 	for _, entry := range c.Env.Fixed {
-		if key, value, _ := strings.Cut(entry, "="); value != "" && secretName.MatchString(key) {
-			w.add(Look, name, "%s stands in the policy in clear, and the policy is no secret to the host.", key)
+		key, value, _ := strings.Cut(entry, "=")
+		switch {
+		case value == "" || key == "PATH":
+		case !secretName.MatchString(key):
+			clear = append(clear, key)
+		default:
+			w.add(Grave, name, "%s stands in the policy in clear, and the policy is no secret to the host.", key)
 		}
 	}
-	for _, patterns := range []map[string]string{c.Env.Patterns, c.Env.Optional} {
-		for _, key := range sorted(patterns) {
-			if openPattern.MatchString(patterns[key]) {
-				w.add(Note, name, "%s may have any value.", key)
-			}
-		}
+	if len(clear) > 0 {
+		w.add(Note, name, "Values that stand in the policy in clear, whatever they come from: %s.", strings.Join(clear, ", "))
 	}
-	if len(c.Devices)+c.VFIO.Count > 0 {
-		w.add(Note, name, "Is given devices: what they do or hold is not bound.")
+	w.variables(name, c)
+	for _, device := range c.Devices {
+		w.add(Grave, name, "The content of the block device %s comes from the host.", device)
+	}
+	if c.VFIO.Count > 0 {
+		w.add(Look, name, "Is given devices: what they do is not bound.")
 	}
 	if c.OCI.Process.User.UID == 0 && c.Type == policydata.TypeContainer {
 		w.add(Note, name, "Runs as root.")
+	}
+}
+
+// rights tells of what a process may beyond the usual; privileged is one line.
+func (w *warnings) rights(p *policydata.Policy, name string) {
+	c := p.Containers[name]
+	extra := extraCapabilities(p, c)
+	unmasked := len(p.Common.Paths[c.Paths].Masked) == 0 && c.Type == policydata.TypeContainer
+	if unmasked && slices.Contains(extra, "CAP_SYS_ADMIN") {
+		w.add(Grave, name, "Is privileged: all capabilities, no path of the kernel masked; it can change the guest around it.")
+		return
+	}
+	if len(extra) > 0 {
+		w.add(Look, name, "Has capabilities beyond the usual: %s.", strings.Join(extra, ", "))
+	}
+	if unmasked {
+		w.add(Look, name, "No path of the kernel is masked, as in a privileged container.")
+	}
+}
+
+// platformFile has the files that every container gets from the host.
+var platformFile = map[string]bool{
+	"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/dev/termination-log": true,
+}
+
+const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// mounts tells of what the host fills.
+func (w *warnings) mounts(name string, c *policydata.Container) {
+	for _, destination := range sorted(c.Mounts) {
+		m := c.Mounts[destination]
+		switch {
+		case m.From != policydata.MountShared || platformFile[destination]:
+		case m.Contents != nil && !m.Contents.Open && access(m.Options) == "read-only": // what is copied there is known
+		case destination == serviceAccount:
+			w.add(Note, name, "The token and certificate in %s come from the host.", destination)
+		default:
+			w.add(Grave, name, "The content of %s comes from the host, which can read and choose it.", destination)
+		}
+	}
+}
+
+// variables tells of what the host may choose in variables and arguments.
+func (w *warnings) variables(name string, c *policydata.Container) {
+	for _, patterns := range []map[string]string{c.Env.Patterns, c.Env.Optional} {
+		for _, key := range sorted(patterns) {
+			switch {
+			case !openPattern.MatchString(patterns[key]):
+			case secretName.MatchString(key):
+				w.add(Grave, name, "%s may have any value: the host may choose this secret.", key)
+			default:
+				w.add(Look, name, "%s may have any value.", key)
+			}
+		}
+	}
+	for _, key := range sorted(c.Env.Hashes) {
+		w.add(Note, name, "%s is bound by the hash of its value, from which a short one can be guessed.", key)
+	}
+	for _, i := range sorted(c.ArgMatches) {
+		if m := c.ArgMatches[i]; m.Template == "" {
+			w.add(Look, name, "The host may choose argument %s within %s.", i, m.Pattern)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"portcullis/rules/policydata"
+	"portcullis/rules/review"
 )
 
 // Write writes the explanation of a policy, called name, to w. What the policy
@@ -41,41 +42,33 @@ func (t *page) item(label string, items []string) {
 	}
 }
 
-// unbound lists what the host or a registry may choose although it runs or is read.
+// unbound lists what a reviewer has to know first: what the report of policyctl says too.
 func (t *page) unbound(p *policydata.Policy) {
-	var all []string
-	for _, name := range order(p) {
-		c := p.Containers[name]
-		switch {
-		case c.Type == policydata.TypeSandbox:
-		case c.Image.From == policydata.GuestPull && c.Image.Digest == "":
-			all = append(all, fmt.Sprintf("%s: the image %s is named by a tag; whoever controls the registry or the network chooses what runs", name, c.Image.Source))
-		case c.Image.From == policydata.Host:
-			all = append(all, fmt.Sprintf("%s: the image %s comes from the host, which chooses what runs", name, c.OCI.Annotations.ImageName))
-		}
-		for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
-			m := c.Mounts[destination]
-			if m.From == policydata.MountShared && !bound(m) && !platformFile[destination] {
-				all = append(all, fmt.Sprintf("%s: the content of %s comes from the host", name, destination))
-			}
-		}
-		for _, device := range c.Devices {
-			all = append(all, fmt.Sprintf("%s: the content of the block device %s comes from the host", name, device))
-		}
-	}
-	if len(all) == 0 {
+	found := review.Of(p)
+	if !slices.ContainsFunc(found, func(w review.Warning) bool { return w.Level == review.Grave }) {
 		t.line("Everything that runs is bound.")
-		return
 	}
-	t.line("Not bound:")
-	for _, s := range all {
-		t.line("  ! %s", s)
+	for _, level := range []struct {
+		level review.Level
+		title string
+		mark  string
+	}{{review.Grave, "Grave:", "!"}, {review.Look, "To look at:", "?"}, {review.Note, "Notes:", "-"}} {
+		title := level.title
+		for _, w := range found {
+			if w.Level != level.level {
+				continue
+			}
+			if title != "" {
+				t.line("%s", title)
+				title = ""
+			}
+			about := ""
+			if w.Container != "" {
+				about = review.Called(w.Container) + ": "
+			}
+			t.line("  %s %s%s", level.mark, about, w.Text)
+		}
 	}
-}
-
-// platformFile has the files that every container gets from the host.
-var platformFile = map[string]bool{
-	"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/dev/termination-log": true,
 }
 
 func (t *page) pod(p *policydata.Policy) {

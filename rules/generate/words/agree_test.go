@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package words_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"portcullis/images"
+	"portcullis/internal/imagestest"
+	"portcullis/rules"
+	"portcullis/rules/generate"
+	"portcullis/rules/generate/words"
+	"portcullis/rules/review"
+	"portcullis/rules/settings"
+)
+
+// told is what genpolicy warns of, and how reports and explanations of the policy say it.
+var told = []struct {
+	name     string
+	spec     string // of the pod, beside its container
+	web      string // of the container
+	more     string // further documents
+	settings string
+	platform string
+	warned   string // by genpolicy
+	said     string // by report and explain
+	level    review.Level
+}{
+	{name: "an image by tag", warned: "is named by a tag", said: "web: The content of image registry.example/web:1 is not bound: named by a tag", level: review.Grave},
+	{name: "an image of the host", platform: "host-pull", said: "web: The content of image", level: review.Grave},
+	{name: "a secret in clear", web: "env: [{name: DB, valueFrom: {secretKeyRef: {name: s, key: password}}}]",
+		more: "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: x}\n", warned: "the policy has it in clear", said: "web: Values that stand in the policy in clear, whatever they come from: DB.", level: review.Note},
+	{name: "a secret in clear by its name", web: "env: [{name: DB_PASSWORD, value: x}]", said: "web: DB_PASSWORD stands in the policy in clear", level: review.Grave},
+	{name: "a secret by hash", web: "env: [{name: DB, valueFrom: {secretKeyRef: {name: s, key: password}}}]", settings: "generate.secrets = 'hash'",
+		more: "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: x}\n", warned: "is bound by the hash", said: "web: DB is bound by the hash of its value", level: review.Note},
+	{name: "a secret that was not given", web: "env: [{name: DB_PASSWORD, valueFrom: {secretKeyRef: {name: s, key: password}}}]", settings: "generate.secrets = 'unbound'",
+		warned: "the host may choose its value", said: "web: DB_PASSWORD may have any value: the host may choose this secret", level: review.Grave},
+	{name: "a directory of the host", spec: "volumes: [{name: v, hostPath: {path: /data}}]", web: "volumeMounts: [{name: v, mountPath: /data}]",
+		warned: "of the host, whose content is not bound", said: "web: The content of /data comes from the host", level: review.Grave},
+	{name: "a persistent volume", spec: "volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", web: "volumeMounts: [{name: v, mountPath: /data}]",
+		warned: "whose content comes from the host", said: "web: The content of /data comes from the host", level: review.Grave},
+	{name: "a block device", spec: "volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", web: "volumeDevices: [{name: v, devicePath: /dev/x}]",
+		warned: "is the block device of", said: "web: The content of the block device /dev/x comes from the host", level: review.Grave},
+	{name: "a ConfigMap that was not given", spec: "volumes: [{name: v, configMap: {name: c}}]", web: "volumeMounts: [{name: v, mountPath: /conf}]",
+		warned: "whose content was not given", said: "web: The content of /conf comes from the host", level: review.Grave},
+	{name: "an emptyDir on the host", spec: "volumes: [{name: v, emptyDir: {}}]", web: "volumeMounts: [{name: v, mountPath: /scratch}]", settings: "generate.empty_dir = 'shared'",
+		warned: "which this platform keeps on the host", said: "web: The content of /scratch comes from the host", level: review.Grave},
+	{name: "a path of an emptyDir", spec: "volumes: [{name: v, emptyDir: {}}]", web: "volumeMounts: [{name: v, mountPath: /scratch, subPath: a}]",
+		warned: "the runtime then uses a directory of the host", said: "web: The content of /scratch comes from the host", level: review.Grave},
+	{name: "the network of the host", spec: "hostNetwork: true", warned: "Kata does not offer the network of the host", said: "The host name is not bound (hostNetwork", level: review.Look},
+	{name: "a privileged container", web: "securityContext: {privileged: true}", said: "web: Is privileged", level: review.Grave},
+	{name: "init containers that can be skipped", spec: "initContainers: [{name: first, image: registry.example/web:1}]", said: "Init containers can be skipped", level: review.Grave},
+}
+
+type oneImage struct{ store *imagestest.Store }
+
+func (o oneImage) Image(ctx context.Context, reference string) (*images.Image, error) {
+	return images.NewOpener([]images.Store{o.store}, images.Options{}).Image(ctx, reference)
+}
+
+// What genpolicy warns of when it makes a policy, reports and explanations of that policy say too, and the grave things first. What
+// has no effect in the guest (host ports, SELinux options, seccomp profiles) is in no policy.
+func TestEveryWarningIsInReportAndExplanation(t *testing.T) {
+	store := imagestest.NewStore()
+	store.Add("registry.example/web:1", imagestest.WithFiles(images.Config{Entrypoint: []string{"/web"}, Env: []string{"PATH=/bin"}}, nil))
+	for _, test := range told {
+		t.Run(test.name, func(t *testing.T) {
+			text := "apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  containers:\n  - name: web\n    image: registry.example/web:1\n"
+			if test.web != "" {
+				text += "    " + test.web + "\n"
+			}
+			if test.spec != "" {
+				text += "  " + test.spec + "\n"
+			}
+			m, err := generate.Parse("shop.yaml", []byte(text+test.more), generate.ReadOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			platform := test.platform
+			if platform == "" {
+				platform = settings.DefaultPlatform
+			}
+			s, err := settings.Load(platform, settings.DropIn{Name: "test", Text: []byte(test.settings)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var configs generate.Configs
+			if err := configs.Add(m); err != nil {
+				t.Fatal(err)
+			}
+			p, warnings, err := generate.New(s, oneImage{store}, &configs, generate.Options{}).Policy(context.Background(), m.Pods()[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.warned != "" && !slices.ContainsFunc(warnings, func(f *generate.Finding) bool { return strings.Contains(f.Text, test.warned) }) {
+				t.Errorf("genpolicy does not warn that it %s", test.warned)
+			}
+			var explained strings.Builder
+			if err := words.Write(&explained, "shop", p); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(explained.String(), test.said) {
+				t.Errorf("explain does not say %s in\n%s", test.said, &explained)
+			}
+			full, err := p.Full(rules.Text())
+			if err != nil {
+				t.Fatal(err)
+			}
+			subject, err := review.Load(context.Background(), "shop.rego", full)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(subject.Warnings(), func(w review.Warning) bool {
+				line := w.Text
+				if w.Container != "" {
+					line = w.Container + ": " + line
+				}
+				return w.Level == test.level && strings.HasPrefix(line, test.said)
+			}) {
+				t.Errorf("the report does not say %s among %v", test.said, subject.Warnings())
+			}
+		})
+	}
+}
