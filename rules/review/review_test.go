@@ -174,11 +174,11 @@ func TestWarnings(t *testing.T) {
 			p.Containers["web"].Paths = "none"
 		}},
 		{"stdin", "write to its standard input", review.Look, func(p *policydata.Policy) { p.Containers["web"].Stdin = true }},
-		{"secret", "API_TOKEN stands in the policy", review.Grave, func(p *policydata.Policy) {
+		{"secret", "API_TOKEN", review.Grave, func(p *policydata.Policy) {
 			p.Containers["web"].Env.Fixed = append(p.Containers["web"].Env.Fixed, "API_TOKEN=x")
 		}},
 		{"any value", "X may have any value", review.Look, func(p *policydata.Policy) { p.Containers["web"].Env.Optional = map[string]string{"X": "^.*$"} }},
-		{"device", "content of the block device /dev/x comes from the host", review.Grave, func(p *policydata.Policy) { p.Containers["web"].Devices = []string{"/dev/x"} }},
+		{"device", "content of block devices comes from the host: /dev/x", review.Grave, func(p *policydata.Policy) { p.Containers["web"].Devices = []string{"/dev/x"} }},
 	}
 	a := full(t, shop(t))
 	before := a.Warnings()

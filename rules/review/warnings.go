@@ -3,6 +3,7 @@
 package review
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -27,7 +28,20 @@ type Warning struct {
 	Level     Level
 	Container string // "" for the policy as a whole
 	Text      string
+
+	rank int // among those of a level: what is worth more comes first
 }
+
+// Ranks of grave warnings; what has none comes first.
+const (
+	rankPolicy = iota
+	rankPrivileged
+	rankSkipped
+	rankMounts
+	rankImages
+	rankSecrets
+	rankOther
+)
 
 // Warnings lists what is worth a look, the most severe first.
 func (s *Subject) Warnings() []Warning {
@@ -55,7 +69,9 @@ func (w *warnings) data(p *policydata.Policy) {
 }
 
 func (w *warnings) sorted() []Warning {
-	slices.SortStableFunc(w.list, func(a, b Warning) int { return strings.Compare(order(a.Level), order(b.Level)) })
+	slices.SortStableFunc(w.list, func(a, b Warning) int {
+		return cmp.Or(strings.Compare(order(a.Level), order(b.Level)), cmp.Compare(a.rank, b.rank))
+	})
 	return w.list
 }
 
@@ -64,7 +80,12 @@ func order(l Level) string { return map[Level]string{Grave: "0", Look: "1", Note
 type warnings struct{ list []Warning }
 
 func (w *warnings) add(level Level, container, format string, args ...any) {
-	w.list = append(w.list, Warning{level, container, fmt.Sprintf(format, args...)})
+	w.list = append(w.list, Warning{Level: level, Container: container, Text: fmt.Sprintf(format, args...)})
+}
+
+// grave adds a grave warning with its rank.
+func (w *warnings) grave(rank int, container, format string, args ...any) {
+	w.list = append(w.list, Warning{Grave, container, fmt.Sprintf(format, args...), rank})
 }
 
 func (s *Subject) warnPolicy(w *warnings) {
@@ -144,7 +165,7 @@ func (w *warnings) strictness(p *policydata.Policy) {
 		return slices.ContainsFunc(c.After, func(a policydata.After) bool { return a.State == policydata.Succeeded })
 	})
 	if after && p.Order == policydata.OrderFree {
-		w.add(Grave, "", "Init containers can be skipped: containers may come in any order (-j ordered enforces that of the manifest).")
+		w.grave(rankSkipped, "", "Init containers can be skipped: containers may come in any order (-j ordered enforces that of the manifest).")
 	}
 }
 
@@ -180,14 +201,14 @@ var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
 func (w *warnings) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
 	if !c.Image.Bound() {
-		w.add(Grave, name, "The content of image %s is %s.", or("that the host names", c.Image.Source, c.Image.Source != ""), content(c))
+		w.grave(rankImages, name, "The image's content is %s.", content(c))
 	}
 	w.rights(p, name)
 	w.mounts(name, c)
 	if c.Stdin {
 		w.add(Look, name, "The host may write to its standard input.")
 	}
-	var clear []string
+	var clear, secrets []string
 	for _, entry := range c.Env.Fixed {
 		key, value, _ := strings.Cut(entry, "=")
 		switch {
@@ -195,15 +216,18 @@ func (w *warnings) container(p *policydata.Policy, name string) {
 		case !secretName.MatchString(key):
 			clear = append(clear, key)
 		default:
-			w.add(Grave, name, "%s stands in the policy in clear, and the policy is no secret to the host.", key)
+			secrets = append(secrets, key)
 		}
+	}
+	if len(secrets) > 0 {
+		w.grave(rankSecrets, name, "In the policy in clear, and so known to the host: %s.", strings.Join(secrets, ", "))
 	}
 	if len(clear) > 0 {
 		w.add(Note, name, "Values that stand in the policy in clear, whatever they come from: %s.", strings.Join(clear, ", "))
 	}
 	w.variables(name, c)
-	for _, device := range c.Devices {
-		w.add(Grave, name, "The content of the block device %s comes from the host.", device)
+	if len(c.Devices) > 0 {
+		w.grave(rankMounts, name, "The content of block devices comes from the host: %s.", strings.Join(c.Devices, ", "))
 	}
 	if c.VFIO.Count > 0 {
 		w.add(Look, name, "Is given devices: what they do is not bound.")
@@ -219,7 +243,7 @@ func (w *warnings) rights(p *policydata.Policy, name string) {
 	extra := extraCapabilities(p, c)
 	unmasked := len(p.Common.Paths[c.Paths].Masked) == 0 && c.Type == policydata.TypeContainer
 	if unmasked && slices.Contains(extra, "CAP_SYS_ADMIN") {
-		w.add(Grave, name, "Is privileged: all capabilities, no path of the kernel masked; it can change the guest around it.")
+		w.grave(rankPrivileged, name, "Is privileged: all capabilities, no path of the kernel masked; it can change the guest around it.")
 		return
 	}
 	if len(extra) > 0 {
@@ -239,6 +263,7 @@ const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // mounts tells of what the host fills.
 func (w *warnings) mounts(name string, c *policydata.Container) {
+	var filled []string
 	for _, destination := range sorted(c.Mounts) {
 		m := c.Mounts[destination]
 		switch {
@@ -247,8 +272,11 @@ func (w *warnings) mounts(name string, c *policydata.Container) {
 		case destination == serviceAccount:
 			w.add(Note, name, "The token and certificate in %s come from the host.", destination)
 		default:
-			w.add(Grave, name, "The content of %s comes from the host, which can read and choose it.", destination)
+			filled = append(filled, destination)
 		}
+	}
+	if len(filled) > 0 {
+		w.grave(rankMounts, name, "The host fills, reads and may change %s.", strings.Join(filled, ", "))
 	}
 }
 
@@ -259,7 +287,7 @@ func (w *warnings) variables(name string, c *policydata.Container) {
 			switch {
 			case !openPattern.MatchString(patterns[key]):
 			case secretName.MatchString(key):
-				w.add(Grave, name, "%s may have any value: the host may choose this secret.", key)
+				w.grave(rankOther, name, "%s may have any value: the host may choose this secret.", key)
 			default:
 				w.add(Look, name, "%s may have any value.", key)
 			}
