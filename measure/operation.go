@@ -122,11 +122,13 @@ func (op *operation) standing() Standing {
 }
 
 func (op *operation) latest() *eventlog.Record {
-	records := op.cfg.view(op.log).records
-	if len(records) == 0 {
-		return nil
+	records := op.log.Records()
+	for i := len(records) - 1; i >= 0; i-- {
+		if (records[i].Content.EventType == eventlog.Pod) == op.cfg.Pod {
+			return &records[i]
+		}
 	}
-	return &records[len(records)-1]
+	return nil
 }
 
 func (op *operation) notPreextended() error {

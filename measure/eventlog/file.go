@@ -48,6 +48,18 @@ type Known struct {
 	size    int
 	records []Record
 	ends    []int64
+	buffer  []byte // what was read last, for what is read next
+}
+
+// room returns size bytes to read into.
+func (k *Known) room(size int64) []byte {
+	if k == nil {
+		return make([]byte, size)
+	}
+	if int64(cap(k.buffer)) < size {
+		k.buffer = make([]byte, size+size/2)
+	}
+	return k.buffer[:size]
 }
 
 // of returns what is known of data: so many records, in its first bytes.
@@ -103,7 +115,7 @@ func (f *File) load(lock int, repair bool, known *Known) error {
 		return f.failed("open", fmt.Errorf("mode %#o of user %d, want 0600 of user %d", st.Mode&0o7777, st.Uid, os.Geteuid()))
 	}
 	f.marked = st.Mode&unix.S_ISVTX != 0
-	data := make([]byte, min(st.Size, MaxLogSize+1))
+	data := known.room(min(st.Size, MaxLogSize+1))
 	if _, err := io.ReadFull(f.f, data); err != nil {
 		return f.failed("read", err)
 	}

@@ -30,10 +30,10 @@ func TestGuests(t *testing.T) {
 	putStage1(t, stage1)
 	dir := t.TempDir()
 	tree := systemdTree(t, p, installOptions{"BINDING=required", "TPM_TRUST=asserted"})
-	record(t, tree)
 	b := bench{pod: p, initrd: pack(t, stage1), root: seal(t, tree, filepath.Join(dir, "root")), dir: dir}
 
 	t.Run("pod", b.pods)
+	t.Run("record", b.record)
 	t.Run("credentials", b.credentials)
 	t.Run("stranger", func(t *testing.T) { boot(t, b.machine("TestStranger")) })
 	t.Run("kernel command line", b.kernelCommandLine)
@@ -43,11 +43,32 @@ func TestGuests(t *testing.T) {
 	t.Run("agent as init", b.agentAsInit)
 }
 
-// record turns the record of the pod's life on.
-func record(t *testing.T, tree string) {
-	t.Helper()
+// record boots a guest that records its pod's life, and verifies the record outside.
+func (b bench) record(t *testing.T) {
+	tree := systemdTree(t, b.pod, installOptions{"BINDING=required", "TPM_TRUST=asserted"})
 	path := filepath.Join(tree, "etc/portcullis/config.toml")
 	write(t, path, readFile(t, path)+"\n[measure]\npod = \"pcr\"\n")
+	b.root = seal(t, tree, filepath.Join(b.dir, "record"))
+	nonce := make([]byte, 20)
+	if _, err := rand.Read(nonce); err != nil {
+		t.Fatal(err)
+	}
+	r := boot(t, b.machine("TestPod", loopbackPeers, "guesttest.record=1", "guesttest.nonce="+hex.EncodeToString(nonce)))
+	e, options := quoteOf(t, r, nonce, b.pod.policy)
+	e.PodPCR, e.Pod = 14, &evidence.Pod{Containers: []evidence.PodContainer{{Name: "$sandbox"}}}
+	for i := range containers {
+		e.Pod.Containers = append(e.Pod.Containers, evidence.PodContainer{Name: fmt.Sprintf("container-%d", i), AnyExec: true})
+	}
+	got := evidence.VerifyTPM(t.Context(), e, options)
+	if got.ExitCode() != 0 || got.Pod == nil || len(got.Pod.Containers) < containers+1 || len(got.Pod.Execs) == 0 {
+		t.Fatalf("the record of the pod's life: %+v", got)
+	}
+	t.Logf("FIGURE the record has %d events of %d containers", got.Pod.Events, len(got.Pod.Containers))
+	e.Pod.Containers = e.Pod.Containers[:containers] // a pod that has one less
+	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 1 {
+		t.Errorf("a container that is not of the pod: %+v", got)
+	}
+	verifyByTool(t, e, string(b.pod.policy), "--pod")
 }
 
 // bench is what the guests are made of.
@@ -93,8 +114,8 @@ func (b bench) credentials(t *testing.T) {
 
 var evidenceLine = regexp.MustCompile(`(?m)^\s*EVIDENCE ([0-9a-f]{64}) (\{.*\})$`)
 
-// verifyQuote is the verifier outside: it trusts nothing of the guest but the TPM's key.
-func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
+// quoteOf finds a guest's evidence in what it printed.
+func quoteOf(t *testing.T, r report, nonce, policy []byte) (evidence.TPM, evidence.Options) {
 	t.Helper()
 	digest := sha256.Sum256(policy)
 	line := evidenceLine.FindStringSubmatch(r.results)
@@ -106,13 +127,14 @@ func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
 		t.Fatal(err)
 	}
 	e.Nonce, e.PCR, e.Bound = nonce, 8, evidence.Bound{Alg: "sha256", Digest: digest[:]}
-	e.PodPCR, e.Pod = 14, &evidence.Pod{Containers: []evidence.PodContainer{{Name: "$sandbox"}}}
-	for i := range containers {
-		name := fmt.Sprintf("container-%d", i)
-		e.Pod.Containers = append(e.Pod.Containers, evidence.PodContainer{Name: name, AnyExec: true})
-	}
 	// swtpm has no maker whose certificate would say that the key is in a TPM.
-	options := evidence.Options{TrustAK: true}
+	return e, evidence.Options{TrustAK: true}
+}
+
+// verifyQuote is the verifier outside: it trusts nothing of the guest but the TPM's key.
+func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
+	t.Helper()
+	e, options := quoteOf(t, r, nonce, policy)
 	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 0 {
 		t.Errorf("the quote does not verify: %+v", got)
 	}
@@ -124,20 +146,11 @@ func verifyQuote(t *testing.T, r report, nonce, policy []byte) {
 			t.Errorf("the quote verifies for %s: %+v", name, got)
 		}
 	}
-	if got := evidence.VerifyTPM(t.Context(), e, options).Pod; got == nil || len(got.Containers) < containers+1 || len(got.Execs) == 0 {
-		t.Errorf("the record of the pod's life: %+v", got)
-	} else {
-		t.Logf("FIGURE the record has %d events of %d containers", got.Events, len(got.Containers))
-	}
-	e.Pod.Containers = e.Pod.Containers[:containers] // a pod that has one less
-	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() != 1 {
-		t.Errorf("a container that is not of the pod: %+v", got)
-	}
 	verifyByTool(t, e, string(policy))
 }
 
-// verifyByTool does the same with policyctl, as an operator would.
-func verifyByTool(t *testing.T, e evidence.TPM, policy string) {
+// verifyByTool does the same with policyctl, as an operator would. The policy is given with the flags too.
+func verifyByTool(t *testing.T, e evidence.TPM, policy string, flags ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	if kept := os.Getenv("PORTCULLIS_GUEST_LOGS"); kept != "" {
@@ -152,7 +165,9 @@ func verifyByTool(t *testing.T, e evidence.TPM, policy string) {
 	for _, name := range []string{"quote", "signature", "ak", "log", "pcrs", "policy"} {
 		args = append(args, "--"+name, filepath.Join(dir, name))
 	}
-	args = append(args, "--pod", filepath.Join(dir, "policy"))
+	for _, flag := range flags {
+		args = append(args, flag, filepath.Join(dir, "policy"))
+	}
 	t.Log(run(t, nil, artifact(t, "policyctl"), args...))
 }
 
