@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,15 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"portcullis/images"
 	"portcullis/internal/imagestest"
-	"portcullis/internal/rulestest"
 	"portcullis/rules"
-	"portcullis/rules/policydata"
 )
 
 var update = flag.Bool("update", false, "rewrite the outputs in docs/operators.md")
@@ -102,7 +98,7 @@ func answerOf(page, dir, name string) (string, error) {
 			answer = kind + " is blocked by policy: " + reason
 		}
 	}
-	end := strings.Index(page, " "+name+".jsonl\n")
+	end := strings.Index(page, ".rego "+name+".jsonl\n")
 	begin := strings.LastIndex(page[:max(end, 0)], "```text\n")
 	if end < 0 || begin < 0 || answer == "" {
 		return "", fmt.Errorf("the page has no answer for case %s", name)
@@ -112,7 +108,7 @@ func answerOf(page, dir, name string) (string, error) {
 	return page[:begin] + answer + "\n" + page[begin+length:], nil
 }
 
-// operatorsFiles makes what the page speaks of: the manifest with its image, and a dump for each case.
+// operatorsFiles makes what the page speaks of: the manifest with its image, and the guest's default policy.
 func operatorsFiles(t *testing.T, dir string) {
 	t.Helper()
 	for _, name := range []string{"shop.yaml", "cat.toml"} {
@@ -139,60 +135,6 @@ func operatorsFiles(t *testing.T, dir string) {
 	genpolicy := filepath.Join(dir, "bin", "genpolicy")
 	if said, err := exec.Command("go", "build", "-o", genpolicy, "../genpolicy").CombinedOutput(); err != nil {
 		t.Fatalf("build genpolicy: %v\n%s", err, said)
-	}
-	for name, requests := range operatorsCases(t, dir, genpolicy) {
-		writeDump(t, requests, filepath.Join(dir, name+".jsonl"))
-	}
-}
-
-// operatorsCases are the requests of each case, as a runtime makes them for the policy of the manifest.
-func operatorsCases(t *testing.T, dir, genpolicy string) map[string][]rulestest.Request {
-	t.Helper()
-	make := exec.Command(genpolicy, "-r", "--oci-layout", "images")
-	make.Dir = dir
-	manifest, err := os.ReadFile(filepath.Join(dir, "shop.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	make.Stdin = bytes.NewReader(manifest)
-	text, err := make.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, _, err := policydata.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
-	good := e.All()
-	released, _, err := policydata.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	released.Containers["web"].OCI.Annotations.ImageName, released.Containers["web"].Image.Source = "registry.example/shop/web:1.5", "registry.example/shop/web:1.5"
-	changed := func(e rulestest.Emulator, change func(oci map[string]any)) []rulestest.Request {
-		requests := e.All()
-		for _, r := range requests {
-			if oci, ok := r.Input["OCI"].(map[string]any); ok && r.Input["container_id"] == rulestest.ID("web") {
-				change(oci)
-			}
-		}
-		return requests[:slices.IndexFunc(requests, func(r rulestest.Request) bool {
-			return r.Kind == "StartContainerRequest" && r.Input["container_id"] == rulestest.ID("web")
-		})]
-	}
-	return map[string][]rulestest.Request{
-		"good":     good,
-		"nopolicy": good[:2],
-		"exec":     append(slices.Clone(good), e.ExecProcess("web", []string{"cat", "/etc/shop/shop.conf"})),
-		"env": changed(e, func(oci map[string]any) {
-			env := oci["Process"].(map[string]any)["Env"].([]any)
-			env[slices.Index(env, any("LOG_LEVEL=info"))] = "LOG_LEVEL=debug"
-		}),
-		"image": changed(rulestest.Emulator{Policy: released, Pod: e.Pod}, func(map[string]any) {}),
-		"mount": changed(e, func(oci map[string]any) {
-			oci["Mounts"] = slices.DeleteFunc(oci["Mounts"].([]any), func(m any) bool { return m.(map[string]any)["destination"] == "/etc/shop" })
-		}),
 	}
 }
 

@@ -33,7 +33,7 @@ and what a copied file held. Where a dump does not, and a decision depends on it
 
 With --save-tests the requests are written to a file with what was decided then, or, where the dump does not say that, with
 the decisions of this policy; replay then holds any other policy to it. With --split each request is written to a file of its
-own in a directory, {"input": ...}, which is what curl sends to a server of OPA's REST API: POST /v1/data/agent_policy/<kind>.
+own in a directory, {"input": ...}, which is what curl sends to a server of OPA's REST API: POST /v1/data/agent_policy/KIND.
 Both hold the workload's secrets, as the dump does.
 
 Exit code 1: there were mismatches. 3: a line cannot be read, or no request is in a file that is not empty.`,
