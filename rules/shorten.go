@@ -51,6 +51,9 @@ func localsOf(r *ast.Rule, global map[string]bool) map[string]bool {
 	return locals
 }
 
+// frequent are letters, those first that there are many of in the text of the rules: they compress best.
+const frequent = "esntoiracdlpuhmgfbvwyxkqjz"
+
 // token is a string, or a name that is not the field of another.
 var token = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`|\\.?[A-Za-z_]\\w*")
 
@@ -61,8 +64,8 @@ func rename(rule string, names map[string]bool) string {
 		if !names[word] {
 			return word
 		}
-		if letters[word] == "" && len(letters) < 26 {
-			letters[word] = string(rune('a' + len(letters)))
+		if letters[word] == "" && len(letters) < len(frequent) {
+			letters[word] = frequent[len(letters) : len(letters)+1]
 		}
 		if letter := letters[word]; letter != "" {
 			return letter
