@@ -25,7 +25,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench trustee regorus interop lab admission-test check-lab clean
+.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench trustee regorus interop lab admission-test check-lab dist check-dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,8 @@ install-tools: build ## install genpolicy and policyctl with manual pages and co
 	  $(BIN)/$$p completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$p; \
 	  $(BIN)/$$p completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$p; \
 	  $(BIN)/$$p completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$p.fish; \
-	done
+	done; \
+	ln -sf policyctl $(DESTDIR)$(PREFIX)/bin/kubectl-portcullis
 
 demo: ## play a pod's life through a real gate, decisions printed
 	@mkdir -p $(BIN)
@@ -145,6 +146,17 @@ check-lab: test-packages ## record once more and show what is not as in rules/te
 
 rename: ## give the module a path that can be imported: make rename MODULE=example.org/you/portcullis
 	@.ci/rename "$(MODULE)"
+
+# VERSION from the last tag; KEY is a secret key of minisign, KEY_PASSWORD a file with its password.
+DIST := $(CURDIR)/build/dist
+dist: ## make the files of a release in build/dist: archives, packages, images, checksums; KEY= signs
+	@rm -rf $(DIST); mkdir -p build
+	$(GO) -C .ci/dist run . --source $(CURDIR) --version '$(VERSION)' --epoch $(SOURCE_DATE_EPOCH) --out $(DIST) \
+	  $(if $(KEY),--key $(abspath $(KEY))) $(if $(KEY_PASSWORD),--password-file $(abspath $(KEY_PASSWORD)))
+	@ls -l $(DIST) | awk 'NR > 1 {printf "%10d %s\n", $$5, $$9}'
+
+check-dist: ## make dist twice and compare; install, run and verify what it made (root, Debian)
+	@.ci/dist/check
 
 clean: ## remove what was built
 	rm -rf $(BIN)

@@ -25,7 +25,7 @@ type stdio struct {
 
 func main() {
 	interrupt.Exit(func(ctx context.Context) int {
-		return run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
+		return run(ctx, pluginArguments(os.Args[0], os.Args[1:]), stdio{os.Stdin, os.Stdout, os.Stderr})
 	})
 }
 
@@ -99,7 +99,7 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check, 130 int
 		return usageError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
 	})
 	root.AddCommand(newDemo(), newReplay(), newExplain(), newReport(), newDiff(), newSimulate(), newSend(), newSetPolicy(), newInput(), newBench())
-	root.AddCommand(newCheck(), newAdmit(), newProve())
+	root.AddCommand(newCheck(), newAdmit(), newProve(), newKubectl())
 	root.AddCommand(newDigest(io.in), newStatus(), newMetrics(), newVerify(), manual.NewCommand())
 	root.SetVersionTemplate("policyctl {{.Version}}")
 	root.SuggestionsMinimumDistance = 2

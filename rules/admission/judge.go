@@ -67,7 +67,7 @@ func (j *Judge) Covers(runtimeClass string) bool { return j.floor.Covers(runtime
 // The pod may be one that the API server has or a template: what the cluster gives to a pod, its name or a token, is taken as the
 // policy has it.
 func (j *Judge) Pod(ctx context.Context, pod *corev1.Pod) ([]Refusal, error) {
-	key, text, err := policyOf(pod.Annotations)
+	key, text, err := PolicyOf(pod.Annotations)
 	if key == "" {
 		return []Refusal{{Missing, fmt.Sprintf("the pod has no annotation %s with a policy; genpolicy adds it", j.annotation())}}, nil
 	}
@@ -144,8 +144,8 @@ func (j *Judge) annotation() string {
 	return initdata.Annotation
 }
 
-// policyOf reads the policy that a guest would get of a pod with these annotations. The key is "" where there is none.
-func policyOf(annotations map[string]string) (key string, text []byte, err error) {
+// PolicyOf reads the policy that a guest would get of a pod with these annotations. The key is "" where there is none.
+func PolicyOf(annotations map[string]string) (key string, text []byte, err error) {
 	for _, key := range []string{initdata.Annotation, initdata.OlderAnnotation, initdata.PolicyAnnotation} {
 		value := strings.TrimSpace(annotations[key])
 		if value == "" {

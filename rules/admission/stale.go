@@ -124,7 +124,7 @@ func known(pod *corev1.Pod, has *policydata.Policy) ([]byte, error) {
 func otherAnnotations(all map[string]string) map[string]string {
 	out := map[string]string{}
 	for key, value := range all {
-		if k, _, _ := policyOf(map[string]string{key: value}); k == "" {
+		if k, _, _ := PolicyOf(map[string]string{key: value}); k == "" {
 			out[key] = value
 		}
 	}

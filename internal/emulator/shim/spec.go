@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"portcullis/agentproto/agentpb"
+	"portcullis/hostdata/initdata"
 )
 
 // container is a container on its way to the agent.
@@ -28,6 +29,9 @@ const kataKey = "io.katacontainers.pkg.oci."
 func (c *container) convert(bundle string) *agentpb.Spec {
 	spec := c.spec
 	annotations := maps.Clone(spec.Annotations)
+	for _, key := range []string{initdata.Annotation, initdata.OlderAnnotation, initdata.PolicyAnnotation} {
+		delete(annotations, key) // the shim acts on them, and the agent gets them in other ways
+	}
 	annotations[kataKey+"bundle_path"] = bundle
 	annotations[kataKey+"container_type"] = "pod_" + spec.Annotations[criKey+"container-type"]
 	if c.isSandbox() && (c.shim.Config.Kind == Go || networkNamespace(spec) != "") {
