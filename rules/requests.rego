@@ -66,13 +66,15 @@ listed(name) if name in policy.requests.allow
 
 # For a container that exists. One that its own process got is remembered: it did
 # not end by itself.
-SignalProcessRequest := {"allowed": true, "ops": [put("signalled", name, true) |
-	own_process
-	some name in named
-]} if {
+SignalProcessRequest := {"allowed": true, "ops": signal_ops} if {
 	container_ok
 	signal_ok
 }
+
+signal_ops := [put("signalled", name, true) |
+	own_process
+	some name in named
+]
 
 # None that stops a process without ending it.
 #

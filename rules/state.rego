@@ -130,7 +130,9 @@ create_ops := array.concat(
 	[put(kind, container_name, false) | some kind in ["ended", "signalled"]; data.pstate[concat(":", [kind, container_name])]],
 )
 
-StartContainerRequest := {"allowed": true, "ops": [put("started", name, true) | some name in named]} if container_ok
+StartContainerRequest := {"allowed": true, "ops": start_ops} if container_ok
+
+start_ops := [put("started", name, true) | some name in named]
 
 # Only our gate asks this, after the agent answered WaitProcess.
 WaitProcessResponse := {"allowed": true, "ops": array.concat(
@@ -147,10 +149,12 @@ default not_signalled := false
 
 not_signalled if not was("signalled", ended)
 
-RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
+RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if container_ok
+
+remove_ops := [{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
 	some key, value in data.pstate
 	gone(key, value)
-]} if container_ok
+]
 
 # What is said of the container that is removed.
 gone(key, _) if key == concat("", ["container:", input.container_id])
