@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,8 @@ func newReplay() *cobra.Command {
 		Short: "Judge recorded requests by a policy",
 		Long: `Judge the requests of each FILE, or of standard input, by a policy, in order: the state that one leaves is the next one's.
 Prints a line for each, and at the end a summary. Where the record says what was decided, another decision is a mismatch;
-mismatches are named first. Each FILE begins in the state of a guest that has just started.
+mismatches are named first. Each FILE begins in the state of a guest that has just started, and so does what follows a second
+CreateSandbox that the record says was allowed: a guest has one sandbox, so the FILE holds what several guests were asked.
 
 FILE holds {"kind","request"[,"case","allowed","agent"]} lines, a JSON array of those, or the debug log of policyd or of an
 agent (/tmp/policy.txt, policy.jsonl). It may be longer than memory: one request is held at a time. A line that is none of
@@ -169,6 +171,9 @@ func (r *replayer) one(ctx context.Context, record trace.Record) error {
 	d, err := r.session.Judge(ctx, record)
 	if err != nil {
 		return err
+	}
+	if d.Booted {
+		r.out.note(fmt.Sprintf("line %d: another sandbox, which was allowed: from here on it is another guest", record.Line))
 	}
 	if !record.Observed {
 		r.out.add(record, d, r.options.denied)

@@ -31,6 +31,7 @@ type Decision struct {
 	Reason  string          // of a denial, or of an Unknown that is one unless what is Missing is otherwise
 	Missing string          // what the dump would have to hold for an Unknown to be known
 	State   json.RawMessage // the policy's state that the request was judged in
+	Booted  bool            // the request is the first of another guest, which has just started
 }
 
 // Session judges the requests of one dump in order. It is the only user of its engine.
@@ -73,6 +74,9 @@ func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, err
 	if err != nil || d.Outcome != Denied || record.Allowed != nil && !*record.Allowed { // what was denied then, too, is no riddle
 		return d, err
 	}
+	if record.Kind == createSandbox && record.Allowed != nil {
+		return s.booted(ctx, d, step{before, record, input})
+	}
 	if known, err := s.knowsContents(ctx, record, input); err != nil {
 		return d, err
 	} else if !known {
@@ -80,6 +84,24 @@ func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, err
 		return d, nil
 	}
 	return s.otherwise(ctx, d, step{before, record, input})
+}
+
+const createSandbox = "CreateSandboxRequest"
+
+// booted looks whether a sandbox that was allowed is that of another guest: a guest has one, and a dump may hold what several were
+// asked, one after the other. The session then goes on in that guest.
+func (s *Session) booted(ctx context.Context, denied Decision, now step) (Decision, error) {
+	history := s.history
+	if err := s.Reset(ctx); err != nil {
+		return denied, err
+	}
+	d, err := s.once(ctx, now.record, now.input)
+	if err != nil || d.Outcome == Allowed {
+		d.Booted = true
+		return d, err
+	}
+	s.history = history
+	return denied, s.restore(ctx, now.before)
 }
 
 // once judges in the state as it is, and lets the state follow what the agent answered.

@@ -102,7 +102,9 @@ func (b *builder) args(c placed, config images.Config, vars variables, out *poli
 		expand(c.Command)
 		expand(c.Args)
 	} else {
-		verbatim(config.Entrypoint)
+		if !slices.Equal(config.Entrypoint, []string{""}) { // by which runtimes mean none
+			verbatim(config.Entrypoint)
+		}
 		expand(c.Args)
 		if len(c.Args) == 0 {
 			verbatim(config.Cmd)
