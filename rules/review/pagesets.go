@@ -173,3 +173,18 @@ func traced(o PageOptions) *traceRows {
 	}
 	return t
 }
+
+// knownPatterns are patterns of the settings and the generator in words.
+var knownPatterns = map[string]string{
+	"^.*$": "anything", "^(?s:.*)$": "anything", "^(?s:.+)$": "anything but nothing", "^.+$": "anything but nothing",
+	"^[0-9]+$": "a number", "^[0-9.]+$": "an IPv4 address", "^[0-9a-f.:]+$": "an IP address", "^xterm$": "xterm",
+	"^[0-9a-f.:,]+$": "IP addresses", "^tcp$": "tcp",
+}
+
+// patternWords says what a pattern matches, or shows it by way of otherwise.
+func patternWords(pattern string, otherwise func(string) string) string {
+	if words, ok := knownPatterns[pattern]; ok {
+		return words
+	}
+	return otherwise(pattern)
+}
