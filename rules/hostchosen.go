@@ -34,6 +34,7 @@ type Domain struct {
 	Max        *int64   `json:"max,omitempty"`        // up to here
 	Missing    string   `json:"missing,omitempty"`    // what matches may be left out: the field, the key or the item
 	Null       bool     `json:"null,omitempty"`       // the message may be there or not
+	Twice      bool     `json:"twice,omitempty"`      // an item may be there more than once
 	Everywhere bool     `json:"everywhere,omitempty"` // the same wherever it stands, in every request of the container or pod
 	Where      string   `json:"where,omitempty"`      // of what alone the field is free
 }

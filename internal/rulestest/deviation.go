@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"portcullis/rules"
@@ -21,10 +22,14 @@ type Deviation struct {
 	Want    any    // what the manifest gives, unless Added
 	Missing bool   // the key or item is not there
 	Added   bool   // there is no such key or item in the manifest's
+	Twice   bool   // it is Added, and is there already
 	In      any    // the item of a list that the place is in, as it came; nil for none
 }
 
 func (d Deviation) String() string {
+	if in := textOf(member(d.In, "destination")); in != "null" {
+		d.Path += " of " + in
+	}
 	switch {
 	case d.Missing:
 		return fmt.Sprintf("%s: without %.160s", d.Path, textOf(d.Want))
@@ -135,6 +140,7 @@ func (f *deviations) list(path string, got, want []any) {
 		}
 		return
 	}
+	whole := want
 	got, want = unpaired(got, want)
 	if key, ok := keys[path]; ok {
 		for i, g := range got {
@@ -150,12 +156,23 @@ func (f *deviations) list(path string, got, want []any) {
 			got[i] = nil
 		}
 	}
+	if strings.HasSuffix(path, "Process.Env") || path == "process.Env" { // known by its name
+		for i, g := range got {
+			name, _, _ := strings.Cut(textOf(g), "=")
+			at := slices.IndexFunc(want, func(w any) bool { return strings.HasPrefix(textOf(w), name+"=") })
+			if at >= 0 {
+				f.add(Deviation{Path: path + "[]", Got: g, Want: want[at]})
+				want, got[i] = slices.Delete(slices.Clone(want), at, at+1), nil
+			}
+		}
+	}
 	for _, item := range want {
 		f.add(Deviation{Path: path + "[]", Want: item, Missing: true})
 	}
-	for _, item := range got {
+	for i, item := range got {
 		if item != nil {
-			f.add(Deviation{Path: path + "[]", Got: item, Added: true})
+			equal := func(o any) bool { return textOf(o) == textOf(item) }
+			f.add(Deviation{Path: path + "[]", Got: item, Added: true, Twice: slices.ContainsFunc(whole, equal) || slices.ContainsFunc(got[:i], equal)})
 		}
 	}
 }
@@ -206,6 +223,9 @@ func (a About) Inside(domain rules.Domain, d Deviation) bool {
 	if d.Missing {
 		return domain.Missing != "" && a.matches(domain.Missing, textOf(d.Want))
 	}
+	if d.Twice && !domain.Twice {
+		return false
+	}
 	got := textOf(d.Got)
 	for _, is := range domain.Is {
 		if a.matches("^"+regexp.QuoteMeta(is)+"$", got) {
@@ -235,19 +255,22 @@ func (a About) Free(list []rules.HostChosen, kind string, d Deviation) bool {
 
 var braces = regexp.MustCompile(`\\?\{([a-z ]+)\\?\}`)
 
-// fill puts in what names stand for.
-func (a About) fill(pattern string) string {
+// Nothing is a pattern that nothing matches.
+const Nothing = `[^\x00-\x{10FFFF}]`
+
+// Fill puts in what names stand for, Nothing for those of nothing.
+func (a About) Fill(pattern string) string {
 	return braces.ReplaceAllStringFunc(pattern, func(name string) string {
 		with, ok := a.Names[braces.FindStringSubmatch(name)[1]]
 		if !ok {
-			return "[^\\x00-\\x{10FFFF}]" // nothing
+			return Nothing
 		}
 		return with
 	})
 }
 
 func (a About) matches(pattern, text string) bool {
-	return compiled(a.fill(pattern)).MatchString(text)
+	return compiled(a.Fill(pattern)).MatchString(text)
 }
 
 var patterns sync.Map // pattern -> *regexp.Regexp

@@ -272,7 +272,7 @@ func ports(p *pod, es []event, s step) []event {
 // privileges gives a container more than it has.
 func privileges(p *pod, es []event, s step) []event {
 	return p.edit(es, pick(es, s.At, ofKind("CreateContainerRequest")), func(in object) {
-		switch s.Item % 7 {
+		switch s.Item % 8 {
 		case 0:
 			set := list(at(in, "OCI", "Process", "Capabilities", "Bounding"))
 			put(in, append(slices.Clone(set), "CAP_SYS_ADMIN"), "OCI", "Process", "Capabilities", "Bounding")
@@ -288,6 +288,8 @@ func privileges(p *pod, es []event, s step) []event {
 			put(in, object{"Prestart": []any{object{"Path": "/x", "Args": []any{}, "Env": []any{}, "Timeout": 0}}, "Poststart": []any{}, "Poststop": []any{}, "CreateRuntime": []any{}, "CreateContainer": []any{}, "StartContainer": []any{}}, "OCI", "Hooks")
 		case 6:
 			put(in, object{"kernel.core_pattern": "|/x"}, "OCI", "Linux", "Sysctl")
+		case 7:
+			put(in, []string{"localhost", "x", "books"}[s.From%3], "OCI", "Hostname")
 		}
 	})
 }

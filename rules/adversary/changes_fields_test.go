@@ -28,10 +28,19 @@ func places(input object) (out []place) {
 	walk = func(path string, v any, set func(any)) {
 		switch v := v.(type) {
 		case object:
+			isMap := strings.HasSuffix(path, "Annotations") || strings.HasSuffix(path, "Sysctl")
 			for _, name := range slices.Sorted(maps.Keys(v)) {
-				walk(path+"."+name, v[name], func(n any) { v[name] = n })
+				next := strings.TrimPrefix(path+"."+name, ".")
+				if isMap {
+					next = path + "[" + name + "]"
+				}
+				walk(next, v[name], func(n any) {
+					if v[name] = n; isMap && n == nil {
+						delete(v, name)
+					}
+				})
 			}
-			if strings.HasSuffix(path, "Annotations") || strings.HasSuffix(path, "Sysctl") {
+			if isMap {
 				out = append(out, place{path, v, set})
 			}
 		case []any:
@@ -99,24 +108,24 @@ func other(at place, n int, all []place) any {
 
 // first are messages where none was, with all their fields, as the gate fills them in.
 var first = map[string]any{
-	".OCI.Process.ConsoleSize":         object{"Height": 1, "Width": 1},
-	".process.ConsoleSize":             object{"Height": 1, "Width": 1},
-	".storages[].fs_group":             object{"group_change_policy": 0, "group_id": 0},
-	".OCI.Linux.Resources.Memory":      object{"DisableOOMKiller": true, "Kernel": 0, "KernelTCP": 0, "Limit": 1, "Reservation": 0, "Swap": 0, "Swappiness": 0},
-	".OCI.Linux.Resources.Pids":        object{"Limit": 1},
-	".OCI.Linux.Seccomp":               object{"DefaultAction": "SCMP_ACT_ALLOW", "Architectures": []any{}, "Flags": []any{}, "Syscalls": []any{}},
-	".process.Capabilities":            object{"Ambient": []any{}, "Bounding": []any{"CAP_SYS_ADMIN"}, "Effective": []any{}, "Inheritable": []any{}, "Permitted": []any{}},
-	".string_user":                     object{"uid": "0", "gid": "0", "additional_gids": []any{}},
-	".devices":                         object{"container_path": "", "id": "", "options": []any{}, "type_": "", "vm_path": ""},
-	".OCI.Linux.Devices":               object{"Path": "", "Type": "", "Major": 0, "Minor": 0, "FileMode": 0, "UID": 0, "GID": 0},
-	".storages":                        object{"driver": "", "driver_options": []any{}, "fs_group": nil, "fstype": "", "mount_point": "", "options": []any{}, "shared": false, "source": ""},
-	".OCI.Linux.UIDMappings":           object{"HostID": 0, "ContainerID": 0, "Size": 1},
-	".OCI.Linux.GIDMappings":           object{"HostID": 0, "ContainerID": 0, "Size": 1},
-	".OCI.Process.Rlimits":             object{"Type": "RLIMIT_NOFILE", "Hard": 1, "Soft": 1},
-	".process.Rlimits":                 object{"Type": "RLIMIT_NOFILE", "Hard": 1, "Soft": 1},
-	".OCI.Linux.Resources.Devices":     object{"Allow": true, "Type": "a", "Major": 0, "Minor": 0, "Access": "rwm"},
-	".OCI.Process.User.AdditionalGids": 0,
-	".process.User.AdditionalGids":     0,
+	"OCI.Process.ConsoleSize":         object{"Height": 1, "Width": 1},
+	"process.ConsoleSize":             object{"Height": 1, "Width": 1},
+	"storages[].fs_group":             object{"group_change_policy": 0, "group_id": 0},
+	"OCI.Linux.Resources.Memory":      object{"DisableOOMKiller": true, "Kernel": 0, "KernelTCP": 0, "Limit": 1, "Reservation": 0, "Swap": 0, "Swappiness": 0},
+	"OCI.Linux.Resources.Pids":        object{"Limit": 1},
+	"OCI.Linux.Seccomp":               object{"DefaultAction": "SCMP_ACT_ALLOW", "Architectures": []any{}, "Flags": []any{}, "Syscalls": []any{}},
+	"process.Capabilities":            object{"Ambient": []any{}, "Bounding": []any{"CAP_SYS_ADMIN"}, "Effective": []any{}, "Inheritable": []any{}, "Permitted": []any{}},
+	"string_user":                     object{"uid": "0", "gid": "0", "additional_gids": []any{}},
+	"devices":                         object{"container_path": "", "id": "", "options": []any{}, "type_": "", "vm_path": ""},
+	"OCI.Linux.Devices":               object{"Path": "", "Type": "", "Major": 0, "Minor": 0, "FileMode": 0, "UID": 0, "GID": 0},
+	"storages":                        object{"driver": "", "driver_options": []any{}, "fs_group": nil, "fstype": "", "mount_point": "", "options": []any{}, "shared": false, "source": ""},
+	"OCI.Linux.UIDMappings":           object{"HostID": 0, "ContainerID": 0, "Size": 1},
+	"OCI.Linux.GIDMappings":           object{"HostID": 0, "ContainerID": 0, "Size": 1},
+	"OCI.Process.Rlimits":             object{"Type": "RLIMIT_NOFILE", "Hard": 1, "Soft": 1},
+	"process.Rlimits":                 object{"Type": "RLIMIT_NOFILE", "Hard": 1, "Soft": 1},
+	"OCI.Linux.Resources.Devices":     object{"Allow": true, "Type": "a", "Major": 0, "Minor": 0, "Access": "rwm"},
+	"OCI.Process.User.AdditionalGids": 0,
+	"process.User.AdditionalGids":     0,
 }
 
 func otherText(v string, n int, all []place) any {

@@ -165,7 +165,7 @@ func (f *facts) about(got, genuine object) rulestest.About {
 	case "$(sandbox-name)":
 		host = quoted(strings.TrimRight(annotation("sandbox-name")[:min(63, len(annotation("sandbox-name")))], "-."))
 	case "":
-		host = ".*"
+		host = "(?s:.*)"
 	default:
 		host = quoted(host)
 	}
@@ -178,7 +178,7 @@ func (f *facts) about(got, genuine object) rulestest.About {
 		"namespace": quoted(annotation("sandbox-namespace")), "name": quoted(annotation("sandbox-name")), "uid": uid,
 		"network namespace": `\{"Path":"/run/netns/podns","Type":"network"\}`,
 		"shared":            `/run/kata-containers/shared/containers(/passthrough)?(/watchable)?`,
-		"optional mounts":   `.*"destination":"(/var/run/secrets/kubernetes\.io/serviceaccount|/var/run/secrets/azure/tokens)".*`,
+		"optional mounts":   `.*"destination":"(/var/run/secrets/kubernetes\.io/serviceaccount|/var/run/secrets/azure/tokens)".*|.*"options":\[[^\]]*"rshared".*`,
 		"of the node":       ofTheNode(genuine),
 		"propagation":       propagation(genuine),
 		"masked":            masked(got),
@@ -198,6 +198,17 @@ func (f *facts) where(got, genuine object, where string, d rulestest.Deviation) 
 		return at(genuine, "OCI", "Process", "Terminal") == true
 	case "open stream":
 		return d.Path == "stdin_port" && f.policy.Containers[nameOf(genuine)].Stdin || d.Path != "stdin_port" && f.policy.Requests.ReadStream
+	case "unprivileged":
+		return len(list(at(genuine, "OCI", "Linux", "MaskedPaths"))) > 0
+	case "mount that spreads":
+		for _, m := range list(at(genuine, "OCI", "Mounts")) {
+			if at(m, "destination") == at(d.In, "destination") {
+				return slices.ContainsFunc(list(at(m, "options")), func(o any) bool { return o == "rslave" || o == "rshared" })
+			}
+		}
+		return false
+	case "control groups":
+		return str(at(d.In, "destination")) == "/sys/fs/cgroup"
 	case "passed through":
 		return strings.HasPrefix(path, "/dev/vfio")
 	case "block device":
@@ -220,13 +231,13 @@ func ofTheNode(genuine object) string {
 		case strings.HasSuffix(name, "_IP") || strings.HasSuffix(name, "IPS"):
 			out = append(out, regexp.QuoteMeta(name)+`=[0-9a-f.:,]+`)
 		case name == "NODE_NAME":
-			out = append(out, `NODE_NAME=[a-z0-9.-]+`, `--node=[a-z0-9.-]+`, `HOSTNAME=[a-z0-9.-]+`)
+			out = append(out, `NODE_NAME=[A-Za-z0-9_.-]*`, `--node=[A-Za-z0-9_.-]*`, `HOSTNAME=[A-Za-z0-9_.-]*`)
 		case name == "CPUS" || name == "MEMORY" || name == "ORDINAL" || name == "JOB_COMPLETION_INDEX":
 			out = append(out, name+`=[0-9]+`)
 		case name == "POD_UID" || value == "":
 		}
 	}
-	return strings.Join(append(out, `[^\x00-\x{10FFFF}]`), "|")
+	return strings.Join(append(out, rulestest.Nothing), "|")
 }
 
 func propagation(genuine object) string {
@@ -239,7 +250,7 @@ func propagation(genuine object) string {
 		}
 	}
 	if len(out) == 1 {
-		return `[^\x00-\x{10FFFF}]`
+		return rulestest.Nothing
 	}
 	return strings.Join(out, "|")
 }
@@ -249,5 +260,5 @@ func masked(got object) string {
 	for _, p := range list(at(got, "OCI", "Linux", "MaskedPaths")) {
 		out = append(out, regexp.QuoteMeta(str(p)))
 	}
-	return strings.Join(append(out, `[^\x00-\x{10FFFF}]`), "|")
+	return strings.Join(append(out, rulestest.Nothing), "|")
 }

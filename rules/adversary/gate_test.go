@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -56,6 +57,9 @@ const (
 	lost // nobody knows: the connection broke
 )
 
+// patience is how long a judgement may take: on a busy machine it is not the time that is tried.
+const patience = time.Minute
+
 // mostEdges bounds what a gate remembers.
 const mostEdges = 200_000
 
@@ -65,7 +69,7 @@ func compiler(t testing.TB, text string) *engine.Compiler {
 	if c, ok := compilers.Load(text); ok {
 		return c.(*engine.Compiler)
 	}
-	c, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: []policytext.Held{{Text: []byte(text)}}})
+	c, err := engine.NewCompiler(engine.CompilerOptions{Timeout: patience, HeldRules: []policytext.Held{{Text: []byte(text)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +84,7 @@ func newGate(c *engine.Compiler, policy []byte) (*gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &gate{engine: engine.New(p, engine.Options{Workers: 1, Cache: -1}), policy: p}
+	g := &gate{engine: engine.New(p, engine.Options{Timeout: patience, Workers: 1, Cache: -1}), policy: p}
 	g.forget()
 	return g, nil
 }

@@ -149,7 +149,7 @@ func (m *model) breaksFields(r, genuine *request) string {
 	return m.deviates(&request{kind: r.kind, input: got}, known, about)
 }
 
-const podUID = `^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})?$`
+const podUID = `^([0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12})?$`
 
 // asPod is what the manifest gives for the pod that a container says it is of. That
 // is the same for all containers, and compared elsewhere.
@@ -383,9 +383,7 @@ func (m *model) breaksExec(r *request) string {
 	if user := sortedGroups(at(r.input, "process", "User")); slices.ContainsFunc(users, func(u any) bool { return sortedGroups(u) == user }) {
 		process["User"] = at(r.input, "process", "User")
 	}
-	for _, key := range []string{"container_id", "exec_id"} {
-		want[key] = r.input[key]
-	}
+	want["container_id"], want["exec_id"] = r.input["container_id"], "(of the host)"
 	want["string_user"], want["stdin_port"], want["stdout_port"], want["stderr_port"] = nil, json.Number("0"), json.Number("0"), json.Number("0")
 	about := m.about(c.input, genuine.input)
 	where := about.Where
