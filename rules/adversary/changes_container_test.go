@@ -28,6 +28,9 @@ func otherID(p *pod, es []event, s step) []event {
 	out := slices.Clone(es)
 	for n, e := range es {
 		out[n] = p.renamed(e, id, otherIDs[s.Item%len(otherIDs)])
+		if s.From%2 == 0 && e.kind == "CreateContainerRequest" && e.id() == id { // which the runtime may leave out
+			out = p.edit(out, n, func(in object) { put(in, "", "OCI", "Linux", "CgroupsPath") })
+		}
 	}
 	return out
 }

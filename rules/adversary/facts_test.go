@@ -178,6 +178,7 @@ func (f *facts) about(got, genuine object) rulestest.About {
 		"namespace": quoted(annotation("sandbox-namespace")), "name": quoted(annotation("sandbox-name")), "uid": uid,
 		"network namespace": `\{"Path":"/run/netns/podns","Type":"network"\}`,
 		"shared":            `/run/kata-containers/shared/containers(/passthrough)?(/watchable)?`,
+		"file":              `[^/]+`,
 		"optional mounts":   `.*"destination":"(/var/run/secrets/kubernetes\.io/serviceaccount|/var/run/secrets/azure/tokens)".*|.*"options":\[[^\]]*"rshared".*`,
 		"of the node":       ofTheNode(genuine),
 		"propagation":       propagation(genuine),
@@ -216,8 +217,8 @@ func (f *facts) where(got, genuine object, where string, d rulestest.Deviation) 
 	case "privileged sandbox":
 		return sandbox && str(at(d.In, "destination")) == "/sys"
 	case "shared file":
-		m := sharedPath.FindStringSubmatch(str(d.Want))
-		return m != nil && strings.HasSuffix(str(d.Got), "-"+m[3])
+		want, got := sharedPath.FindStringSubmatch(str(d.Want)), sharedPath.FindStringSubmatch(str(d.Got))
+		return want != nil && got != nil && want[3] == got[3]
 	}
 	return false
 }
