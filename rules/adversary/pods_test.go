@@ -226,7 +226,7 @@ func (r *request) owner() string {
 	return r.id()
 }
 
-var sharedPath = regexp.MustCompile(`^/run/kata-containers/shared/containers/([0-9a-f]{64})-([a-z0-9]{16})-([^/]+)(?:/(.*))?$`)
+var sharedPath = regexp.MustCompile(`(?s)^/run/kata-containers/shared/containers/([0-9a-f]{64})-([a-z0-9]{16})-([^/]+)(?:/(.*))?$`)
 
 // longest is how many events a sequence has at most.
 const longest = 60
