@@ -46,6 +46,8 @@ copy_link_ok if {
 # at: symlink_target
 # wanted: a path inside the volume, below its top
 copy_link_ok if {
+	# where
+	input.file_type == "Symlink"
 	count(copied.inner) > 0
 	not endswith(input.path, ".tmp")
 	not startswith(input.symlink_target, "/")
