@@ -17,6 +17,7 @@ import (
 
 	"portcullis/engine/binding"
 	"portcullis/internal/bounded"
+	"portcullis/measure/record"
 )
 
 const (
@@ -199,7 +200,13 @@ func statusText(s binding.Status) string {
 	if s.PodComplete != nil {
 		line("pod", "%s", map[bool]string{true: "complete", false: "not complete"}[*s.PodComplete])
 	}
-	if r := s.Record; r != nil {
+	writeRecord(line, s.Record)
+	return b.String()
+}
+
+// writeRecord says how far the launch record is, if there is one.
+func writeRecord(line func(label, format string, args ...any), r *record.State) {
+	if r != nil {
 		line("record", "%d events, head %s", r.Events, r.Head)
 		if r.Broken != "" {
 			line("", "broken: container %s is gone", r.Broken)
@@ -208,7 +215,6 @@ func statusText(s binding.Status) string {
 			line("", "%s", map[bool]string{true: "full: more has happened", false: "behind: something that happened is not recorded"}[r.Full])
 		}
 	}
-	return b.String()
 }
 
 func yes(b bool) string {

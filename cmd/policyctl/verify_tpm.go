@@ -69,10 +69,18 @@ run, in which order they were made, what was executed, whether the pod is comple
 	}
 	f.add(cmd)
 	f.addNetwork(cmd)
-	flags := cmd.Flags()
 	f.pod.add(cmd, false)
-	flags.Uint32Var(&podPCR, "pod-pcr", 14, "the `register` of the pod's life, with --pod")
 	f.reference.addSNP(cmd, "with --hcl, the paravisor's")
+	cmd.Flags().Uint32Var(&podPCR, "pod-pcr", 14, "the `register` of the pod's life, with --pod")
+	cmd.Flags().Uint32Var(&pcr, "pcr", 8, "the `register`")
+	cmd.Flags().BoolVar(&trustAK, "trust-ak", false, "take the attestation key without proof that a TPM holds it")
+	p.add(cmd)
+	return cmd
+}
+
+// add has the flags that name files.
+func (p *tpmFiles) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.StringArrayVar(&p.earlier, "earlier", nil, "policy or initdata `file` that may have ruled before; may be repeated")
 	flags.StringArrayVar(&p.earlierDigest, "earlier-digest", nil, "its sha256 digest, `hexadecimal`, may be repeated")
 	flags.StringVar(&p.quote, "quote", "", "the quoted message (tpm2_quote -m), a `file`")
@@ -80,8 +88,6 @@ run, in which order they were made, what was executed, whether the pod is comple
 	flags.StringVar(&p.ak, "ak", "", "the attestation key's public part, a `file`: PEM, TPM2B_PUBLIC or TPMT_PUBLIC")
 	flags.StringVar(&p.pcrs, "pcrs", "", "the quoted values (tpm2_quote -o), a `file`; needed when more registers are quoted")
 	flags.StringVar(&p.log, "log", "", "policyd's event log, a `file`")
-	flags.Uint32Var(&pcr, "pcr", 8, "the `register`")
-	flags.BoolVar(&trustAK, "trust-ak", false, "take the attestation key without proof that a TPM holds it")
 	flags.StringVar(&p.akCert, "ak-cert", "", "the attestation key's certificate chain, a `file`")
 	flags.StringVar(&p.akRoots, "ak-roots", "", "PEM `file` of roots for --ak-cert and --challenge")
 	flags.StringVar(&p.challenge, "challenge", "", "what policyctl verify challenge printed, a `file`")
@@ -89,7 +95,6 @@ run, in which order they were made, what was executed, whether the pod is comple
 	flags.StringVar(&p.hcl, "hcl", "", "report of an Azure paravisor (NV index 0x01400001), a `file`")
 	flags.StringVar(&p.hclCerts, "hcl-certs", "", "`file` with the VCEK certificate of that report")
 	required(cmd, "quote", "signature", "ak")
-	return cmd
 }
 
 func (p tpmFiles) read(e *evidence.TPM) error {

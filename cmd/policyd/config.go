@@ -172,18 +172,23 @@ func (c *config) validate() error {
 	if !filepath.IsAbs(c.Log.Events) {
 		return fmt.Errorf("log.events = %q: want an absolute path", c.Log.Events)
 	}
-	if err := gate.CheckAllow(c.Gate.Allow); err != nil {
+	return c.Gate.validate()
+}
+
+// validate checks what is listened on, and what is let through.
+func (g gateConfig) validate() error {
+	if err := gate.CheckAllow(g.Allow); err != nil {
 		return fmt.Errorf("gate.allow: %w", err)
 	}
-	if r := c.Gate.REST; r != "" {
+	if r := g.REST; r != "" {
 		if _, err := rest.ParseAddress(r); err != nil {
 			return fmt.Errorf("gate.rest: %w", err)
 		}
 	}
-	if err := c.Gate.validateAddresses(); err != nil {
+	if err := g.validateAddresses(); err != nil {
 		return err
 	}
-	if len(c.Gate.Listen) == 0 && c.Gate.REST == "" {
+	if len(g.Listen) == 0 && g.REST == "" {
 		return errors.New("gate.listen is empty and gate.rest is not set: there is nothing to serve")
 	}
 	return nil

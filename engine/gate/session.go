@@ -85,10 +85,15 @@ func (s *session) run() {
 	}
 }
 
+// untilWritten waits for an answer that is on its way: a client that does not take its answers gets no more of them.
+func (s *session) untilWritten() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+}
+
 // next reads one whole frame and sets its request on its way, or answers why it does not.
 func (s *session) next() error {
-	s.writing.Lock() // a client that does not take its answers gets no more of them
-	s.writing.Unlock()
+	s.untilWritten()
 	for s.agent.answers.waiting.Load() > 0 { // nor does it ask the agent for more
 		if err := s.wait(5 * time.Millisecond); err != nil {
 			return err

@@ -226,6 +226,11 @@ func (a About) Inside(domain rules.Domain, d Deviation) bool {
 	if d.Twice && !domain.Twice {
 		return false
 	}
+	return a.allows(domain, d)
+}
+
+// allows is true for a value of the domain.
+func (a About) allows(domain rules.Domain, d Deviation) bool {
 	got := textOf(d.Got)
 	for _, is := range domain.Is {
 		if a.matches("^"+regexp.QuoteMeta(is)+"$", got) {

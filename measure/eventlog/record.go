@@ -199,6 +199,19 @@ func (c Content) check() error {
 			return err
 		}
 	}
+	if err := c.checkDigest(); err != nil {
+		return err
+	}
+	if c.Len < 0 {
+		return fmt.Errorf("negative length %d", c.Len)
+	}
+	if !bootID.MatchString(c.BootID) {
+		return fmt.Errorf("boot id %.40q is not 32 hexadecimal digits", c.BootID)
+	}
+	return nil
+}
+
+func (c Content) checkDigest() error {
 	set := 0
 	for _, d := range []Hex{c.SHA256, c.SHA384, c.SHA512} {
 		if d != nil {
@@ -207,12 +220,6 @@ func (c Content) check() error {
 	}
 	if d := c.Digest(); set != 1 || d == nil || len(d) != Size(c.Alg) {
 		return fmt.Errorf("no digest of its algorithm %.32q", c.Alg)
-	}
-	if c.Len < 0 {
-		return fmt.Errorf("negative length %d", c.Len)
-	}
-	if !bootID.MatchString(c.BootID) {
-		return fmt.Errorf("boot id %.40q is not 32 hexadecimal digits", c.BootID)
 	}
 	return nil
 }

@@ -15,12 +15,6 @@ import (
 	"portcullis/rules/policydata"
 )
 
-const (
-	createKind  = "CreateContainerRequest"
-	sandboxKind = "CreateSandboxRequest"
-	execKind    = "ExecProcessRequest"
-)
-
 // attempt is a way to show a difference: the start of b's pod up to a request, that request changed, or requests after it.
 type attempt struct {
 	before    func([]rulestest.Request) []rulestest.Request // changes the start; nil for none
