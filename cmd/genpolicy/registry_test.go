@@ -5,8 +5,8 @@ package main
 import (
 	"io"
 	"log"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -22,16 +22,23 @@ func TestARegistryIsAskedForEachBlobOnce(t *testing.T) {
 	var mu sync.Mutex
 	asked := map[string]int{}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 			mu.Lock()
 			asked[r.URL.Path]++
 			mu.Unlock()
 		}
 		inner.ServeHTTP(w, r)
-	}))
+	})
+	// Not of those names of this machine that need no flag.
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: handler}
+	go server.Serve(listener)
 	defer server.Close()
-	host := strings.TrimPrefix(server.URL, "http://")
+	host := listener.Addr().String()
 	push(t, host+"/acme/app:v1")
 
 	t.Setenv("DOCKER_CONFIG", t.TempDir())

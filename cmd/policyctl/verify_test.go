@@ -222,6 +222,7 @@ version     v1.2
 rules       sha256:55
 rules       sha256:66
 generation  2
+requests    0 allowed, 0 denied
 running     yes
 pod         complete
 `

@@ -61,9 +61,13 @@ func TestTheRootPackagesDoNotImportOneAnother(t *testing.T) {
 		"rules":            text,
 		"rules/policydata": text,
 		"rules/generate":   regexp.MustCompile(`^(images(/verity)?|hostdata/initdata|engine/policytext)$`),
-		"rules/explain":    regexp.MustCompile(`^engine(/policytext)?$`), // it evaluates
-		"rules/learn":      regexp.MustCompile(`^engine(/trace)?$`),      // it judges recorded requests
-		"rules/review":     regexp.MustCompile(`^engine(/policytext)?$`),
+		"rules/explain":    regexp.MustCompile(`^engine(/policytext)?$`),    // it evaluates
+		"rules/learn":      regexp.MustCompile(`^engine(/trace|/replay)?$`), // it judges recorded requests
+		"rules/prove":      regexp.MustCompile(`^engine(/policytext)?$`),
+		// Both make the policy of a manifest once more, and compile what is in its annotation.
+		"rules/admission":         regexp.MustCompile(`^(engine|images|hostdata/initdata)$`),
+		"rules/admission/webhook": regexp.MustCompile(`^(engine|hostdata/initdata)$`),
+		"rules/review":            regexp.MustCompile(`^engine(/policytext)?$`),
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "portcullis/...").Output()
 	if err != nil {
