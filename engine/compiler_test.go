@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -92,43 +91,6 @@ func TestRecursionIsRefusedWithWhatToDo(t *testing.T) {
 	if _, err := os.Stat("../docs/foreign-policies.md"); err != nil {
 		t.Error(err)
 	}
-}
-
-// A compilation that was given up goes on by itself; the next waits for it, so that a host cannot have many at once.
-func TestOneCompilationAtATime(t *testing.T) {
-	c := newCompiler(t)
-	var heavy strings.Builder
-	heavy.WriteString("package agent_policy\n")
-	for i := range 1000 {
-		fmt.Fprintf(&heavy, "r%d { input.a[_] == %d; not input.b[\"x%d\"] }\n", i, i, i)
-	}
-	compile := func(text string, limit time.Duration) error {
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		defer cancel()
-		_, err := c.Compile(ctx, []byte(text))
-		return err
-	}
-	waits := func() bool { // whether one that is sent beside the heavy one ends with it, not before
-		ended := make(chan time.Time, 1)
-		go func() {
-			if err := compile(heavy.String(), time.Minute); err != nil {
-				t.Error(err)
-			}
-			ended <- time.Now()
-		}()
-		time.Sleep(100 * time.Millisecond)
-		if err := compile("package agent_policy\nX = true", time.Minute); err != nil {
-			t.Error(err)
-		}
-		beside := time.Now()
-		return (<-ended).Sub(beside) < 100*time.Millisecond
-	}
-	for range 3 { // the heavy one may begin late where there is much to do
-		if waits() {
-			return
-		}
-	}
-	t.Error("another was compiled beside the heavy one")
 }
 
 func TestCompileErrorsSayWhereAndQuoteNothing(t *testing.T) {
