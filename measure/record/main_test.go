@@ -139,6 +139,7 @@ type child struct {
 	Device, Log string
 	Fact        int // of the register's updates, from 1
 	Step        measure.Step
+	Fill        bool // it fills the record in place of a pod's life
 }
 
 const childVar = "RECORD_TEST_CHILD"
@@ -170,7 +171,11 @@ func runChild(task string) int {
 	}
 	book, err := record.Open(context.Background(), w, always, nil)
 	if err == nil {
-		err = live(book)
+		if c.Fill {
+			err = fill(book)
+		} else {
+			err = live(book)
+		}
 	}
 	fmt.Println(err)
 	return 1
@@ -179,7 +184,12 @@ func runChild(task string) int {
 // killed runs the child and requires that it killed itself.
 func (b *bench) killed(fact int, step measure.Step) {
 	b.t.Helper()
-	task, _ := json.Marshal(child{b.Device, b.Log, fact, step})
+	b.runs(child{b.Device, b.Log, fact, step, false})
+}
+
+func (b *bench) runs(c child) {
+	b.t.Helper()
+	task, _ := json.Marshal(c)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVar+"="+string(task))
 	out, err := cmd.CombinedOutput()

@@ -37,7 +37,7 @@ func of(kind record.Kind, n int) record.Fact { return record.Fact{Kind: kind, ID
 
 func code(n int32) *int32 { return &n }
 
-// live is a pod's life with every kind of fact in it but more. It may be asked again from its beginning, as a host does of a
+// live is a pod's life with every kind of fact in it but more, which fill has. It may be asked again from its beginning, as a host does of a
 // policyd that was killed.
 func live(b *record.Book) error {
 	ctx := context.Background()
@@ -126,6 +126,48 @@ func TestKilledAtEveryStepOfEveryKind(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// fill makes more happen than a record holds.
+func fill(b *record.Book) error {
+	for i := range 2 * record.MaxFacts {
+		f := record.Fact{Kind: record.Exec, ID: id(2), Digest: record.ArgsDigest([]string{fmt.Sprint(i)})}
+		if i == 0 {
+			f = created(2, "web")
+		}
+		if err := b.Before(context.Background(), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The last place of a full record is taken once too.
+func TestKilledAtEveryStepOfTheLastPlace(t *testing.T) {
+	for step := measure.StepRead; step <= measure.StepCommitted; step++ {
+		t.Run(step.String(), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.runs(child{b.Device, b.Log, record.MaxFacts, step, true})
+			book := b.open() // which repairs
+			b.agrees()
+			want := record.MaxFacts - 1
+			if step >= measure.StepExtended {
+				want++
+			}
+			if got := len(b.facts()); got != want {
+				t.Errorf("after the kill: %d facts, want %d", got, want)
+			}
+			if err := fill(book); err != nil {
+				t.Fatal(err)
+			}
+			b.agrees()
+			facts := b.facts()
+			if len(facts) != record.MaxFacts || facts[len(facts)-1].Kind != record.More {
+				t.Errorf("in the end: %d facts, the last is %s", len(facts), facts[len(facts)-1].Kind)
+			}
+		})
 	}
 }
 
