@@ -11,10 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -51,8 +49,7 @@ func runChild(task string) int {
 	r, err := measure.New(measure.Config{Device: c.Device, PCR: 8, Log: c.Log, BootID: boot, ExpectPreextended: c.Preextended,
 		OnStep: func(s measure.Step) {
 			if s == c.Step {
-				syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
+				measuretest.Die()
 			}
 		}})
 	if err != nil {
@@ -72,14 +69,7 @@ func runChild(task string) int {
 // killed runs the child and requires that it killed itself.
 func (c child) killed(t *testing.T) {
 	t.Helper()
-	task, _ := json.Marshal(c)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childVar+"="+string(task))
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("child ended with %v, want SIGKILL: %s", err, out)
-	}
+	measuretest.Killed(t, childVar, c)
 }
 
 const (

@@ -17,6 +17,7 @@ import (
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine/binding"
 	"portcullis/internal/hostdatatest"
+	"portcullis/internal/measuretest"
 	"portcullis/measure"
 )
 
@@ -50,14 +51,10 @@ func TestChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	facts := 0
-	die := func() {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
-	}
 	g := guest{system: system, disks: disks, root: task.Dir + "/root", initdata: task.Dir + "/cc", deadline: 10 * time.Second,
 		onStep: func(s measure.Step) {
 			if task.Fact == 0 && s == task.Step {
-				die()
+				measuretest.Die()
 			}
 		},
 		onPodStep: func(s measure.Step) {
@@ -65,7 +62,7 @@ func TestChild(t *testing.T) {
 				facts++
 			}
 			if task.Fact == facts && s == task.Step {
-				die()
+				measuretest.Die()
 			}
 		}}
 	if err := serve(context.Background(), task.Config, g, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {

@@ -60,6 +60,15 @@ func recorded(t testing.TB) *machine {
 	return m
 }
 
+// recording is that machine with its policy set and its agent there.
+func recording(t testing.TB) *machine {
+	m := recorded(t)
+	m.boot()
+	m.setPolicy(recordedPolicy, "")
+	m.agentUp()
+	return m
+}
+
 func containerID(n int) string { return strings.Repeat(fmt.Sprintf("%02x", n), 32) }
 
 // recordedPod is what a host does to a pod.
@@ -262,10 +271,7 @@ func TestThePodsLifeIsRecorded(t *testing.T) {
 
 // TestWhatTheAgentRefusesIsNotRunning: the record takes it back.
 func TestWhatTheAgentRefusesIsNotRunning(t *testing.T) {
-	m := recorded(t)
-	m.boot()
-	m.setPolicy(recordedPolicy, "")
-	m.agentUp()
+	m := recording(t)
 	p := recordedPod{m}
 	p.sandbox()
 	refused := p.createRequest(2, "web")

@@ -109,10 +109,7 @@ func TestVerifyNamesWhatAPodIs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			m := recorded(t)
-			m.boot()
-			m.setPolicy(recordedPolicy, "")
-			m.agentUp()
+			m := recording(t)
 			tt.play(recordedPod{m})
 			m.quoted("sha256:8,14")
 			exit := 0
@@ -142,10 +139,7 @@ func TestVerifyNamesWhatAPodIs(t *testing.T) {
 
 // TestVerifyTakesNoOtherLog: a record is believed as the register has it.
 func TestVerifyTakesNoOtherLog(t *testing.T) {
-	m := recorded(t)
-	m.boot()
-	m.setPolicy(recordedPolicy, "")
-	m.agentUp()
+	m := recording(t)
 	recordedPod{m}.fullLife()
 	m.quoted("sha256:8,14")
 	m.verifies(0, "--pod=policy.rego", "--complete")
@@ -207,10 +201,7 @@ func TestVerifyTakesNoOtherLog(t *testing.T) {
 
 // TestVerifyAgainstAManifest: its annotation has the policy, and its containers an order.
 func TestVerifyAgainstAManifest(t *testing.T) {
-	m := recorded(t)
-	m.boot()
-	m.setPolicy(recordedPolicy, "")
-	m.agentUp()
+	m := recording(t)
 	recordedPod{m}.fullLife()
 	m.quoted("sha256:8,14")
 	manifest := func(containers string) {

@@ -9,10 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -162,8 +160,7 @@ func runChild(task string) int {
 			fact++
 		}
 		if fact == c.Fact && s == c.Step {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
+			measuretest.Die()
 		}
 	})
 	if err != nil {
@@ -184,17 +181,5 @@ func runChild(task string) int {
 // killed runs the child and requires that it killed itself.
 func (b *bench) killed(fact int, step measure.Step) {
 	b.t.Helper()
-	b.runs(child{b.Device, b.Log, fact, step, false})
-}
-
-func (b *bench) runs(c child) {
-	b.t.Helper()
-	task, _ := json.Marshal(c)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childVar+"="+string(task))
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		b.t.Fatalf("child ended with %v, want SIGKILL: %s", err, out)
-	}
+	measuretest.Killed(b.t, childVar, child{b.Device, b.Log, fact, step, false})
 }
