@@ -36,15 +36,15 @@ func copies(source string, files map[string]policydata.File) []Request {
 	if f, ok := files[""]; ok {
 		return []Request{copyFile(source, f)}
 	}
-	out := []Request{copyDirectory(source)}
+	out := []Request{CopyFile(source, "Directory")}
 	if len(files) == 0 {
 		return out
 	}
-	out = append(out, copyDirectory(source+"/"+dated))
+	out = append(out, CopyFile(source+"/"+dated, "Directory"))
 	links := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(files)) {
 		if dir, _, ok := cutLast(key); ok {
-			out = append(out, copyDirectory(source+"/"+dated+"/"+dir))
+			out = append(out, CopyFile(source+"/"+dated+"/"+dir, "Directory"))
 		}
 		out = append(out, copyFile(source+"/"+dated+"/"+key, files[key]))
 		top, _, _ := strings.Cut(key, "/")
@@ -65,27 +65,27 @@ func cutLast(path string) (dir, base string, found bool) {
 	return path[:i], path[i+1:], true
 }
 
-func copyRequest(path, kind string, mode uint32) map[string]any {
-	return map[string]any{
-		"path": path, "file_type": kind, "symlink_target": nil, "file_size": 0, "file_mode": mode, "dir_mode": 0o755,
+// copyModes are the modes of what is copied, by file_type.
+var copyModes = map[string]uint32{"Regular": 0o100644, "Directory": 0o40755, "Symlink": 0o120777}
+
+// CopyFile returns the request that copies an empty file, a directory or a link that points nowhere, by file_type.
+func CopyFile(path, kind string) Request {
+	return Request{"CopyFileRequest", wire(map[string]any{
+		"path": path, "file_type": kind, "symlink_target": nil, "file_size": 0, "file_mode": copyModes[kind], "dir_mode": 0o755,
 		"uid": 0, "gid": 0, "offset": 0, "data_sha256": strings.Repeat("0", 64), "data_size": 0,
-	}
+	}).(map[string]any)}
 }
 
 func copyFile(path string, f policydata.File) Request {
-	input := copyRequest(path, "Regular", 0o100644)
+	r := CopyFile(path, "Regular")
 	if f.SHA256 != "" {
-		input["file_mode"], input["file_size"], input["data_size"], input["data_sha256"] = 0o100000|f.Mode, f.Size, f.Size, f.SHA256
+		maps.Copy(r.Input, wire(map[string]any{"file_mode": 0o100000 | f.Mode, "file_size": f.Size, "data_size": f.Size, "data_sha256": f.SHA256}).(map[string]any))
 	}
-	return Request{"CopyFileRequest", wire(input).(map[string]any)}
-}
-
-func copyDirectory(path string) Request {
-	return Request{"CopyFileRequest", wire(copyRequest(path, "Directory", 0o40755)).(map[string]any)}
+	return r
 }
 
 func copyLink(path, target string) Request {
-	input := copyRequest(path, "Symlink", 0o120777)
-	input["symlink_target"] = target
-	return Request{"CopyFileRequest", wire(input).(map[string]any)}
+	r := CopyFile(path, "Symlink")
+	r.Input["symlink_target"] = target
+	return r
 }

@@ -114,7 +114,7 @@ func (c *comparison) filled(name string) []attempt {
 	var out []attempt
 	for _, path := range []string{top, top + "/x", top + "/..data"} {
 		for _, kind := range []string{"Regular", "Directory"} {
-			out = append(out, requests(copyRequest(path, kind)))
+			out = append(out, requests(rulestest.CopyFile(path, kind)))
 		}
 	}
 	return out
@@ -148,7 +148,7 @@ func compareLinks(c *comparison) {
 	for _, link := range lacking(linked(c.b), linked(c.a)) {
 		name, inner, _ := strings.Cut(link, "\x00")
 		path := fmt.Sprintf("%s/%064x-%016x-%s%s", c.b.Common.SharedDirs[0], 10, 0, name, inner)
-		r := copyRequest(path, "Symlink")
+		r := rulestest.CopyFile(path, "Symlink")
 		r.Input["symlink_target"] = "..data/x"
 		c.differ("containers[].mounts", fmt.Sprintf("a mount lies below %s of %s in one only", inner, name), requests(r))
 	}
@@ -163,19 +163,11 @@ func linked(p *policydata.Policy) []string {
 				inner, below := strings.CutPrefix(other, destination+"/")
 				for below && inner != "" {
 					out = append(out, m.Source+"\x00/"+inner)
-					inner, _, _ = cutLast(inner)
+					inner = inner[:max(strings.LastIndex(inner, "/"), 0)]
 				}
 			}
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-func cutLast(path string) (before, after string, found bool) {
-	i := strings.LastIndex(path, "/")
-	if i < 0 {
-		return "", path, false
-	}
-	return path[:i], path[i+1:], true
 }

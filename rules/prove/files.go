@@ -3,7 +3,7 @@
 package prove
 
 import (
-	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -56,7 +56,9 @@ func isPull(s any) bool {
 
 // compareStorages: the same storages, in any order.
 func compareStorages(c *comparison) {
-	c.each(func(k container) { k.equal("storages", ordered(k.a.Storages), ordered(k.b.Storages)) })
+	c.each(func(k container) {
+		k.equal("storages", storageTexts(inAnyOrder(k.a.Storages)), storageTexts(inAnyOrder(k.b.Storages)))
+	})
 	start := c.anyContainer(nil)
 	if c.a.Common.StorageDir != c.b.Common.StorageDir {
 		c.differ("common.storage_dir", "differs", start...)
@@ -68,13 +70,26 @@ func compareStorages(c *comparison) {
 	}
 }
 
-func ordered(storages []policydata.Storage) []policydata.Storage {
-	out := []policydata.Storage{}
-	for _, s := range storages {
-		s.Options, s.DriverOptions = slices.Sorted(slices.Values(s.Options)), slices.Sorted(slices.Values(s.DriverOptions))
-		out = append(out, s)
+// inAnyOrder are storages with their options sorted.
+func inAnyOrder(storages []policydata.Storage) []policydata.Storage {
+	out := slices.Clone(storages)
+	for i, s := range out {
+		out[i].Options, out[i].DriverOptions = slices.Sorted(slices.Values(s.Options)), slices.Sorted(slices.Values(s.DriverOptions))
 	}
-	slices.SortFunc(out, func(a, b policydata.Storage) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	return out
+}
+
+// storageTexts are storages as JSON, sorted.
+func storageTexts(storages []policydata.Storage) []string {
+	out := make([]string, len(storages))
+	for i, s := range storages {
+		text, err := json.Marshal(s)
+		if err != nil {
+			panic(err) // it was read from JSON
+		}
+		out[i] = string(text)
+	}
+	slices.Sort(out)
 	return out
 }
 
@@ -191,22 +206,14 @@ func compareCopyPath(c *comparison) {
 	valid := c.pattern(`(?s)\A(?:/(?:[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+\z`)
 	allowed := language.Intersection(c.patterns(c.b.Requests.CopyFile), valid)
 	c.within("requests.copy_file", c.patterns(c.a.Requests.CopyFile), allowed, func(path string) []attempt {
-		out := []attempt{requests(copyRequest(path, "Regular"))}
+		out := []attempt{requests(rulestest.CopyFile(path, "Regular"))}
 		for _, name := range sharedNames(c.b) {
 			volume := c.pattern(`/[0-9a-f]{64}-[a-z0-9]{16}-` + regexp.QuoteMeta(name) + `(?:/|\z)`)
 			path, found, err := language.Intersection(allowed.Minus(c.patterns(c.a.Requests.CopyFile)), volume).Example()
 			if found && err == nil {
-				out = append(out, requests(copyRequest(path, "Directory")), requests(copyRequest(path, "Regular")))
+				out = append(out, requests(rulestest.CopyFile(path, "Directory")), requests(rulestest.CopyFile(path, "Regular")))
 			}
 		}
 		return out
-	})
-}
-
-func copyRequest(path, kind string) rulestest.Request {
-	mode := map[string]int{"Regular": 0o100644, "Directory": 0o40755, "Symlink": 0o120777}[kind]
-	return request("CopyFileRequest", map[string]any{
-		"path": path, "file_type": kind, "symlink_target": nil, "file_size": 0, "file_mode": mode, "dir_mode": 0o755,
-		"uid": 0, "gid": 0, "offset": 0, "data_sha256": strings.Repeat("0", 64), "data_size": 0,
 	})
 }

@@ -5,12 +5,9 @@ package prove
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 
 	"portcullis/internal/rulestest"
 )
-
-func errorsOf(errs ...error) error { return errors.Join(errs...) }
 
 // object is the object at a path of a request; a request that the emulation made has it.
 func object(input map[string]any, path ...string) map[string]any {

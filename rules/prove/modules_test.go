@@ -58,6 +58,15 @@ func TestEveryCheckHasAComparison(t *testing.T) {
 	}
 }
 
+// What is no address for the rules may be left out of a comparison only while they say so in these very patterns.
+func TestTheRulesHaveThePatternsOfAddresses(t *testing.T) {
+	for _, pattern := range []string{addressV4, addressV6, loopbackV6, mappedV6} {
+		if !strings.Contains(rules.Text(), "`"+pattern+"`") {
+			t.Errorf("the rules have no pattern %s", pattern)
+		}
+	}
+}
+
 // notRead are fields of policy_data that decide nothing, and those that say how another is read.
 var notRead = []string{"version", "containers[].image.digest", "containers[].image.layers", "containers[].vfio"}
 

@@ -5,6 +5,7 @@ package prove
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"portcullis/internal/rulestest"
 	"portcullis/rules/policydata"
@@ -18,20 +19,9 @@ func compareSandbox(c *comparison) {
 		c.differ("sandbox.pidns", "differs", start)
 	}
 	c.level("storages", c.a.Strict.Storages, c.b.Strict.Storages, orOptional, attempt{change: func(i map[string]any) { i["storages"] = []any{} }})
-	a, b := sorted(c.a.Sandbox.Storages), sorted(c.b.Sandbox.Storages)
-	if !same(a, b) {
+	if !same(storageTexts(c.a.Sandbox.Storages), storageTexts(c.b.Sandbox.Storages)) {
 		c.differ("sandbox.storages", "differ", start)
 	}
-}
-
-// sorted are storages in a fixed order, options as they are.
-func sorted(storages []policydata.Storage) []string {
-	out := []string{}
-	for _, s := range storages {
-		out = append(out, fmt.Sprintf("%q", []any{s.Driver, s.DriverOptions, s.FSGroup, s.FSType, s.MountPoint, s.Options, s.Shared, s.Source}))
-	}
-	slices.Sort(out)
-	return out
 }
 
 // compareLifecycle: requests about containers that do not exist.
@@ -111,18 +101,7 @@ func has(commands [][]string, argv []string) bool {
 }
 
 func (c *comparison) listed(e policydata.Exec, argv []string) bool {
-	return has(e.Commands, argv) || c.patterns(e.Joined).Has(joined(argv))
-}
-
-func joined(argv []string) string {
-	text := ""
-	for i, arg := range argv {
-		if i > 0 {
-			text += " "
-		}
-		text += arg
-	}
-	return text
+	return has(e.Commands, argv) || c.patterns(e.Joined).Has(strings.Join(argv, " "))
 }
 
 // compareTerminal: commands that are listed for all containers may have a terminal.
@@ -225,10 +204,17 @@ func (c *comparison) forbidden(path string, a, b []string, attempts func(address
 	c.within(path, language.Union(c.patterns(b), notAnAddress(c)), c.patterns(a), attempts)
 }
 
+// What the rules take for an address that is written as usual, and which of those they deny all the same.
+const (
+	addressV4  = `^(?:(?:[1-9]?[0-9]|1[0-9]{2}|2[0-9]{2})\.){3}(?:[1-9]?[0-9]|1[0-9]{2}|2[0-9]{2})(?:/[0-9]{1,2})?$`
+	addressV6  = `^[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:/[0-9]{1,3})?$`
+	loopbackV6 = `^[0:]*0*1(?:/|$)`
+	mappedV6   = `^[0:]*:(?:ffff:)?0*7f[0-9a-f]{2}:`
+)
+
 // notAnAddress has what the rules take for no address, or for one of the loopback device, whatever a policy says.
 func notAnAddress(c *comparison) language.Set {
-	v4 := c.pattern(`^(?:(?:[1-9]?[0-9]|1[0-9]{2}|2[0-9]{2})\.){3}(?:[1-9]?[0-9]|1[0-9]{2}|2[0-9]{2})(?:/[0-9]{1,2})?$`).Minus(c.pattern(`^127\.`))
-	v6 := c.pattern(`^[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:/[0-9]{1,3})?$`).
-		Minus(language.Union(c.pattern(`^[0:]*0*1(?:/|$)`), c.pattern(`^[0:]*:(?:ffff:)?0*7f[0-9a-f]{2}:`)))
+	v4 := c.pattern(addressV4).Minus(c.pattern(`^127\.`))
+	v6 := c.pattern(addressV6).Minus(c.patterns([]string{loopbackV6, mappedV6}))
 	return language.All().Minus(language.Union(v4, v6, language.Literals("")))
 }

@@ -5,6 +5,7 @@ package prove
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -138,7 +139,7 @@ func plain(r rulestest.Request) rulestest.Request {
 
 // shows says after how many of requests b has allowed what a denies, 0 if that does not happen.
 func (s *searcher) shows(ctx context.Context, requests []rulestest.Request) (int, string, error) {
-	if err := errorsOf(s.a.reset(ctx), s.b.reset(ctx)); err != nil {
+	if err := errors.Join(s.a.reset(ctx), s.b.reset(ctx)); err != nil {
 		return 0, "", err
 	}
 	for i, r := range requests {
