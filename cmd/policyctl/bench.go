@@ -82,7 +82,7 @@ func (b *bench) run(ctx context.Context, in io.Reader) error {
 }
 
 func (b *bench) one(ctx context.Context, record trace.Record) error {
-	input, err := parseInput(record)
+	input, err := replay.Input(record)
 	if err != nil {
 		return err
 	}

@@ -57,21 +57,12 @@ Exit code 1: the policies differ.`,
 
 // writeProofs says which of two policies is proven to allow no more than the other; nothing of policies with other rules.
 func writeProofs(cmd *cobra.Command, a, b []byte) error {
-	prover, err := prove.New()
-	if err != nil {
+	prover, of, err := provable(cmd.Context(), a, b)
+	if len(of) == 0 {
 		return err
 	}
-	var of []*prove.Policy
-	for _, text := range [][]byte{a, b} {
-		policy, err := prover.Load(cmd.Context(), text)
-		if errors.Is(err, prove.ErrRules) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	for _, policy := range of {
 		defer policy.Close()
-		of = append(of, policy)
 	}
 	for _, pair := range []struct {
 		strict, loose int

@@ -192,25 +192,18 @@ func (o *proveOptions) print(q question, r *prove.Result) error {
 	}
 	last := w.Requests[len(w.Requests)-1]
 	fmt.Fprintf(o.out, "  %s: %s (check %s)\n", w.Path, w.Says, w.Check)
-	_, err := fmt.Fprintf(o.out, "  shown by %s, the last one a %s, which the other denies: %s\n", requestCount(len(w.Requests)), last.Kind, w.Reason)
+	_, err := fmt.Fprintf(o.out, "  shown by %s, the last one a %s, which the other denies: %s\n", count(len(w.Requests), "request", "requests"), last.Kind, w.Reason)
 	return err
 }
 
 // provenOf are the meanings of the properties that a policy is proven to have; none for a policy with other rules.
 func provenOf(ctx context.Context, text []byte) ([]string, error) {
-	prover, err := prove.New()
-	if err != nil {
+	prover, of, err := provable(ctx, text)
+	if len(of) == 0 {
 		return nil, err
 	}
-	policy, err := prover.Load(ctx, text)
-	if errors.Is(err, prove.ErrRules) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer policy.Close()
-	properties, err := prover.Properties(ctx, policy)
+	defer of[0].Close()
+	properties, err := prover.Properties(ctx, of[0])
 	var out []string
 	for _, property := range properties {
 		out = append(out, property.Meaning)
@@ -218,11 +211,27 @@ func provenOf(ctx context.Context, text []byte) ([]string, error) {
 	return out, err
 }
 
-func requestCount(n int) string {
-	if n == 1 {
-		return "1 request"
+// provable loads policies to prove something of them: none if one of them has other rules, or with an error.
+func provable(ctx context.Context, texts ...[]byte) (*prove.Prover, []*prove.Policy, error) {
+	prover, err := prove.New()
+	if err != nil {
+		return nil, nil, err
 	}
-	return fmt.Sprintf("%d requests", n)
+	var of []*prove.Policy
+	for _, text := range texts {
+		policy, err := prover.Load(ctx, text)
+		if err != nil {
+			for _, loaded := range of {
+				loaded.Close()
+			}
+			if errors.Is(err, prove.ErrRules) {
+				err = nil
+			}
+			return nil, nil, err
+		}
+		of = append(of, policy)
+	}
+	return prover, of, nil
 }
 
 // writeWitness writes requests as replay reads them.

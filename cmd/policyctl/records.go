@@ -3,13 +3,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/engine"
 	"portcullis/engine/trace"
@@ -70,14 +67,6 @@ func detail(name, reason string) string {
 		s += ": " + reason
 	}
 	return s
-}
-
-func parseInput(record trace.Record) (ast.Value, error) {
-	input, err := ast.ValueFromReader(bytes.NewReader(record.Request))
-	if err != nil {
-		return nil, fmt.Errorf("line %d: request of %s: %w", record.Line, record.Kind, err)
-	}
-	return input, nil
 }
 
 // count is a number with its noun.

@@ -25,6 +25,7 @@ import (
 	"portcullis/internal/version"
 	"portcullis/measure/evidence"
 	"portcullis/measure/record"
+	"portcullis/rules/policydata"
 )
 
 // podFlags are what the record of a pod's life is held against, and what becomes of the result.
@@ -127,8 +128,6 @@ type podContainer struct {
 const (
 	nameAnnotation  = "io.kubernetes.cri.container-name"
 	imageAnnotation = "io.kubernetes.cri.image-name"
-	// sandboxContainer is what a record calls the pod's own container.
-	sandboxContainer = "$sandbox"
 )
 
 // podPolicy is a pod as its policy says it.
@@ -158,7 +157,7 @@ func podOf(policy []byte) (podPolicy, error) {
 		for _, c := range list {
 			name := c.OCI.Annotations[nameAnnotation]
 			if name == "" {
-				name = sandboxContainer
+				name = policydata.SandboxContainer
 			}
 			out.Containers = append(out.Containers, data.container(name, c))
 		}

@@ -3,11 +3,9 @@
 package replay
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,8 +20,6 @@ const (
 	sumField  = "data_sha256"
 	sizeField = "data_size"
 )
-
-func jsonReader(record trace.Record) io.Reader { return bytes.NewReader(record.Request) }
 
 // withContents adds what the gate says of a file's data, where the dump holds the data and does not say it.
 func withContents(input ast.Value) ast.Value {

@@ -5,6 +5,7 @@
 package replay
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -60,11 +61,20 @@ type step struct {
 // maxHistory is how many steps back it is looked for one that the agent may have refused.
 const maxHistory = 8
 
+// Input is a recorded request as a policy sees it.
+func Input(record trace.Record) (ast.Value, error) {
+	input, err := ast.ValueFromReader(bytes.NewReader(record.Request))
+	if err != nil {
+		return nil, fmt.Errorf("line %d: request of %s: %w", record.Line, record.Kind, err)
+	}
+	return input, nil
+}
+
 // Judge decides one request. An answer that the policy was shown (trace.Record.Observed) is taken note of, and allowed.
 func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, error) {
-	input, err := ast.ValueFromReader(jsonReader(record))
+	input, err := Input(record)
 	if err != nil {
-		return Decision{}, fmt.Errorf("line %d: request of %s: %w", record.Line, record.Kind, err)
+		return Decision{}, err
 	}
 	if record.Kind == copyFile {
 		input = withContents(input)
