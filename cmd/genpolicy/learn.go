@@ -75,7 +75,11 @@ func (j *job) learn(ctx context.Context, dumps []string) error {
 	if err != nil {
 		return err
 	}
-	s := &student{job: j, pod: pod, over: over}
+	configs, err := j.configs()
+	if err != nil {
+		return err
+	}
+	s := &student{job: j, pod: pod, over: over, configs: configs}
 	learner := learn.Learner{Make: s.policy, Dump: dump}
 	learned, err := learner.Learn(ctx)
 	if err != nil {
@@ -176,9 +180,10 @@ func readDump(path string, in io.Reader) ([]trace.Record, error) {
 
 // student makes the policy of one pod under settings that grow.
 type student struct {
-	job  *job
-	pod  *generate.Pod
-	over []settings.DropIn
+	job     *job
+	pod     *generate.Pod
+	over    []settings.DropIn
+	configs *generate.Configs
 }
 
 func (s *student) policy(ctx context.Context, lessons []learn.Lesson) ([]byte, error) {
@@ -191,11 +196,7 @@ func (s *student) policy(ctx context.Context, lessons []learn.Lesson) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	configs, err := s.job.configs()
-	if err != nil {
-		return nil, err
-	}
-	generator := generate.New(now, s.job.images, configs, generate.Options{RequireDigests: s.job.flags.needDigests})
+	generator := generate.New(now, s.job.images, s.configs, generate.Options{RequireDigests: s.job.flags.needDigests})
 	made, _, err := generator.Policy(ctx, s.pod)
 	if err != nil {
 		return nil, err
