@@ -4,21 +4,40 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"portcullis/hostdata/initdata"
 )
 
-// TestDigestOfThePeerPodSample: the sample of the peer-pod documentation (cloud-api-adaptor, docs/initdata.md) has another digest in its
-// text than its annotation has, which holds a line feed more.
+// peerPodSample is the annotation in the peer-pod documentation, which is not part of this project.
+var peerPodSample = flag.String("peerpod-sample", "", "`file` with the annotation that cloud-api-adaptor's docs/initdata.md shows")
+
+// newlineDigest is what is printed of a document with the line feed at its end, and without.
+type newlineDigest struct {
+	size, sizeWithout string
+	with, without     string // digests, or their beginnings
+}
+
+// A document has another digest with a line feed at its end than without: both are said. The digests are those of sha384sum.
+func TestDigestSaysBothFormsOfInitdata(t *testing.T) {
+	holdDigests(t, []byte("algorithm = \"sha384\"\nversion = \"0.1.0\"\n\n[data]\n\"policy.rego\" = \"package agent_policy\"\n"), newlineDigest{
+		"86 bytes", "85 bytes",
+		"a5058642b87506754bc429e4bdc8111966e8f9dcfcacca5a2e6dbd33cd4bb49923463aa7212e00df7f9066cfe91c9212",
+		"2d81df95ad09c5cabbdfff51afd2d601c216da32f6de8c71bc344b9764acccd23174c7f14abd61484cfad5b27dbc9c6e",
+	})
+}
+
+// TestDigestOfThePeerPodSample: the sample of the peer-pod documentation has another digest in its text than its annotation has, which
+// holds a line feed more. go test ./cmd/policyctl -run PeerPodSample -args -peerpod-sample FILE
 func TestDigestOfThePeerPodSample(t *testing.T) {
-	const (
-		with    = "4bebff2869bcdd3e9848"
-		without = "52af3178dd7ad4bf551e629b84b45bfd1fbe1434b980120267181ae3575ea20ca9013b8eadf31d27eed7ff2552d500ef"
-	)
-	sample, err := os.ReadFile("testdata/peerpod/initdata.annotation")
+	if *peerPodSample == "" {
+		t.Skip("SKIPPED: -peerpod-sample names no file")
+	}
+	sample, err := os.ReadFile(*peerPodSample)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,16 +45,36 @@ func TestDigestOfThePeerPodSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	holdDigests(t, doc.Bytes(), newlineDigest{
+		"4557 bytes", "4556 bytes",
+		"4bebff2869bcdd3e9848",
+		"52af3178dd7ad4bf551e629b84b45bfd1fbe1434b980120267181ae3575ea20ca9013b8eadf31d27eed7ff2552d500ef",
+	})
+}
+
+// holdDigests holds what digest prints of a document, as text and as an annotation, and without its last line feed.
+func holdDigests(t *testing.T, text []byte, want newlineDigest) {
+	t.Helper()
 	d := desk{t, t.TempDir()}
-	cut := d.write("cut.toml", bytes.TrimSuffix(doc.Bytes(), []byte("\n")))
-	for path, want := range map[string][2]string{
-		"testdata/peerpod/initdata.annotation": {"initdata    sha384  " + with, "4557 bytes, with a line feed at the end; without it " + without},
-		cut:                                    {"initdata    sha384  " + without, "4556 bytes, without a line feed at the end; with it " + with},
+	doc, err := initdata.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	annotation, err := doc.Annotation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := [2]string{"initdata    sha384  " + want.with, want.size + ", with a line feed at the end; without it " + want.without}
+	for path, lines := range map[string][2]string{
+		d.write("whole.toml", text):                     whole,
+		d.write("whole.annotation", []byte(annotation)): whole,
+		d.write("cut.toml", bytes.TrimSuffix(text, []byte("\n"))): {"initdata    sha384  " + want.without,
+			want.sizeWithout + ", without a line feed at the end; with it " + want.with},
 	} {
 		out := d.policyctl(0, "digest", "--initdata", path)
-		lines := strings.Split(out, "\n")
-		if !strings.HasPrefix(lines[0], want[0]) || !strings.Contains(lines[1], want[1]) {
-			t.Errorf("%s:\n%s\nwant %q", path, out, want)
+		got := strings.Split(out, "\n")
+		if !strings.HasPrefix(got[0], lines[0]) || !strings.Contains(got[1], lines[1]) {
+			t.Errorf("%s:\n%s\nwant %q", filepath.Base(path), out, lines)
 		}
 	}
 }
