@@ -80,7 +80,7 @@ func (e Emulator) Order() []string {
 func (e Emulator) CreateSandbox() Request {
 	hostname := strings.ReplaceAll(e.Policy.Sandbox.Hostname, "$(sandbox-name)", e.Pod.Name)
 	return Request{"CreateSandboxRequest", map[string]any{
-		"hostname": hostname, "dns": []any{"10.96.0.10"}, "storages": wire(e.Policy.Sandbox.Storages),
+		"hostname": hostname, "dns": []any{"nameserver 10.96.0.10", ""}, "storages": wire(e.Policy.Sandbox.Storages),
 		"sandbox_pidns": e.Policy.Sandbox.PIDNS, "sandbox_id": e.Pod.SandboxID, "guest_hook_path": "", "kernel_modules": []any{},
 	}}
 }

@@ -151,6 +151,16 @@ func (p *Pod) hostname() value {
 // maxHostname is the length beyond which the kubelet cuts a hostname.
 const maxHostname = 63
 
+// static returns the pod as a node's static one.
+func (p *Pod) static() *Pod {
+	named := *p
+	named.names = nil
+	for _, n := range p.names {
+		named.names = append(named.names, n.static())
+	}
+	return &named
+}
+
 // serviceAccount returns the name of the pod's service account.
 func (p *Pod) serviceAccount() string {
 	spec := p.owner.spec

@@ -35,7 +35,7 @@ func (b *builder) containerPolicy(ctx context.Context, c placed) (*policydata.Co
 	if err := b.image(ctx, c, image, out); err != nil {
 		return nil, err
 	}
-	if out.OCI.Process.User, err = b.user(ctx, c, image); err != nil {
+	if err := b.users(ctx, c, image, out); err != nil {
 		return nil, err
 	}
 	if err := b.process(c, image.Config, out); err != nil {

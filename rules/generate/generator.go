@@ -41,6 +41,9 @@ func New(s *settings.Settings, images Images, configs *Configs, o Options) *Gene
 // Policy returns the policy of a pod, which it leaves as it is, and warnings about
 // it. The error is a [Finding] or several where the manifest is at fault.
 func (g *Generator) Policy(ctx context.Context, p *Pod) (*policydata.Policy, []*Finding, error) {
+	if g.settings.Generate.StaticPods && p.kind == "Pod" {
+		p = p.static()
+	}
 	b := &builder{generator: g, pod: p, opener: opener{images: g.images, pod: p}}
 	if err := b.build(ctx); err != nil {
 		return nil, b.warnings, err

@@ -128,6 +128,12 @@ func (n name) generated() []name {
 	return all
 }
 
+// static returns the name of a node's static pod, which ends in the node's.
+func (n name) static() name {
+	dash := n.with(literal("-"))
+	return dash.with(piece{class: "[0-9a-z.-]", min: 1, max: max(1, maxHostname-dash.longest())})
+}
+
 // podNames is what the pods of a workload can be called.
 type podNames []name
 

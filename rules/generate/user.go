@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,12 +28,25 @@ type who struct {
 	source string // field of the manifest that says the user, "" for the image
 }
 
-// user returns who the process of a container runs as.
-func (b *builder) user(ctx context.Context, c placed, image *images.Image) (policydata.User, error) {
+// users sets who the process of a container runs as, and whom it may run as instead: with images on the node too, runtimes know
+// their accounts, or do not.
+func (b *builder) users(ctx context.Context, c placed, image *images.Image, out *policydata.Container) error {
 	w, err := b.asked(c, image.Config.User)
 	if err != nil {
-		return policydata.User{}, err
+		return err
 	}
+	if out.OCI.Process.User, err = b.user(ctx, c, w, image); err != nil {
+		return err
+	}
+	plain := userOf(images.Identity{UID: w.uid}, w)
+	if b.settings().Generate.NodeImages && w.name == "" && !reflect.DeepEqual(plain, out.OCI.Process.User) {
+		out.OtherUsers = []policydata.User{plain}
+	}
+	return nil
+}
+
+// user returns who the process of a container runs as, by what was asked for.
+func (b *builder) user(ctx context.Context, c placed, w who, image *images.Image) (policydata.User, error) {
 	nonRoot := b.nonRoot(c)
 	if nonRoot != "" && w.name != "" {
 		return policydata.User{}, b.pod.fault(nonRoot, fmt.Sprintf("is true, and the image of container %s runs as %q, a name of which "+
@@ -79,7 +93,7 @@ func (b *builder) identity(ctx context.Context, w who, image *images.Image) (ima
 	if user == "" {
 		user = strconv.FormatUint(uint64(w.uid), 10)
 	}
-	if b.settings().Generate.ImageFrom != policydata.GuestPull {
+	if g := b.settings().Generate; g.ImageFrom != policydata.GuestPull || g.NodeImages {
 		id, err := image.Identity(ctx, user, images.Always)
 		if err != nil {
 			return images.Identity{}, fmt.Errorf("%s: %w", b.pod.fault(w.field, "cannot resolve the user"), err)

@@ -76,6 +76,8 @@ type Generate struct {
 	PauseArgs              []string             `json:"pause_args"`
 	PauseUsers             []policydata.User    `json:"pause_users"` // whom it may run as where the pod does not say; at least one
 	EmptyDir               string               `json:"empty_dir"`   // key of Volumes
+	NodeImages             bool                 `json:"node_images"` // guest pull, with images unpacked on the node too, which then knows their accounts
+	StaticPods             bool                 `json:"static_pods"` // objects of kind Pod are a node's static pods, whose names end in the node's
 	HashConfigFiles        bool                 `json:"hash_config_files"`
 	Secrets                Secrets              `json:"secrets"`
 	SecretHashes           map[string]string    `json:"secret_hashes"` // "[namespace/]name/key" -> SHA-256 of the value, lower-case hex
