@@ -119,9 +119,7 @@ func (j *job) read(paths []string) (err error) {
 // readManifests reads what one path names. A file that is named twice counts once.
 func (j *job) readManifests(path string) error {
 	some, passed, err := manifests(path, j.flags.ignoreUnknown, j.io.in)
-	for _, file := range passed {
-		j.warn([]*generate.Finding{{File: file, Text: "is passed over: what kustomize makes of it is what runs; kustomize build DIR | genpolicy"}})
-	}
+	j.warn(passed)
 	if err != nil {
 		return err
 	}

@@ -34,8 +34,8 @@ func annotationOf(text []byte) (a annotated, found bool, err error) {
 		if err != nil {
 			return a, false, fmt.Errorf("the manifest cannot be read: %w", err)
 		}
-		if kind, _ := object["kind"].(string); kind == "" {
-			continue
+		if object["apiVersion"] == nil || object["kind"] == nil {
+			continue // a line of a dump has a kind too
 		}
 		manifest = true
 		all = collect(all, object)

@@ -33,8 +33,11 @@ takes: the least, the median and the 99th percentile, for each kind of request. 
 			if count < 1 {
 				return usageError(errors.New("--count must be at least 1"))
 			}
+			if err := oneStdinBeside(policy, args); err != nil {
+				return err
+			}
 			start := time.Now()
-			e, err := loadEngine(cmd.Context(), policy, engine.Options{Cache: -1})
+			e, err := loadEngine(cmd.Context(), policy, cmd.InOrStdin(), engine.Options{Cache: -1})
 			if err != nil {
 				return err
 			}
@@ -51,7 +54,7 @@ takes: the least, the median and the 99th percentile, for each kind of request. 
 			return b.print(cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&policy, "policy", "", "policy `file`, full or compact form")
+	cmd.Flags().StringVar(&policy, "policy", "", "`file` with the policy, full or compact form, or with a manifest that has it in its annotation; \"-\" is standard input")
 	cmd.Flags().IntVar(&count, "count", 200, "how often each request is judged")
 	return cmd
 }

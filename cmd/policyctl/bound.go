@@ -102,13 +102,7 @@ type digestSource struct {
 // read reads a policy, an initdata document, or a manifest whose annotation holds one of them. What no guest takes is refused: it is
 // compiled, as a guest does. notes are what people should know.
 func (s digestSource) read(ctx context.Context, stdin io.Reader) (b boundText, notes []string, err error) {
-	name, text := s.path, []byte(nil)
-	if s.path == "-" {
-		name = "standard input"
-		text, err = bounded.ReadAll(stdin, maxDigested)
-	} else {
-		text, err = bounded.ReadFile(s.path, maxDigested)
-	}
+	name, text, err := readText(s.path, stdin)
 	if err != nil {
 		return b, nil, err
 	}
@@ -139,9 +133,6 @@ func (s digestSource) read(ctx context.Context, stdin io.Reader) (b boundText, n
 	notes, err = b.compile(ctx, name)
 	return b, notes, err
 }
-
-// maxDigested bounds a policy, a document or a manifest, in bytes.
-const maxDigested = 16 << 20
 
 func (s digestSource) policyAlg() string {
 	if s.alg == "" {

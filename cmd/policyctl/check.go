@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,7 +24,8 @@ func newCheck() *cobra.Command {
 		Short: "Judge the annotations of a manifest as the admission webhook would",
 		Long: `Say of each pod of the manifests whether its policy is there, can be read, is of this release's rules, is of this pod as it is
 now, and asks no less than the cluster's floor. It is what "policyctl admit" does to a pod, without a cluster. FILE is a manifest,
-a folder of them, or "-" for standard input; the output of "kubectl get -o yaml" is a manifest too.
+a folder of them, or "-" for standard input; the output of "kubectl get -o yaml" is a manifest too. Of charts and kustomizations
+give what "helm template" and "kustomize build" print.
 
 No image is opened: what an image gives is taken as the policy has it, and so are the values of ConfigMaps and Secrets.
 "genpolicy check" opens them, and makes the whole policy again.
@@ -38,7 +37,7 @@ Exit code 1: a pod would be refused.`,
   kubectl get pods -o yaml | policyctl check -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
-			return o.check(cmd.Context(), paths, cmd.InOrStdin(), cmd.OutOrStdout())
+			return o.check(cmd.Context(), paths, streams(cmd))
 		},
 	}
 	o.add(cmd)
@@ -93,7 +92,8 @@ func (o *judgeOptions) readFloor() (*admission.Floor, error) {
 	return f, nil
 }
 
-func (o *judgeOptions) check(ctx context.Context, paths []string, stdin io.Reader, out io.Writer) error {
+func (o *judgeOptions) check(ctx context.Context, paths []string, io stdio) error {
+	out := io.out
 	floor, err := o.readFloor()
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (o *judgeOptions) check(ctx context.Context, paths []string, stdin io.Reade
 	if err != nil {
 		return usageError(err)
 	}
-	manifests, err := readManifests(paths, stdin)
+	manifests, err := readManifests(paths, io.in, io.err)
 	if err != nil {
 		return err
 	}
@@ -135,15 +135,23 @@ func (o *judgeOptions) check(ctx context.Context, paths []string, stdin io.Reade
 	return nil
 }
 
-// readManifests reads files, the manifests in folders, and standard input for "-".
-func readManifests(paths []string, stdin io.Reader) ([]*generate.Manifest, error) {
+// readManifests reads files, the manifests in folders, and standard input for "-". What is passed over in folders is told as a note.
+func readManifests(paths []string, stdin io.Reader, notes io.Writer) ([]*generate.Manifest, error) {
+	if err := oneStdin(paths...); err != nil {
+		return nil, err
+	}
+
 	var all []*generate.Manifest
 	for _, path := range paths {
 		files := []string{path}
 		if path != "-" {
+			var passed []*generate.Finding
 			var err error
-			if files, err = manifestFiles(path); err != nil {
-				return nil, fmt.Errorf("read manifests: %w", err)
+			if files, passed, err = generate.Files(path); err != nil {
+				return nil, err
+			}
+			for _, file := range passed {
+				fmt.Fprintln(notes, "note:", file)
 			}
 		}
 		for _, file := range files {
@@ -155,27 +163,6 @@ func readManifests(paths []string, stdin io.Reader) ([]*generate.Manifest, error
 		}
 	}
 	return all, nil
-}
-
-// manifestFiles lists the manifests of a folder, or the file itself.
-func manifestFiles(path string) ([]string, error) {
-	var files []string
-	err := filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case at == path && !entry.IsDir():
-			files = append(files, at)
-		case at != path && strings.HasPrefix(entry.Name(), "."):
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-		case !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(at)):
-			files = append(files, at)
-		}
-		return nil
-	})
-	return files, err
 }
 
 func readManifest(file string, stdin io.Reader) (*generate.Manifest, error) {

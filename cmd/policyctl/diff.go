@@ -26,11 +26,14 @@ Exit code 1: the policies differ.`,
 		Example: `  policyctl diff deployed.rego new.rego`,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := loadSubject(cmd.Context(), args[0])
+			if err := oneStdin(args...); err != nil {
+				return err
+			}
+			a, _, err := loadSubject(cmd.Context(), args[0], cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
-			b, err := loadSubject(cmd.Context(), args[1])
+			b, _, err := loadSubject(cmd.Context(), args[1], cmd.InOrStdin())
 			if err != nil {
 				return err
 			}

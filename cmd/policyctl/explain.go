@@ -47,7 +47,7 @@ Exit code 0 whether or not requests are denied; replay tells that.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runExplain(cmd, o, args) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.policy, "policy", "", "policy `file`, full or compact form")
+	flags.StringVar(&o.policy, "policy", "", "`file` with the policy, full or compact form, or with a manifest that has it in its annotation; \"-\" is standard input")
 	flags.BoolVar(&o.json, "json", false, "one JSON object for each denial")
 	flags.BoolVar(&o.secrets, "show-secrets", false, "show values of variables and credentials")
 	flags.BoolVarP(&o.all, "all", "v", false, "every check with its result, every finding, every print")
@@ -85,7 +85,14 @@ func runExplain(cmd *cobra.Command, o explainOptions, paths []string) error {
 	if err != nil {
 		return err
 	}
-	x, err := newExplainer(ctx, o.policy)
+	if err := oneStdinBeside(o.policy, paths); err != nil {
+		return err
+	}
+	p, err := loadPolicy(ctx, o.policy, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	x, err := newExplainer(p)
 	if err != nil {
 		return err
 	}
@@ -219,11 +226,7 @@ type explainer struct {
 	why     *explain.Explainer
 }
 
-func newExplainer(ctx context.Context, path string) (*explainer, error) {
-	p, err := loadPolicy(ctx, path)
-	if err != nil {
-		return nil, err
-	}
+func newExplainer(p *engine.Policy) (*explainer, error) {
 	why, err := explain.New(p.Text())
 	if err != nil {
 		return nil, err

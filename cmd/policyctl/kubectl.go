@@ -120,7 +120,7 @@ func (o *kubectlOptions) check() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return judge.check(cmd.Context(), []string{"-"}, bytes.NewReader(text), cmd.OutOrStdout())
+			return judge.check(cmd.Context(), []string{"-"}, stdio{bytes.NewReader(text), cmd.OutOrStdout(), cmd.ErrOrStderr()})
 		},
 	}
 	judge.add(cmd)

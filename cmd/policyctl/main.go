@@ -23,6 +23,11 @@ type stdio struct {
 	out, err io.Writer
 }
 
+// streams are those that a command has.
+func streams(cmd *cobra.Command) stdio {
+	return stdio{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
+}
+
 func main() {
 	interrupt.Exit(func(ctx context.Context) int {
 		return run(ctx, pluginArguments(os.Args[0], os.Args[1:]), stdio{os.Stdin, os.Stdout, os.Stderr})

@@ -15,22 +15,35 @@ import (
 	"portcullis/rules"
 )
 
-// loadEngine compiles the policy file at path and starts an engine on it. What is wrong with the file is the user's mistake.
-func loadEngine(ctx context.Context, path string, opts engine.Options) (*engine.Engine, error) {
-	p, err := loadPolicy(ctx, path)
+// maxText bounds a policy, a document or a manifest, in bytes.
+const maxText = 16 << 20
+
+// loadEngine compiles the policy at path and starts an engine on it. What is wrong with the file is the user's mistake.
+func loadEngine(ctx context.Context, path string, stdin io.Reader, opts engine.Options) (*engine.Engine, error) {
+	p, err := loadPolicy(ctx, path, stdin)
 	if err != nil {
 		return nil, err
 	}
 	return engine.New(p, opts), nil
 }
 
-func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
+// loadPolicy compiles a policy file, or the policy in a manifest's annotation; "-" is standard input.
+func loadPolicy(ctx context.Context, path string, stdin io.Reader) (*engine.Policy, error) {
 	if path == "" {
 		return nil, usageError(errors.New("--policy is required"))
 	}
-	text, err := bounded.ReadFile(path, engine.MaxText)
+	name, text, err := readText(path, stdin)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	if annotated, found, err := annotationOf(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	} else if found {
+		b, err := annotated.read(name, "")
+		if err != nil {
+			return nil, err
+		}
+		text = b.policy
 	}
 	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
 	if err != nil {
@@ -38,12 +51,44 @@ func loadPolicy(ctx context.Context, path string) (*engine.Policy, error) {
 	}
 	p, err := compiler.Compile(ctx, text)
 	if err != nil && !hasPackage.Match(text) {
-		return nil, fmt.Errorf("%s is no policy: it does not begin with a package; genpolicy -r prints the policy of a manifest", path)
+		return nil, fmt.Errorf("%s is no policy: it does not begin with a package; genpolicy -r prints the policy of a manifest", name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return p, nil
+}
+
+// readText reads a file, or standard input for "-", with the name that messages give it.
+func readText(path string, stdin io.Reader) (name string, text []byte, err error) {
+	if path == "-" {
+		text, err = bounded.ReadAll(stdin, maxText)
+		return "standard input", text, err
+	}
+	text, err = bounded.ReadFile(path, maxText)
+	return path, text, err
+}
+
+// oneStdin refuses a command line that names standard input twice: the second would find it empty.
+func oneStdin(paths ...string) error {
+	n := 0
+	for _, path := range paths {
+		if path == "-" {
+			n++
+		}
+	}
+	if n > 1 {
+		return usageError(errors.New("standard input is named twice"))
+	}
+	return nil
+}
+
+// oneStdinBeside is oneStdin for a policy and the files of a verb that reads standard input where none is named.
+func oneStdinBeside(policy string, files []string) error {
+	if len(files) == 0 {
+		files = []string{"-"}
+	}
+	return oneStdin(append([]string{policy}, files...)...)
 }
 
 // hasPackage finds what every Rego text has.

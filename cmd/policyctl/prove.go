@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"portcullis/internal/bounded"
 	"portcullis/rules/prove"
 )
 
@@ -23,8 +22,9 @@ func newProve() *cobra.Command {
 		Short: "Prove what a policy allows, or show a request that says otherwise",
 		Long: `Answer a question about policies by proof, not by trying requests: whether policy B allows no more than policy A (--within A B),
 whether both allow the same (--equal A B), whether POLICY has properties (--list names them), and whether it has all that a
-cluster's floor demands (--floor FILE). A floor is TOML: require, a list of properties; registries, the beginnings that image
-names may have; capabilities, the most that a container may have.
+cluster's floor requires (--floor FILE), which is the floor of check and admit: require, a list of properties; registries, the
+beginnings that image names may have; capabilities, the most that a container may have; image_digests. POLICY, A and B are policies,
+manifests with one in their annotation, or "-" for standard input.
 
 An answer that is no proof comes with requests: they begin a pod, and the last is allowed by one policy and denied by the other, as
 the engine that runs in the guest has decided. --witness FILE writes them for replay and explain. What can be neither proven nor shown is
@@ -35,7 +35,10 @@ Exit codes: 0 proven, 1 refuted, 3 unknown.`,
   policyctl prove pod.rego 'no exec' 'stdout closed' 'container web cannot see volume data'
   policyctl prove --floor cluster.toml pod.rego`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.out = cmd.OutOrStdout()
+			if err := oneStdin(args...); err != nil {
+				return err
+			}
+			o.in, o.out = cmd.InOrStdin(), cmd.OutOrStdout()
 			questions, err := o.questions(args)
 			if err != nil {
 				return err
@@ -47,7 +50,7 @@ Exit codes: 0 proven, 1 refuted, 3 unknown.`,
 	flags.BoolVar(&o.within, "within", false, "prove that policy B allows no more than policy A")
 	flags.BoolVar(&o.equal, "equal", false, "prove that policies A and B allow the same")
 	flags.BoolVar(&o.list, "list", false, "list the properties")
-	flags.StringVar(&o.floor, "floor", "", "prove all that this `file` demands")
+	flags.StringVar(&o.floor, "floor", "", "prove what this floor, a `file`, requires")
 	flags.StringVar(&o.witness, "witness", "", "write the requests that refute to this `file`")
 	flags.BoolVar(&o.json, "json", false, "as one JSON object for each question")
 	return cmd
@@ -56,6 +59,7 @@ Exit codes: 0 proven, 1 refuted, 3 unknown.`,
 type proveOptions struct {
 	within, equal, list, json bool
 	floor, witness            string
+	in                        io.Reader
 	out                       io.Writer
 }
 
@@ -99,11 +103,14 @@ func (o *proveOptions) properties(file string, names []string) ([]question, erro
 		all = append(all, property)
 	}
 	if o.floor != "" {
-		text, err := bounded.ReadFile(o.floor, 1<<20)
+		floor, err := (&judgeOptions{floor: o.floor}).readFloor()
 		if err != nil {
-			return nil, fmt.Errorf("read floor: %w", err)
+			return nil, err
 		}
-		demanded, err := prove.ParseFloor(string(text))
+		demanded, err := floor.Proven()
+		if err == nil && len(demanded) == 0 {
+			err = errors.New("it requires nothing to be proven; the other keys are for policyctl check")
+		}
 		if err != nil {
 			return nil, usageError(fmt.Errorf("%s: %w", o.floor, err))
 		}
@@ -150,7 +157,7 @@ func (o *proveOptions) run(ctx context.Context, questions []question) error {
 func (o *proveOptions) answer(ctx context.Context, prover *prove.Prover, q question) (*prove.Result, error) {
 	var of []*prove.Policy
 	for _, file := range q.files {
-		loaded, err := loadPolicy(ctx, file)
+		loaded, err := loadPolicy(ctx, file, o.in)
 		if err != nil {
 			return nil, err
 		}

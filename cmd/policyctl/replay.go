@@ -46,7 +46,10 @@ Exit code 1: there were mismatches. 3: a line cannot be read, or no request is i
   policyctl replay --policy pod.rego --split requests /tmp/policy.txt`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e, err := loadEngine(cmd.Context(), o.policy, engine.Options{})
+			if err := oneStdinBeside(o.policy, args); err != nil {
+				return err
+			}
+			e, err := loadEngine(cmd.Context(), o.policy, cmd.InOrStdin(), engine.Options{})
 			if err != nil {
 				return err
 			}
@@ -55,7 +58,7 @@ Exit code 1: there were mismatches. 3: a line cannot be read, or no request is i
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.policy, "policy", "", "policy `file`, full or compact form")
+	flags.StringVar(&o.policy, "policy", "", "`file` with the policy, full or compact form, or with a manifest that has it in its annotation; \"-\" is standard input")
 	flags.BoolVar(&o.fresh, "fresh", false, "judge each request from the initial state")
 	flags.BoolVar(&o.denied, "denied", false, "print only requests that are denied or unknown, or decided otherwise than the record says")
 	flags.BoolVar(&o.skip, "skip-broken", false, "pass over lines that cannot be read")

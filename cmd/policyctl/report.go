@@ -34,11 +34,13 @@ The page is one file: it loads nothing and runs no script. Values of variables a
 		Example: `  policyctl report --policy pod.rego -o pod.html
   policyctl report --policy pod.rego --trace /tmp/policy.txt -o pod.html`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runReport(cmd.Context(), o, cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runReport(cmd.Context(), o, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.policy, "policy", "", "policy `file`, full or compact form")
-	flags.StringVar(&o.trace, "trace", "", "requests to judge, a `file` that replay reads")
+	flags.StringVar(&o.policy, "policy", "", "`file` with the policy, full or compact form, or with a manifest that has it in its annotation; \"-\" is standard input")
+	flags.StringVar(&o.trace, "trace", "", "requests to judge, a `file` that replay reads; \"-\" is standard input")
 	flags.StringVarP(&o.out, "output", "o", "", "write the page to this `file` instead of standard output")
 	flags.BoolVar(&o.secrets, "show-secrets", false, "show values of variables and credentials")
 	return cmd
@@ -49,11 +51,14 @@ type reportOptions struct {
 	secrets            bool
 }
 
-func runReport(ctx context.Context, o reportOptions, stdout io.Writer) error {
+func runReport(ctx context.Context, o reportOptions, stdin io.Reader, stdout io.Writer) error {
 	if o.out == "" && isTerminal(stdout) {
 		return usageError(errors.New("the page is HTML: name a file for it with -o, or redirect it"))
 	}
-	subject, err := loadSubject(ctx, o.policy)
+	if err := oneStdin(o.policy, o.trace); err != nil {
+		return err
+	}
+	subject, policy, err := loadSubject(ctx, o.policy, stdin)
 	if err != nil {
 		return err
 	}
@@ -62,7 +67,7 @@ func runReport(ctx context.Context, o reportOptions, stdout io.Writer) error {
 		return err
 	}
 	if o.trace != "" {
-		if err := timeline(ctx, o, &page); err != nil {
+		if err := o.timeline(ctx, policy, stdin, &page); err != nil {
 			return err
 		}
 	}
@@ -78,31 +83,39 @@ func runReport(ctx context.Context, o reportOptions, stdout io.Writer) error {
 }
 
 // loadSubject reads a policy for review. It has to compile as it would in the guest.
-func loadSubject(ctx context.Context, path string) (*review.Subject, error) {
-	p, err := loadPolicy(ctx, path)
+func loadSubject(ctx context.Context, path string, stdin io.Reader) (*review.Subject, *engine.Policy, error) {
+	p, err := loadPolicy(ctx, path, stdin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s, err := review.Load(ctx, filepath.Base(path), p.Text())
+	s, err := review.Load(ctx, shownName(path), p.Text())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return s, nil
+	return s, p, nil
+}
+
+// shownName is what a page calls a file.
+func shownName(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return filepath.Base(path)
 }
 
 // timeline judges the trace and fills in its decisions.
-func timeline(ctx context.Context, o reportOptions, page *review.PageOptions) error {
-	in, err := os.Open(o.trace)
+func (o reportOptions) timeline(ctx context.Context, policy *engine.Policy, stdin io.Reader, page *review.PageOptions) error {
+	in, err := openInput([]string{o.trace}, stdin)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	x, err := newExplainer(ctx, o.policy)
+	x, err := newExplainer(policy)
 	if err != nil {
 		return err
 	}
 	defer x.engine.Close()
-	page.Trace, page.Decisions = filepath.Base(o.trace), []review.Decision{}
+	page.Trace, page.Decisions = shownName(o.trace), []review.Decision{}
 	return eachRecord(ctx, in, nil, func(ctx context.Context, record trace.Record) error {
 		full := len(page.Decisions) >= review.MaxDecisions
 		d, why, err := x.decide(ctx, record, !full)

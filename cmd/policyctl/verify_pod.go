@@ -63,7 +63,7 @@ func (f *podFlags) expected(ctx context.Context) (*evidence.Pod, boundText, erro
 	if err != nil {
 		return nil, b, err
 	}
-	text, err := bounded.ReadFile(f.pod, maxDigested)
+	text, err := bounded.ReadFile(f.pod, maxText)
 	if err != nil {
 		return nil, b, err
 	}

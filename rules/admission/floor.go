@@ -12,6 +12,7 @@ import (
 
 	"portcullis/rules"
 	"portcullis/rules/policydata"
+	"portcullis/rules/prove"
 	"portcullis/rules/review"
 	"portcullis/rules/settings"
 )
@@ -33,6 +34,8 @@ type Floor struct {
 	Warnings review.Level `toml:"warnings"`
 	// Requests are the kinds of requests with what a policy has to say to them at least: "checked" or "denied".
 	Requests map[string]rules.Stance `toml:"requests"`
+	// Floor are the properties that a policy must be proven to have.
+	prove.Floor
 }
 
 // always holds in every cluster: a policy that says less protects nothing.
@@ -40,7 +43,7 @@ var always = map[string]rules.Stance{
 	"SetPolicyRequest": rules.Denied, "CreateContainerRequest": rules.Checked, "ExecProcessRequest": rules.Checked,
 }
 
-// ParseFloor reads a floor, TOML. Errors wrap [ErrFloor].
+// ParseFloor reads a floor, TOML. One without runtime classes is for proofs alone, see [New]. Errors wrap [ErrFloor].
 func ParseFloor(text []byte) (*Floor, error) {
 	f := &Floor{Platform: settings.DefaultPlatform}
 	meta, err := toml.Decode(string(text), f)
@@ -61,9 +64,24 @@ func ParseFloor(text []byte) (*Floor, error) {
 	return f, nil
 }
 
+// Proven are the properties that a policy must be proven to have.
+func (f *Floor) Proven() ([]prove.Property, error) {
+	out, err := f.Properties()
+	if f.ImageDigests && !slices.Contains(f.Require, byDigest) && err == nil {
+		property, err := prove.ParseProperty(byDigest)
+		return append(out, property), err
+	}
+	return out, err
+}
+
+const byDigest = "only images by digest"
+
 func (f *Floor) check() error {
-	if len(f.RuntimeClasses) == 0 || slices.Contains(f.RuntimeClasses, "") {
-		return errors.New("runtime_classes names no runtime class; such as runtime_classes = [\"kata-qemu-snp\"]")
+	if _, err := f.Proven(); err != nil {
+		return err
+	}
+	if slices.Contains(f.RuntimeClasses, "") {
+		return errors.New("runtime_classes has an empty name, with which every pod's begins")
 	}
 	if !slices.Contains(settings.Platforms(), f.Platform) {
 		return fmt.Errorf("platform is %q, want one of %s", f.Platform, strings.Join(settings.Platforms(), ", "))

@@ -14,6 +14,7 @@ import (
 	"portcullis/engine"
 	"portcullis/hostdata/initdata"
 	"portcullis/rules"
+	"portcullis/rules/prove"
 	"portcullis/rules/review"
 	"portcullis/rules/settings"
 )
@@ -44,18 +45,40 @@ type Judge struct {
 	settings *settings.Settings
 	compiler *engine.Compiler
 
+	proven []prove.Property // that every policy must have
+
 	mu   sync.Mutex
-	read map[[sha256.Size]byte]*review.Subject // the policies read last: the pods of a Deployment have one
+	read map[[sha256.Size]byte]*subject // the policies read last: the pods of a Deployment have one
+
+	proving sync.Mutex // one proof at a time
+	prover  *prove.Prover
+}
+
+// subject is a policy that was read.
+type subject struct {
+	*review.Subject
+	lacks []string // properties that the floor requires, and it is not proven to have
 }
 
 // New makes a Judge of a floor. Over are the settings, beyond those of the floor's platform, that the policies are made with.
 func New(floor *Floor, over ...settings.DropIn) (*Judge, error) {
+	if len(floor.RuntimeClasses) == 0 {
+		return nil, fmt.Errorf("%w: runtime_classes names no runtime class; such as runtime_classes = [\"kata-qemu-snp\"]", ErrFloor)
+	}
+	proven, err := floor.Properties()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFloor, err)
+	}
+	prover, err := prove.New()
+	if err != nil {
+		return nil, err
+	}
 	s, err := settings.Load(floor.Platform, over...)
 	if err != nil {
 		return nil, err
 	}
 	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
-	return &Judge{floor: floor, settings: s, compiler: compiler, read: map[[sha256.Size]byte]*review.Subject{}}, err
+	return &Judge{floor: floor, settings: s, compiler: compiler, proven: proven, read: map[[sha256.Size]byte]*subject{}, prover: prover}, err
 }
 
 // Covers says whether pods of a runtime class are judged.
@@ -88,20 +111,20 @@ func (j *Judge) Pod(ctx context.Context, pod *corev1.Pod) ([]Refusal, error) {
 		return []Refusal{{Foreign, fmt.Sprintf("annotation %s has rules that are not this release's (%s); make it with this release's genpolicy, "+
 			"or let other rules in by other_rules", key, has.Rules)}}, nil
 	} else if !held {
-		return refusals(Looser, j.floor.looser(has)), nil
+		return refusals(Looser, append(j.floor.looser(has.Subject), has.lacks...)), nil
 	}
 	stale, err := j.stale(ctx, pod, has.Data)
 	if err != nil {
 		return nil, err
 	}
-	return append(refusals(Stale, stale), refusals(Looser, j.floor.looser(has))...), nil
+	return append(refusals(Stale, stale), refusals(Looser, append(j.floor.looser(has.Subject), has.lacks...))...), nil
 }
 
 // maxRead bounds how many policies are kept; each has up to a few hundred kilobytes.
 const maxRead = 32
 
 // subject reads a policy. It has to compile as it would in the guest.
-func (j *Judge) subject(ctx context.Context, text []byte) (*review.Subject, error) {
+func (j *Judge) subject(ctx context.Context, text []byte) (*subject, error) {
 	digest := sha256.Sum256(text)
 	j.mu.Lock()
 	s := j.read[digest]
@@ -112,8 +135,12 @@ func (j *Judge) subject(ctx context.Context, text []byte) (*review.Subject, erro
 	if _, err := j.compiler.Compile(ctx, text); err != nil {
 		return nil, err
 	}
-	s, err := review.Load(ctx, "the annotation", text)
+	read, err := review.Load(ctx, "the annotation", text)
 	if err != nil {
+		return nil, err
+	}
+	s = &subject{Subject: read}
+	if s.lacks, err = j.lacks(ctx, text); err != nil {
 		return nil, err
 	}
 	j.mu.Lock()

@@ -5,6 +5,8 @@ package admission_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -177,6 +179,35 @@ func TestTheRightAnnotationOfAControllersPodIsTaken(t *testing.T) {
 	}
 }
 
+// TestAFloorsProofsAreAsked: what a floor requires has to be proven of a policy, and of other rules nothing is.
+func TestAFloorsProofsAreAsked(t *testing.T) {
+	open, closed := annotated(t, deployment, "logs"), annotated(t, deployment)
+	foreign := map[string]string{initdata.PolicyAnnotation: initdata.EncodePolicy([]byte("package agent_policy\ndefault AllowRequestsFailingPolicy := false\n"))}
+	for _, test := range []struct {
+		name, floor string
+		annotations map[string]string
+		says        string // "" for a pod that is taken
+	}{
+		{"a property that it has", `require = ["stdout closed", "policy cannot change"]`, closed, ""},
+		{"a property that it has not", `require = ["stdout closed"]`, open, `looser: it has not "stdout closed": requests.read_stream: one opens output to the host`},
+		{"its registry", `registries = ["registry.example/"]`, closed, ""},
+		{"another registry", `registries = ["registry.invalid/"]`, closed, `looser: it has not "images of the floor's registries"`},
+		{"fewer capabilities", `capabilities = ["CAP_CHOWN"]`, closed, `looser: it has not "capabilities of the floor"`},
+		{"other rules", "other_rules = true\nrequire = [\"stdout closed\"]", foreign, "nothing can be proven of rules that are not this release's"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			j := judge(t, "runtime_classes = [\"kata\"]\n"+test.floor)
+			for range 2 { // read, and as it was read
+				pod := admitted(t, test.annotations)
+				out := fmt.Sprint(judged(t, j, pod))
+				if test.says == "" && out != "[]" || !strings.Contains(out, test.says) {
+					t.Errorf("%s, want %q", out, test.says)
+				}
+			}
+		})
+	}
+}
+
 // TestWhatIsWrongWithAPodIsSaid: each change of the pod, or of its annotation, is a refusal of its kind that names it.
 func TestWhatIsWrongWithAPodIsSaid(t *testing.T) {
 	right := annotated(t, deployment)
@@ -248,7 +279,8 @@ func TestWhatIsWrongWithAPodIsSaid(t *testing.T) {
 
 func TestAFloorSaysWhatIsWrongWithIt(t *testing.T) {
 	for text, says := range map[string]string{
-		"":                             "runtime_classes",
+		"require = [\"no exit\"]":      "no exit",
+		"requires = []":                "requires",
 		"runtime_classes = [\"\"]":     "runtime_classes",
 		"runtime_clases = [\"kata\"]":  "runtime_clases",
 		"Runtime_classes = [\"kata\"]": "runtime_classes",
@@ -260,5 +292,12 @@ func TestAFloorSaysWhatIsWrongWithIt(t *testing.T) {
 		if _, err := admission.ParseFloor([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %q", text, err, says)
 		}
+	}
+	f, err := admission.ParseFloor([]byte(`require = ["no exec"]`)) // for proofs alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admission.New(f); !errors.Is(err, admission.ErrFloor) || !strings.Contains(err.Error(), "runtime_classes") {
+		t.Errorf("a judge of no pods: %v", err)
 	}
 }

@@ -8,52 +8,40 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/BurntSushi/toml"
-
 	"portcullis/rules/policydata"
 )
 
-// ErrFloor says that a floor cannot be read.
+// ErrFloor says that a floor demands what there is not.
 var ErrFloor = errors.New("floor is not valid")
 
-// Floor is what an organisation demands of every policy.
+// Floor is what an organisation demands of every policy and has proven. Package admission reads it from a file, with what else
+// a cluster asks.
 type Floor struct {
 	Require      []string `toml:"require"`      // names of properties
 	Registries   []string `toml:"registries"`   // beginnings of image names, "registry.example.org/"; none: any
 	Capabilities []string `toml:"capabilities"` // the most that a container may have, "CAP_CHOWN"; none: any
 }
 
-// ParseFloor reads a floor and gives the properties that it demands. The error is [ErrFloor].
-func ParseFloor(text string) ([]Property, error) {
-	var f Floor
-	meta, err := toml.Decode(text, &f)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFloor, err)
-	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return nil, fmt.Errorf("%w: unknown key %s", ErrFloor, unknown[0])
-	}
+// Properties are those that the floor demands; none if it demands nothing. The error is [ErrFloor].
+func (f Floor) Properties() ([]Property, error) {
 	var out []Property
 	for _, name := range f.Require {
 		property, err := ParseProperty(name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrFloor, err)
+			return nil, fmt.Errorf("%w: require: %w", ErrFloor, err)
 		}
 		out = append(out, property)
 	}
 	if len(f.Registries) > 0 {
-		out = append(out, Property{"registries", "Every image is of one of: " + strings.Join(f.Registries, ", "), func(p *policydata.Policy) {
+		out = append(out, Property{"images of the floor's registries", "Every image is of one of: " + strings.Join(f.Registries, ", "), func(p *policydata.Policy) {
 			without(p, func(_ string, c *policydata.Container) bool { return !ofRegistries(c, f.Registries) })
 		}})
 	}
 	if len(f.Capabilities) > 0 {
 		most := capabilityNames(f.Capabilities)
-		out = append(out, Property{"capabilities", "No container has another capability than: " + strings.Join(f.Capabilities, ", "), func(p *policydata.Policy) {
+		out = append(out, Property{"capabilities of the floor", "No container has another capability than: " + strings.Join(f.Capabilities, ", "), func(p *policydata.Policy) {
 			without(p, func(_ string, c *policydata.Container) bool { return len(lacking(most, capabilitiesOf(p, c))) > 0 })
 		}})
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: it demands nothing", ErrFloor)
 	}
 	return out, nil
 }

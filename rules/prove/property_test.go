@@ -74,16 +74,19 @@ func byDigest(p *policydata.Policy) {
 }
 
 func TestFloors(t *testing.T) {
-	for text, want := range map[string]int{
-		`require = ["no exec", "stdout closed"]`:                      2,
-		"registries = [\"ghcr.io/\"]\ncapabilities = [\"CAP_CHOWN\"]": 2,
-		``:                      0,
-		`require = ["no exit"]`: 0,
-		`requires = []`:         0,
+	for name, test := range map[string]struct {
+		floor prove.Floor
+		want  int
+		wrong bool
+	}{
+		"properties":          {prove.Floor{Require: []string{"no exec", "stdout closed"}}, 2, false},
+		"lists":               {prove.Floor{Registries: []string{"ghcr.io/"}, Capabilities: []string{"CAP_CHOWN"}}, 2, false},
+		"nothing":             {prove.Floor{}, 0, false},
+		"what is no property": {prove.Floor{Require: []string{"no exit"}}, 0, true},
 	} {
-		properties, err := prove.ParseFloor(text)
-		if len(properties) != want || (want == 0) != errors.Is(err, prove.ErrFloor) {
-			t.Errorf("%q: %d properties (%v)", text, len(properties), err)
+		properties, err := test.floor.Properties()
+		if len(properties) != test.want || test.wrong != errors.Is(err, prove.ErrFloor) {
+			t.Errorf("%s: %d properties (%v)", name, len(properties), err)
 		}
 	}
 }
@@ -91,18 +94,21 @@ func TestFloors(t *testing.T) {
 func TestAFloorHoldsRegistriesAndCapabilities(t *testing.T) {
 	prover := newProver(t)
 	policy := load(t, prover, data(t, pods[0]))
-	for text, want := range map[string]prove.Verdict{
-		`registries = [""]`:                  prove.Proven,
-		`registries = ["registry.invalid/"]`: prove.Refuted,
-		`capabilities = ["CAP_CHOWN"]`:       prove.Refuted,
-		`require = ["policy cannot change"]`: prove.Proven,
+	for _, test := range []struct {
+		floor prove.Floor
+		want  prove.Verdict
+	}{
+		{prove.Floor{Registries: []string{""}}, prove.Proven},
+		{prove.Floor{Registries: []string{"registry.invalid/"}}, prove.Refuted},
+		{prove.Floor{Capabilities: []string{"CAP_CHOWN"}}, prove.Refuted},
+		{prove.Floor{Require: []string{"policy cannot change"}}, prove.Proven},
 	} {
-		properties, err := prove.ParseFloor(text)
+		properties, err := test.floor.Properties()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r, err := prover.Holds(t.Context(), policy, properties[0]); err != nil || r.Verdict != want {
-			t.Errorf("%s: %+v (%v), want %s", text, r, err, want)
+		if r, err := prover.Holds(t.Context(), policy, properties[0]); err != nil || r.Verdict != test.want {
+			t.Errorf("%+v: %+v (%v), want %s", test.floor, r, err, test.want)
 		}
 	}
 }
