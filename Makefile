@@ -25,7 +25,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench trustee regorus interop lab admission-test check-lab dist check-dist clean
+.PHONY: help build install-tools demo test race test-packages report-check lint lint-packages check-gen generate fuzz mutants adversary hostile bench trustee cose regorus interop lab admission-test check-lab dist check-dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +122,11 @@ TRUSTEE ?=
 trustee: ## ask the default EAR policy of a Trustee checkout what it reads of our policies; TRUSTEE=path
 	@[ -n "$(TRUSTEE)" ] || { echo "say where Trustee is: make trustee TRUSTEE=path" >&2; exit 2; }
 	PORTCULLIS_TRUSTEE=$(abspath $(TRUSTEE)) $(GO) test -count 1 -v -run TestVerifierServicesReadImagesAndUsers ./rules
+
+COSE_PYTHON ?=
+cose: ## verify fragments of ours with pycose; COSE_PYTHON=path of a Python that has it, see engine/fragment/testdata/cose.py
+	@[ -n "$(COSE_PYTHON)" ] || { echo "say which Python has pycose: make cose COSE_PYTHON=path" >&2; exit 2; }
+	PORTCULLIS_COSE_PYTHON=$(COSE_PYTHON) $(GO) test -count 1 -v -run TestPycose ./engine/fragment
 
 regorus: ## hold the full form of policies to the Rego engine of kata-agent (needs cargo)
 	cargo build --quiet --release --manifest-path .ci/regorus/Cargo.toml --target-dir build/regorus

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"slices"
 )
 
 // Form is how a policy text carries its policy_data.
@@ -87,4 +88,13 @@ func withData(p Parts, data []byte) (Parts, error) {
 		return Parts{}, ErrForm
 	}
 	return p, nil
+}
+
+// WithData is a full or compact text with another policy_data: one JSON value. The error is ErrForm.
+func WithData(text, data []byte) ([]byte, error) {
+	at := bytes.LastIndex(text, assignment)
+	if at < 0 || !json.Valid(data) {
+		return nil, ErrForm
+	}
+	return slices.Concat(text[:at+len(assignment)], bytes.TrimSpace(data), []byte("\n")), nil
 }
