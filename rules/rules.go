@@ -28,14 +28,17 @@ var files embed.FS
 //go:embed default/*.rego
 var defaults embed.FS
 
+//go:embed words.rego
+var words string
+
 // header is what begins each file; the module has it once.
 const header = "package agent_policy\n\nimport rego.v1\n"
 
-// order is the order of the files in the module.
+// order is the order of the files in the module, one in which it compresses well.
 func order(source string) []string {
 	return []string{
-		"requests.rego", source, "state.rego", "sandbox.rego", "create.rego", "process.rego",
-		"linux.rego", "storage.rego", "exec.rego", "copyfile.rego", "contents.rego", "network.rego",
+		source, "requests.rego", "state.rego", "exec.rego", "sandbox.rego", "process.rego",
+		"storage.rego", "linux.rego", "create.rego", "copyfile.rego", "contents.rego", "network.rego",
 	}
 }
 
@@ -52,10 +55,13 @@ func UpstreamText() string { return upstreamText() }
 
 var upstreamText = sync.OnceValue(func() string { return join(order("upstream.rego")) + "\n" })
 
-// join makes one module of the files, without comments, indentation, the spaces
-// around operators, the line breaks inside brackets and the names of local variables: the limit on
+// join makes one module of the files, with short names, without comments, indentation, the spaces
+// around operators and the line breaks inside brackets: the limit on
 // the size of annotations counts every byte, and people read the files.
-func join(names []string) string {
+func join(names []string) string { return WithNames(shorten(plain(names))) }
+
+// plain is the module with the names that the files have.
+func plain(names []string) string {
 	var out []byte
 	out = append(out, header...)
 	for _, name := range names {
@@ -69,7 +75,7 @@ func join(names []string) string {
 			}
 		}
 	}
-	return shorten(string(out))
+	return string(out)
 }
 
 func source(name string) string {
@@ -118,9 +124,6 @@ func tighten(line string) string {
 	return out.String()
 }
 
-//go:embed words.rego
-var words string
-
 // Reasons returns a second module of the same package that tells why a request
 // was denied: rules findings.<Request> (a set of objects with check, container,
 // path, wanted, got) and reasons.<Request> (a set of short sentences). It is made
@@ -129,7 +132,18 @@ var words string
 // holds the rules compiles it beside them.
 func Reasons() string { return reasons() }
 
-var reasons = sync.OnceValue(func() string {
+var reasons = sync.OnceValue(func() string { return WithNames(longReasons()) })
+
+// ReasonsOf returns the reasons for the rules of a policy in the full form. Rules that are not of this release may have its
+// reasons where their names are those of the files, and never where they are short: a short name may mean another rule there.
+func ReasonsOf(text []byte) string {
+	if string(text) == Text() || string(text) == UpstreamText() {
+		return Reasons()
+	}
+	return longReasons()
+}
+
+var longReasons = sync.OnceValue(func() string {
 	var sources []findings.File
 	for _, name := range order("policy.rego") {
 		sources = append(sources, findings.File{Name: name, Text: source(name)})

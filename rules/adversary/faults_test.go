@@ -16,7 +16,7 @@ import (
 var faultsToTry = flag.String("faults", "", `faults to try: "all", a pattern of names, or "third TEXT" for the third that a text chooses; nothing for a few that are found at once`)
 
 // fault is a check that is put out of force. More is a rule beside those that there are,
-// as the rules allow what one of several bodies allows; from is replaced by to.
+// as the rules allow what one of several bodies allows; what from matches is replaced by to.
 type fault struct {
 	name, more, from, to string
 	finds                string // of what the adversary then says
@@ -58,22 +58,22 @@ var faults = []fault{
 	{name: "any order", more: "order_ok if true", finds: "", pods: "order/.*ordered"},
 	{name: "after one that ended", more: "step_ok(_) if true", finds: "does not run", pods: "order/.*ordered"},
 	{name: "success by a signal", more: "not_signalled if true", finds: "succeeded", pods: "order/.*ordered"},
-	{name: "success by any exit code", from: "input.response.status==0", to: "input.response.status>=0", finds: "succeeded", pods: "order/.*ordered"},
-	{name: "again after success", from: "\nnot awaited}", to: "\n}", finds: "again, which has succeeded", pods: "order/.*ordered"},
+	{name: "success by any exit code", from: `input\.response\.status==0`, to: "input.response.status>=0", finds: "succeeded", pods: "order/.*ordered"},
+	{name: "again after success", from: `\nnot awaited\}`, to: "\n}", finds: "again, which has succeeded", pods: "order/.*ordered"},
 	{name: "stopping signals", more: "signal_ok if true", finds: "signal that stops", pods: "order/g"},
 	// Spelling.
 	{name: "any address", more: "address_ok(_) if true\navoids(_,_) if true", finds: "loopback", pods: "order/g|volumes/g"},
 	{name: "any hardware address", more: "hardware_address_ok(_) if true", finds: "hardware address", pods: "order/g|volumes/g"},
-	{name: "variable twice", more: "once_ok(_,_,_) if true", finds: "Process.Env", pods: "volumes/|order/g"},
+	{name: "variable twice", from: `\[count\(\w+\)\+count\(\w+-\w+\),\w+\]==\[count\(\w+\),set\(\)\]`, to: "true", finds: "Process.Env", pods: "volumes/|order/g"},
 	{name: "unknown variable", more: "variable_ok(_,_,_,_) if true", finds: "rocess.Env", pods: "volumes/|order/g"},
-	{name: "variable missing", more: "env_complete(_,_) if true", finds: "rocess.Env", pods: "volumes/|order/g|shop/"},
+	{name: "variable missing", from: `object\.get\(\{"optional":set\(\)\}.*\)==set\(\)`, to: "true", finds: "rocess.Env", pods: "volumes/|order/g|shop/"},
 	{name: "any host name", more: "hostname_ok if true", finds: "Hostname", pods: "order/|volumes/"},
 	// Devices.
 	{name: "any device of the guest", more: "device_path_ok(_,_) if true", finds: "devices[]", pods: "ledger"},
 	{name: "any device", more: "devices_ok if true", finds: "devices", pods: "ledger|volumes/g|order/g"},
 	{name: "any storage", more: "storages_ok if true", finds: "storages", pods: "volumes/g|order/g"},
 	{name: "one mount point for two", more: "literal_ok(_) if true", finds: "", pods: "volumes/g|order/g"},
-	{name: "any option of an ephemeral mount", from: "`^(?:remount|size=[0-9]+)$`", to: "`.`", finds: "option of a volume in memory", pods: "order/host-pull|order/non-coco"},
+	{name: "any option of an ephemeral mount", from: "`" + regexp.QuoteMeta("^(?:remount|size=[0-9]+)$") + "`", to: "`.`", finds: "option of a volume in memory", pods: "order/host-pull|order/non-coco"},
 	// The process, as ever.
 	{name: "any arguments", more: "args_ok if true", finds: "Process.Args", pods: "volumes/|order/"},
 	{name: "any process", more: "process_ok if true", finds: "OCI.Process", pods: "volumes/|order/"},
@@ -100,11 +100,13 @@ var faults = []fault{
 func (f fault) text(t *testing.T) string {
 	t.Helper()
 	text := rules.Text()
+	f.more, f.from, f.to = rules.WithNames(f.more), rules.WithNames(f.from), rules.WithNames(f.to)
 	if f.from != "" {
-		if !strings.Contains(text, f.from) {
-			t.Fatalf("the rules have no %q", f.from)
+		from := regexp.MustCompile(f.from)
+		if n := len(from.FindAllString(text, -1)); n != 1 {
+			t.Fatalf("the rules have %d of %s", n, f.from)
 		}
-		text = strings.Replace(text, f.from, f.to, 1)
+		text = from.ReplaceAllLiteralString(text, f.to)
 	}
 	for _, line := range strings.Split(f.more, "\n") {
 		name := regexp.MustCompile(`^[a-z_]+[ (]?`).FindString(line)

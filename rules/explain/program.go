@@ -45,12 +45,12 @@ func New(text []byte) (*Explainer, error) {
 // Close frees what the Explainer holds.
 func (e *Explainer) Close() { e.engine.Close() }
 
-// compile puts our findings beside the rules of a text where they fit: beside those that this program holds, and those of another
-// release that have the same names.
+// compile puts our findings beside the rules of a text where they fit: beside those that this program holds, and others that have
+// the names of our files.
 func compile(text []byte) (*engine.Policy, error) {
 	held := rules.Held()
 	if parts, err := policytext.Split(text); err == nil && parts.Form == policytext.Full {
-		held = append([]policytext.Held{{Text: parts.Rules, Reasons: []byte(rules.Reasons())}}, held...)
+		held = append([]policytext.Held{{Text: parts.Rules, Reasons: []byte(rules.ReasonsOf(parts.Rules))}}, held...)
 	}
 	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: held})
 	if err != nil {

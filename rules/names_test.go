@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rules_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/rules"
+)
+
+// A policy carries the text, so names are short; those stay by which the rules are asked, or which people are told.
+func TestNamesAreShortUnlessAsked(t *testing.T) {
+	asked := []string{"pod_complete", "policy", "container", "exec_container"}
+	for form, text := range map[string]string{"ours": rules.Text(), "upstream": rules.UpstreamText()} {
+		module, err := ast.ParseModuleWithOpts(form, text, ast.ParserOptions{RegoVersion: ast.RegoV0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		long := map[string]bool{}
+		for _, r := range module.Rules {
+			if name := string(r.Head.Name); len(name) > 2 && !slices.Contains(asked, name) && !strings.HasSuffix(name, "Request") && !strings.HasSuffix(name, "Response") {
+				long[name] = strings.HasSuffix(name, "_ok")
+			}
+		}
+		for name, check := range long {
+			if !check && name[0] >= 'a' {
+				t.Errorf("%s: %s is long", form, name)
+			}
+		}
+		if len(long) > 50 {
+			t.Errorf("%s: %d names are long", form, len(long))
+		}
+	}
+}
+
+// A short name may mean another rule in another release, whose text then goes without our reasons.
+func TestReasonsOfOtherRulesHaveLongNames(t *testing.T) {
+	if rules.ReasonsOf([]byte(rules.Text())) != rules.Reasons() || rules.ReasonsOf([]byte(rules.UpstreamText())) != rules.Reasons() {
+		t.Error("our own rules have other reasons")
+	}
+	other := rules.ReasonsOf([]byte(rules.Text() + "\n"))
+	if !strings.Contains(other, "container_names") || strings.Contains(rules.Reasons(), "container_names") {
+		t.Error("reasons of other rules have short names, or ours have long ones")
+	}
+}
