@@ -4,6 +4,8 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,5 +86,27 @@ func TestExplainAsJSON(t *testing.T) {
 	}
 	if n != 4 {
 		t.Errorf("%d objects, want one for each of 4 denials", n)
+	}
+}
+
+// A terminal gets colours unless somebody has set NO_COLOR; a pipe gets none.
+func TestColoursAreForTerminalsWithoutNoColor(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	for _, test := range []struct {
+		when, noColor string
+		out           io.Writer
+		want          bool
+	}{
+		{"auto", "", terminal, true}, {"auto", "1", terminal, false}, {"auto", "", new(strings.Builder), false},
+		{"always", "1", new(strings.Builder), true}, {"never", "", terminal, false},
+	} {
+		t.Setenv("NO_COLOR", test.noColor)
+		if got, err := wantsColor(test.when, test.out); err != nil || got != test.want {
+			t.Errorf("--color %s with NO_COLOR=%q: %v (%v)", test.when, test.noColor, got, err)
+		}
 	}
 }

@@ -70,7 +70,7 @@ func detail(name, reason string) string {
 }
 
 // count is a number with its noun.
-func count(n int, one, many string) string {
+func count[N ~int | ~uint64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}

@@ -172,7 +172,7 @@ func statusText(s binding.Status) string {
 		line("initdata", "%s %s", s.Initdata.Alg, s.Initdata.Digest)
 	}
 	if r := s.Register; r != nil {
-		line("register", "%s of %s, %s, %d events", r.Name, r.Device, r.State, r.Events)
+		line("register", "%s of %s, %s, %s", r.Name, r.Device, r.State, count(r.Events, "event", "events"))
 		for _, bank := range slices.Sorted(maps.Keys(r.Values)) {
 			line("", "%s %s", bank, r.Values[bank])
 		}
@@ -207,7 +207,7 @@ func statusText(s binding.Status) string {
 // writeRecord says how far the launch record is, if there is one.
 func writeRecord(line func(label, format string, args ...any), r *record.State) {
 	if r != nil {
-		line("record", "%d events, head %s", r.Events, r.Head)
+		line("record", "%s, head %s", count(r.Events, "event", "events"), r.Head)
 		if r.Broken != "" {
 			line("", "broken: container %s is gone", r.Broken)
 		}

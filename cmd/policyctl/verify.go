@@ -116,7 +116,11 @@ func newVerifySNP() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snp --report F (--policy F | --initdata F) --nonce HEX --measurement HEX",
 		Short: "Verify an SEV-SNP attestation report",
-		Args:  cobra.NoArgs,
+		Long: `Verify an SEV-SNP attestation report: AMD's signature over it, the nonce, the policy or initdata in HOST_DATA, and the guest that it is of,
+by --measurement, --id-key or --reference. Certificates are read from --certs, or asked for with --fetch.
+
+Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one could not be made.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var e evidence.SNP
 			var o evidence.Options
@@ -161,7 +165,11 @@ func newVerifyTDX() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tdx --quote F (--policy F | --initdata F) --nonce HEX --reference F",
 		Short: "Verify a TDX quote",
-		Args:  cobra.NoArgs,
+		Long: `Verify a TDX quote: Intel's signature over it, the nonce, the policy or initdata in MRCONFIGID, and the guest that it is of, by --rtmr
+or --reference.
+
+Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one could not be made.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var e evidence.TDX
 			var o evidence.Options

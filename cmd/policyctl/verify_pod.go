@@ -44,7 +44,7 @@ func (f *podFlags) add(cmd *cobra.Command, signed bool) {
 	flags.StringVar(&f.pod, "pod", "", "hold the record of the pod's life against this `file`, a manifest with its annotation or a policy")
 	flags.BoolVar(&f.complete, "complete", false, "with --pod: a pod that is not complete is a failure")
 	flags.StringVar(&f.ear, "ear", "", "write the result as an attestation result (EAR, a JWT) to this `file` too, \"-\" for standard output")
-	flags.StringVar(&f.earKey, "ear-key", "", "PEM `file` with the private key that signs it, ECDSA on P-256 or Ed25519; without it is not signed")
+	flags.StringVar(&f.earKey, "ear-key", "", "PEM `file` with the private key that signs it, ECDSA on P-256 or Ed25519; without one the result is not signed")
 	if signed {
 		flags.StringVar(&f.record, "record", "", "what the record's socket answered to the nonce, a `file`; the report must vouch for its key")
 		flags.StringVar(&f.log, "log", "", "policyd's event log, a `file`")
@@ -280,7 +280,7 @@ func readSigner(path string) (crypto.Signer, error) {
 
 // printPod prints what the record says.
 func printPod(out io.Writer, p *evidence.PodResult) {
-	fmt.Fprintf(out, "pod     %s, %d events\n", map[bool]string{true: "complete", false: "not complete"}[p.Complete], p.Events)
+	fmt.Fprintf(out, "pod     %s, %s\n", map[bool]string{true: "complete", false: "not complete"}[p.Complete], count(p.Events, "event", "events"))
 	for i, c := range p.Containers {
 		line := fmt.Sprintf("%d. %s %s", i+1, c.Name, c.State)
 		if c.Code != nil {
@@ -293,6 +293,6 @@ func printPod(out io.Writer, p *evidence.PodResult) {
 		if command == "" {
 			command = "arguments with digest " + e.Digest
 		}
-		fmt.Fprintf(out, "        exec in %s, at least %d times: %s\n", e.Container, e.Count, command)
+		fmt.Fprintf(out, "        exec in %s, at least %s: %s\n", e.Container, count(e.Count, "time", "times"), command)
 	}
 }

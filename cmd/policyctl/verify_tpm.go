@@ -40,7 +40,9 @@ paravisor's measurement or signer must be (--measurement, --id-key, --reference)
 result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without proof.
 
 With --pod the record of the pod's life, in the same log and in a register that the quote covers too, is replayed: which containers
-run, in which order they were made, what was executed, whether the pod is complete.`,
+run, in which order they were made, what was executed, whether the pod is complete.
+
+Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one could not be made.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, nonce, o, err := f.claim(cmd.Context())

@@ -166,6 +166,21 @@ type Contents struct {
 	Open  bool            `json:"open,omitempty"` // others may be there too
 }
 
+// Unknown lists the files that may be there and whose content the policy does not know, sorted.
+func (c *Contents) Unknown() []string {
+	var out []string
+	for key, f := range c.Files {
+		if f.SHA256 == "" {
+			out = append(out, key)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Bound reports whether the policy knows every file, and what it holds; it knows nothing of nil.
+func (c *Contents) Bound() bool { return c != nil && !c.Open && len(c.Unknown()) == 0 }
+
 // File is one file of a mount.
 type File struct {
 	Mode     uint32 `json:"mode"`               // permission bits; 0 beside an empty SHA256: any

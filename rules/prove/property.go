@@ -52,7 +52,7 @@ var kinds = []kind{
 		"hosts, hostname, resolv.conf and the termination log do not count.", func(p *policydata.Policy, _ []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
 			for destination, m := range c.Mounts {
-				if m.From == policydata.MountShared && !slices.Contains(fixed, destination) && !settled(m.Contents) {
+				if m.From == policydata.MountShared && !slices.Contains(fixed, destination) && !m.Contents.Bound() {
 					return true
 				}
 			}
@@ -75,7 +75,7 @@ var kinds = []kind{
 	{"files of V fixed", "Every file of the volume, named as in policy_data or by where it is mounted, is bound by its digest, and no other is there.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
 			return slices.ContainsFunc(mountsNamed(c, subjects[0]), func(m policydata.Mount) bool {
-				return m.From != policydata.MountShared || !settled(m.Contents)
+				return m.From != policydata.MountShared || !m.Contents.Bound()
 			})
 		})
 	}},
@@ -175,19 +175,6 @@ func without(p *policydata.Policy, condition func(name string, c *policydata.Con
 			other.After = slices.DeleteFunc(other.After, func(step policydata.After) bool { return step.Container == name })
 		}
 	}
-}
-
-// settled says whether the policy knows every file.
-func settled(c *policydata.Contents) bool {
-	if c == nil || c.Open {
-		return false
-	}
-	for _, f := range c.Files {
-		if f.SHA256 == "" {
-			return false
-		}
-	}
-	return true
 }
 
 func capabilitiesOf(p *policydata.Policy, c *policydata.Container) []string {

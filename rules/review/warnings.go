@@ -5,6 +5,7 @@ package review
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -263,12 +264,17 @@ const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // mounts tells of what the host fills.
 func (w *warnings) mounts(name string, c *policydata.Container) {
-	var filled []string
+	var filled, chosen []string
 	for _, destination := range sorted(c.Mounts) {
 		m := c.Mounts[destination]
 		switch {
+		case m.From == policydata.MountExact && path.Clean(m.Source) == "/dev":
+			w.add(Look, name, "Sees /dev of the guest at %s, in which are the devices of its TPM or TEE.", destination)
 		case m.From != policydata.MountShared || platformFile[destination]:
-		case m.Contents != nil && !m.Contents.Open && access(m.Options) == "read-only": // what is copied there is known
+		case m.Contents != nil && !m.Contents.Open && access(m.Options) == "read-only":
+			for _, key := range m.Contents.Unknown() {
+				chosen = append(chosen, path.Join(destination, key))
+			}
 		case destination == serviceAccount:
 			w.add(Note, name, "The token and certificate in %s come from the host.", destination)
 		default:
@@ -277,6 +283,9 @@ func (w *warnings) mounts(name string, c *policydata.Container) {
 	}
 	if len(filled) > 0 {
 		w.grave(rankMounts, name, "The host fills, reads and may change %s.", strings.Join(filled, ", "))
+	}
+	if len(chosen) > 0 {
+		w.grave(rankMounts, name, "The host chooses what is in %s.", strings.Join(chosen, ", "))
 	}
 }
 

@@ -248,9 +248,6 @@ func parts(template string) string {
 	return strings.Join(names, ", ")
 }
 
-// bound reports whether all that the host copies below a mount is known.
-func bound(m policydata.Mount) bool { return m.Contents != nil && !m.Contents.Open }
-
 func mounts(c *policydata.Container) []string {
 	var out []string
 	for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
@@ -264,8 +261,10 @@ func mounts(c *policydata.Container) []string {
 			text += "storage of the guest"
 		case m.From == policydata.MountExact:
 			text += m.Source
-		case bound(m):
+		case m.Contents.Bound():
 			text += "from the host, content bound"
+		case m.Contents != nil && !m.Contents.Open:
+			text += "from the host, content bound but for " + strings.Join(m.Contents.Unknown(), ", ")
 		default:
 			text += "from the host"
 		}
