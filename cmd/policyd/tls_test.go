@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,5 +135,12 @@ func pipe(from, to net.Conn) {
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
+	}
+}
+
+func TestPlainTCPIsNoAddressToListenOn(t *testing.T) {
+	_, err := parseConfig([]byte("[gate]\nlisten = [\"tcp://127.0.0.1:15150\"]\n"))
+	if err == nil || !strings.Contains(err.Error(), "want tls://") {
+		t.Errorf("%v", err)
 	}
 }

@@ -161,6 +161,20 @@ func (c *Chain) Admit(ctx context.Context, r engine.Request) (*engine.Verdict, e
 	}
 }
 
+// Stands reports whether a verdict of Admit still counts: the policy that allowed the request rules, and nothing has closed the guest.
+// One that holds the state keeps its policy from being replaced; one without a policy lets a pod end that nobody knows any more.
+func (c *Chain) Stands(v *engine.Verdict) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case v.Policy == nil:
+		return true
+	case c.denied != nil:
+		return false
+	}
+	return v.Holds() || c.changing == nil && v.Policy == c.cfg.Engine.Active()
+}
+
 // Remembers reports whether Admit would answer now without evaluating a policy.
 func (c *Chain) Remembers(r engine.Request) bool {
 	c.mu.Lock()

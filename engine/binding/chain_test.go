@@ -334,6 +334,47 @@ func TestARequestUnderWayIsNotLetThroughByThePolicyThatGoes(t *testing.T) {
 	}
 }
 
+func TestWhatWasAllowedStandsUntilThePolicyGoes(t *testing.T) {
+	r := &register{}
+	p := newBench(t).start(binding.Config{Register: r, Update: true}, closedDefault, false)
+	p.set(good)
+	admit := func(entry, input string) *engine.Verdict {
+		t.Helper()
+		v, err := p.chain.Admit(t.Context(), ask(entry, input))
+		if err != nil || !v.Allowed || !p.chain.Stands(v) {
+			t.Fatalf("%s: %+v, %v", entry, v, err)
+		}
+		return v
+	}
+	plain, held := admit("ExecProcessRequest", `{}`), admit("CreateContainerRequest", `{"id": "a"}`)
+	r.block, r.entered = make(chan struct{}), make(chan struct{})
+	set := make(chan error, 1)
+	go func() { set <- p.chain.SetPolicy(t.Context(), []byte(good2)) }()
+	for p.chain.Stands(plain) { // until the change begins
+		time.Sleep(time.Millisecond)
+	}
+	if !p.chain.Stands(held) {
+		t.Error("the policy goes while a request holds its state")
+	}
+	held.Discard()
+	<-r.entered
+	if p.chain.Stands(plain) {
+		t.Error("a request of the old policy may be sent while the new one is measured")
+	}
+	close(r.block)
+	if err := <-set; err != nil {
+		t.Fatal(err)
+	}
+	if p.chain.Stands(plain) {
+		t.Error("a request of the old policy may be sent under the new one")
+	}
+	plain = admit("ExecProcessRequest", `{}`)
+	p.chain.Deny(binding.CodeInitdataChanged, errors.New("changed"))
+	if p.chain.Stands(plain) {
+		t.Error("a request may be sent though the guest is closed")
+	}
+}
+
 // TestUpdateWaitsForTheRequestThatHoldsTheState, and requests judged meanwhile do not block it.
 func TestUpdateWaitsForTheRequestThatHoldsTheState(t *testing.T) {
 	r := &register{}

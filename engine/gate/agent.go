@@ -12,9 +12,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto"
+	"portcullis/engine"
 )
 
 // Errors of a call to the agent that the agent did not answer.
@@ -50,6 +50,7 @@ type agentConn struct {
 type judged struct {
 	method     agentproto.Method
 	head, tail []byte
+	stands     func() bool // whether it may still be sent; nil: it was not for a policy to decide
 }
 
 // reply is the agent's answer as it came: a frame with room for another header. Whoever has it calls release.
@@ -116,8 +117,8 @@ func (a *agentConn) send(ctx context.Context, j judged, w waiter) (*agentLink, u
 			return nil, 0, err
 		}
 		id, err := link.send(ctx, j, w)
-		if err == nil {
-			return link, id, nil
+		if !errors.Is(err, errOver) {
+			return link, id, err
 		}
 		a.drop(link) // it ended before anything was sent
 	}
@@ -172,16 +173,21 @@ func (a *agentConn) close() {
 	}
 }
 
-// encode makes of a judged request what is sent, with buf's memory for its first part.
-func encode(m agentproto.Method, request proto.Message, buf []byte) (judged, error) {
-	head, tail, err := agentproto.EncodeShared(request, buf)
+// encode makes of the request as v allowed it what is sent, with buf's memory for its first part.
+func (c *call) encode(v *engine.Verdict, buf []byte) (judged, error) {
+	m := c.method
+	head, tail, err := agentproto.EncodeShared(c.request, buf)
 	if err != nil {
 		return judged{}, status.Error(codes.InvalidArgument, "request cannot be encoded")
 	}
 	if len(head)+len(tail)+len(m.Service)+len(m.Name)+64 > maxMessage {
 		return judged{}, status.Error(codes.ResourceExhausted, errTooLarge.Error()+" once it is re-encoded")
 	}
-	return judged{method: m, head: head, tail: tail}, nil
+	j := judged{method: m, head: head, tail: tail}
+	if v != nil {
+		j.stands = func() bool { return c.gate.policies.Stands(v) }
+	}
+	return j, nil
 }
 
 // isAnswer reports whether err is a status that the agent sent.

@@ -9,15 +9,19 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"portcullis/agentproto/agentpb"
+	"portcullis/engine"
+	"portcullis/engine/gate"
 )
 
 const shared = "/run/kata-containers/shared/containers/"
@@ -94,6 +98,87 @@ CopyFileRequest := true if input.offset == 0`, 1),
 			}
 		})
 	}
+}
+
+// What a request was judged by may be another thing by the time that it can be sent.
+func TestAFileThatWaitedIsJudgedAgain(t *testing.T) {
+	r := newRig(t, rigOptions{policy: strings.NewReplacer(
+		"default CopyFileRequest := true", "CopyFileRequest if not data.pstate.closed",
+		"default CreateContainerRequest := true", `CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/closed", "value": true}]}`,
+	).Replace(allowAll)})
+	c := r.client()
+	c.must("CreateSandbox", sandbox())
+	release := r.agent.Block("CopyFile")
+	errs := []chan error{make(chan error, 1), make(chan error, 1)}
+	for i := range errs {
+		go func() {
+			_, err := r.client().do(context.Background(), "CopyFile", &agentpb.CopyFileRequest{Path: shared + fmt.Sprint(i), FileMode: 0o100644})
+			errs[i] <- err
+		}()
+		if i == 0 {
+			await(t, r, "CopyFile", 1)
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // the second one was allowed, and waits
+	c.must("CreateContainer", createContainer("app", "pause"))
+	release()
+	if err := <-errs[0]; err != nil {
+		t.Error(err)
+	}
+	if err := <-errs[1]; status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a file that the policy does not allow any more: %v", err)
+	}
+	if n := r.agent.Calls("CopyFile"); n != 1 {
+		t.Errorf("the agent got %d files", n)
+	}
+}
+
+// replaced is a policy that is replaced, unless it stays, whenever it has allowed something.
+type replaced struct {
+	gate.Policies
+	stays atomic.Bool
+}
+
+func (r *replaced) Stands(v *engine.Verdict) bool { return r.stays.Load() && r.Policies.Stands(v) }
+
+func TestWhatAnotherPolicyAllowedIsNotSent(t *testing.T) {
+	var policies replaced
+	r := newRig(t, rigOptions{policy: onePod, between: func(p gate.Policies) gate.Policies {
+		policies.Policies = p
+		return &policies
+	}})
+	c := r.client()
+	for method, req := range map[string]proto.Message{
+		"CreateContainer": createContainer("app", "pause"), // with ops
+		"StatsContainer":  &agentpb.StatsContainerRequest{ContainerId: "app"},
+		"WaitProcess":     &agentpb.WaitProcessRequest{ContainerId: "app"},
+		"CopyFile":        &agentpb.CopyFileRequest{Path: shared + "a", FileMode: 0o100644},
+	} {
+		msg := c.fails(codes.PermissionDenied, method, req)
+		if n := r.agent.Calls(method); n != 0 || !strings.Contains(msg, "the policy was replaced") {
+			t.Errorf("%s reached the agent %d times: %s", method, n, msg)
+		}
+	}
+	policies.stays.Store(true)
+	c.must("CreateSandbox", sandbox())
+	if running(t, c) {
+		t.Error("the state follows what was not sent")
+	}
+}
+
+// A request that is decided already is served where the next one is read, unless it waits for anything.
+func TestASmallFileKeepsNobodyWaiting(t *testing.T) {
+	r := newRig(t, rigOptions{policy: allowAll})
+	c := r.client()
+	c.must("CreateSandbox", sandbox())
+	link := &agentpb.CopyFileRequest{Path: shared + "l", FileMode: 0o120777, Data: []byte("d")}
+	c.must("CopyFile", link) // so that it is remembered
+	c.must("GetGuestDetails", &agentpb.GuestDetailsRequest{})
+	release := r.agent.Block("CopyFile")
+	defer release()
+	go c.do(context.Background(), "CopyFile", link) //nolint:errcheck // it ends with the test
+	await(t, r, "CopyFile", 2)
+	c.must("GetGuestDetails", &agentpb.GuestDetailsRequest{})
 }
 
 func TestBeforeAnythingRunsNoOutputIsReadFromTheAgent(t *testing.T) {

@@ -14,12 +14,12 @@ import (
 	"portcullis/engine"
 )
 
-// send encodes the request as it was judged, sends it over a connection and returns the agent's answer. What the request came in
-// is given back as soon as it is on its way.
-func (c *call) send(ctx context.Context, over *agentConn) (*reply, error) {
+// send encodes the request as it was judged by v, sends it over a connection and returns the agent's answer. What the request came in
+// is given back as soon as it is on its way. v is nil for what no policy decides.
+func (c *call) send(ctx context.Context, v *engine.Verdict, over *agentConn) (*reply, error) {
 	buf := c.gate.buffers.get(1 << minBufferBits)
 	defer c.gate.buffers.put(buf)
-	j, err := encode(c.method, c.request, buf[:0])
+	j, err := c.encode(v, buf[:0])
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (c *call) send(ctx context.Context, over *agentConn) (*reply, error) {
 
 // forward sends a request allowed by v to the agent over the client's own agent connection and returns the agent's answer.
 func (c *call) forward(ctx context.Context, v *engine.Verdict) (*reply, error) {
-	r, err := c.send(ctx, &c.session.agent)
+	r, err := c.send(ctx, v, &c.session.agent)
 	if err != nil {
 		return nil, answer(ctx, err)
 	}
@@ -48,7 +48,7 @@ func (c *call) forward(ctx context.Context, v *engine.Verdict) (*reply, error) {
 
 // redacted reads a container's output and withholds it: a container whose output nobody takes would block on a full pipe.
 func (c *call) redacted(ctx context.Context) (proto.Message, error) {
-	r, err := c.send(ctx, &c.session.agent)
+	r, err := c.send(ctx, nil, &c.session.agent)
 	if err != nil {
 		return nil, answer(ctx, err)
 	}
@@ -61,17 +61,11 @@ func (c *call) redacted(ctx context.Context) (proto.Message, error) {
 // possible.
 func (c *call) forwardHeld(ctx context.Context, v *engine.Verdict) (*reply, error) {
 	defer v.Discard() // without effect once the outcome is known
-	if c.isFile() {
-		if err := c.gate.copying.take(ctx); err != nil {
-			return nil, answer(ctx, err)
-		}
-		defer c.gate.copying.end()
-	}
 	if err := v.Begin(); err != nil {
 		c.gate.log.Error("journal cannot be written", "request", c.method.EntryPoint(), "error", err)
 		return nil, denial(c.method, "the restart journal cannot be written")
 	}
-	r, err := c.send(context.WithoutCancel(ctx), &c.gate.stateful)
+	r, err := c.send(context.WithoutCancel(ctx), v, &c.gate.stateful)
 	switch {
 	case err == nil:
 		if err := v.Commit(); err != nil {
@@ -110,22 +104,50 @@ func (c *call) isFile() bool {
 	return ok
 }
 
-// forwardFile sends a CopyFile when no other is with the agent, and waits for the answer whatever the client does. The agent
-// assembles a file under its name without the extension, which files of different names can share: of two at once it makes a
-// file that was never judged.
-func (c *call) forwardFile(ctx context.Context) (*reply, error) {
-	if err := c.gate.copying.take(ctx); err != nil {
-		return nil, answer(ctx, err)
-	}
-	defer c.gate.copying.end()
-	r, err := c.send(context.WithoutCancel(ctx), &c.gate.stateful)
+// forwardFile sends a CopyFile that has its turn, and waits for the answer whatever the client does.
+func (c *call) forwardFile(ctx context.Context, v *engine.Verdict) (*reply, error) {
+	r, err := c.send(context.WithoutCancel(ctx), v, &c.gate.stateful)
 	return r, answer(ctx, err)
+}
+
+// inTurn gives a CopyFile that v allows its turn: one is with the agent at a time, until the agent has answered. The agent assembles a
+// file under its name without the extension, which files of different names can share: of two at once it makes a file that was
+// never judged. One that had to wait is judged again, as meanwhile anything may have changed.
+func (c *call) inTurn(ctx context.Context, v *engine.Verdict) (*engine.Verdict, error) {
+	if c.gate.copying.tryTake() {
+		c.copies = true
+		return v, nil
+	}
+	v.Discard() // who has the turn may wait for the state
+	if err := c.gate.copying.take(ctx); err != nil {
+		return nil, err
+	}
+	c.copies = true
+	return c.judge(ctx)
+}
+
+// endTurn lets the next CopyFile go to the agent.
+func (c *call) endTurn() {
+	if c.copies {
+		c.copies = false
+		c.gate.copying.end()
+	}
 }
 
 // turn is taken by one at a time.
 type turn chan struct{}
 
 func newTurn() turn { return make(turn, 1) }
+
+// tryTake takes the turn if nobody has it.
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
 
 // take waits for the turn, or for ctx's end.
 func (t turn) take(ctx context.Context) error {

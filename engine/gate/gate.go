@@ -31,6 +31,8 @@ type Policies interface {
 	Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Remembers reports whether Admit would answer now without evaluating a policy.
 	Remembers(r engine.Request) bool
+	// Stands reports whether a verdict of Admit still counts, right before its request is sent.
+	Stands(v *engine.Verdict) bool
 	// Observe gives the active policy the agent's answer to a request it allowed.
 	Observe(ctx context.Context, r engine.Request) (*engine.Verdict, error)
 	// Started reports whether anything may run in the guest: before that nothing but health reaches the agent.

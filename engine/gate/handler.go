@@ -48,6 +48,7 @@ type call struct {
 	traced  uint64            // its number in the decision log; 0: not there, or no answer is recorded
 	// doubtful: the request was on its way, and nobody knows whether the agent has carried it out.
 	doubtful bool
+	copies   bool // it has the turn of CopyFile
 }
 
 // decode reads the request, once there is room for what it becomes, and refuses what the policy would not see.
@@ -182,6 +183,7 @@ func (c *call) serve(ctx context.Context, over func()) (*reply, proto.Message, e
 	case *agentpb.CheckRequest:
 		return c.health(ctx)
 	}
+	defer c.endTurn()
 	v, err := c.authorize(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -191,7 +193,7 @@ func (c *call) serve(ctx context.Context, over func()) (*reply, proto.Message, e
 		return nil, message, err
 	}
 	if c.plain(v) {
-		return nil, nil, c.forwardPlain(ctx, over)
+		return nil, nil, c.forwardPlain(ctx, v, over)
 	}
 	r, err := c.forwardRecorded(ctx, v)
 	return r, nil, err
@@ -202,7 +204,7 @@ func (c *call) forwardAllowed(ctx context.Context, v *engine.Verdict) (*reply, e
 	case v.Holds():
 		return c.forwardHeld(ctx, v)
 	case c.isFile():
-		return c.forwardFile(ctx)
+		return c.forwardFile(ctx, v)
 	default:
 		return c.forward(ctx, v)
 	}
@@ -215,9 +217,9 @@ func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
 	if err := c.gate.protected.check(c.request); err != nil {
 		return c.denied(err.Error())
 	}
-	v, err = c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key, Input: c.input, Turns: c.evaluating})
-	if err != nil {
-		c.message = nil // an evaluation that was given up may still be reading it
+	v, err = c.judge(ctx)
+	if err == nil && v.Allowed && c.isFile() {
+		v, err = c.inTurn(ctx, v)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -236,6 +238,15 @@ func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
 	}
 	c.record(true, v.Reason)
 	return v, nil
+}
+
+// judge asks the policy.
+func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
+	v, err := c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key, Input: c.input, Turns: c.evaluating})
+	if err != nil {
+		c.message = nil // an evaluation that was given up may still be reading it
+	}
+	return v, err
 }
 
 // count keeps account of a decision, if it came to one, and tells it at level debug.

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -54,6 +56,9 @@ func newAgentLink(conn net.Conn, b *buffers, answers *share) *agentLink {
 	return l
 }
 
+// errOtherPolicy says that what was judged does not count any more by the time that it could be sent.
+var errOtherPolicy = status.Error(codes.PermissionDenied, "the policy was replaced while the request was on its way; send it again")
+
 // errOver says that a connection ended before a request was sent on it.
 var errOver = errors.New("connection is over")
 
@@ -90,7 +95,7 @@ func (l *agentLink) underWay() int {
 }
 
 // send writes a request and returns its stream id; w is called with its outcome, possibly before send returns. After errOver it is
-// not. After an error in the middle nobody knows how much of the request arrived, and the connection is over.
+// not, nor after errOtherPolicy. After an error in the middle nobody knows how much of the request arrived, and the connection is over.
 func (l *agentLink) send(ctx context.Context, j judged, w waiter) (uint32, error) {
 	timeout := time.Duration(0)
 	if deadline, ok := ctx.Deadline(); ok {
@@ -105,6 +110,9 @@ func (l *agentLink) send(ctx context.Context, j judged, w waiter) (uint32, error
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	if j.stands != nil && !j.stands() {
+		return 0, errOtherPolicy
+	}
 	id, ok := l.register(w)
 	if !ok {
 		return 0, errOver

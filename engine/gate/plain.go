@@ -20,7 +20,12 @@ var errUnderWay = errors.New("request is under way")
 
 // plain reports whether nothing but passing on the agent's answer is left to do for a request allowed by v.
 func (c *call) plain(v *engine.Verdict) bool {
-	if v.Holds() || c.observed() || c.isFile() {
+	return !v.Holds() && c.passes()
+}
+
+// passes reports whether the request, once allowed without ops, is of no further concern.
+func (c *call) passes() bool {
+	if c.observed() || c.isFile() {
 		return false
 	}
 	_, recorded := c.fact()
@@ -39,10 +44,10 @@ type plainCall struct {
 }
 
 // forwardPlain sends a request. It returns errUnderWay, or an error when nothing was sent.
-func (c *call) forwardPlain(ctx context.Context, over func()) error {
+func (c *call) forwardPlain(ctx context.Context, v *engine.Verdict, over func()) error {
 	buf := c.gate.buffers.get(1 << minBufferBits)
 	defer c.gate.buffers.put(buf)
-	j, err := encode(c.method, c.request, buf[:0])
+	j, err := c.encode(v, buf[:0])
 	if err != nil {
 		return err
 	}
@@ -111,6 +116,6 @@ const maxAtOnce = 1 << 10
 // atOnce reports whether serving the request keeps the connection's next one waiting no longer than handing it over would: it is
 // decided already, and neither agent nor policy are waited for.
 func (c *call) atOnce() bool {
-	return len(c.message) <= maxAtOnce && !c.observed() && c.agent.takesMore() &&
+	return len(c.message) <= maxAtOnce && c.passes() && c.agent.takesMore() &&
 		c.gate.policies.Remembers(engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key})
 }

@@ -103,7 +103,7 @@ func (c *inspection) namespaces(list []*agentpb.LinuxNamespace) error {
 }
 
 // serviceCgroup matches a part of a cgroup's path that systemd keeps for the guest's own services.
-var serviceCgroup = regexp.MustCompile(`\.(service|socket|mount|swap|scope)$|^(system|user|init|machine)(\.slice|\.scope)?$|^-\.slice$`)
+var serviceCgroup = regexp.MustCompile(`\.(service|socket|mount|swap|scope)$|^(system|user|init|machine)(\.slice|\.scope|-.*\.slice)?$|^-\.slice$`)
 
 // cgroup refuses a container's place among the guest's services, which are known by their cgroup.
 func (c *inspection) cgroup(name string) error {
@@ -134,6 +134,9 @@ func (c *inspection) sysctls(list map[string]string) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
+		if slices.Contains(strings.FieldsFunc(name, func(r rune) bool { return r == '/' }), "..") {
+			return c.refusal("OCI.Linux.Sysctl", "", "climbs out of its directory")
+		}
 		if !namespaced.MatchString(strings.ReplaceAll(name, "/", ".")) {
 			return c.refusal("OCI.Linux.Sysctl", AllowSysctls, "sets %s, which is the whole guest's", printable(name))
 		}

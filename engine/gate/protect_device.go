@@ -43,6 +43,9 @@ func isOrdinary(major, minor int64) bool {
 func (c *inspection) deviceNodes(nodes []*agentpb.LinuxDevice, found []*agentpb.Device) error {
 	for i, n := range nodes {
 		field := fmt.Sprintf("OCI.Linux.Devices[%d]", i)
+		if slices.Contains(strings.Split(n.GetPath(), "/"), "..") {
+			return c.refusal(field+".Path", "", "climbs out of the container")
+		}
 		if guarded := c.below(n.GetPath()); guarded != "" {
 			return c.refusal(field+".Path", "", "names %s, which belongs to the policy gate", guarded)
 		}
@@ -76,10 +79,13 @@ func isFound(n *agentpb.LinuxDevice, nodes []*agentpb.LinuxDevice, found []*agen
 		return false
 	}
 	if strings.HasPrefix(kinds[0], "vfio") {
-		return isCharacter(n.GetType())
+		return kinds[0] != guestKernelDevice && isCharacter(n.GetType())
 	}
 	return n.GetType() == "b"
 }
+
+// guestKernelDevice is the type of devices that a driver of the guest's kernel takes: the agent finds no node for them.
+const guestKernelDevice = "vfio-pci-gk"
 
 // deviceRules checks the device cgroup's rules: one that allows must be for a device that the container may have.
 func (c *inspection) deviceRules(field string, r *agentpb.LinuxResources, nodes []*agentpb.LinuxDevice) error {

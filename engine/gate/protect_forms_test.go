@@ -109,7 +109,7 @@ func paths() map[string]form {
 	}
 	for _, source := range []string{
 		"/proc", "/proc/1/root", "/proc/self/root/run/portcullis", "/proc/thread-self/cwd", "//proc/1/root", "/sys", "/sys/class/tpm", "/sys/dev/char/10:224", "/sys/kernel/config",
-		"/dev", "/dev/char", "/dev/char/10:224", "/dev//block/254:0", "/dev/disk/by-id/x", "/dev/fd/7", "/dev/mem", "/dev/kmsg", "/var", "/run/systemd/private",
+		"/dev", "/dev/char", "/dev/char/10:224", "/dev//block/254:0", "/dev/disk/by-id/x", "/dev/fd/7", "/dev/mem", "/dev/kmsg", "/dev/cpu/0/msr", "/dev/snapshot", "/dev/vtpmx", "/run/initctl", "/var", "/run/systemd/private",
 	} {
 		forms["bind of "+source] = bindOf(source, filepath.Clean(source))
 	}
@@ -128,6 +128,9 @@ func mountsAndStorages() map[string]form {
 		"escaped layer":     mountOf("", &agentpb.Mount{Destination: "/x", Source: "overlay", Type: "overlay", Options: []string{`lowerdir=/run/port\cullis`}}),
 		"layer added":       mountOf("", &agentpb.Mount{Destination: "/x", Source: "overlay", Type: "overlay", Options: []string{"lowerdir+=/run/portcullis"}}),
 		"layer of /proc":    mountOf("/proc/1/root", &agentpb.Mount{Destination: "/x", Source: "overlay", Type: "overlay", Options: []string{"datadir+=/proc/1/root"}}),
+		"relative device":   mountOf("", &agentpb.Mount{Destination: "/x", Source: "x", Type: "erofs", Options: []string{"ro,device=run/portcullis/x"}}),
+		"journal elsewhere": mountOf("/dev/mem", &agentpb.Mount{Destination: "/x", Source: "x", Type: "ext4", Options: []string{"journal_path=/dev/mem"}}),
+		"moved mount":       mountOf("", &agentpb.Mount{Destination: "/x", Source: "run", Type: "none", Options: []string{"move"}}),
 		"path in an option": mountOf("", &agentpb.Mount{Destination: "/x", Source: "x", Type: "ext4", Options: []string{`x-a "/run/portcullis"`}}),
 		"option with a zero byte": mountOf("", &agentpb.Mount{Destination: "/x", Source: "x", Type: "ext4",
 			Options: []string{"a\x00lowerdir=b"}}),
@@ -177,13 +180,18 @@ func devicesAndTheRest() map[string]form {
 		return container(allow, func(r *agentpb.CreateContainerRequest) { change(r.OCI.Linux) })
 	}
 	return map[string]form{
-		"node of tpm0":           nodeOf("c", 10, 224),
-		"node of tpmrm0":         nodeOf("c", 253, 65536),
-		"node of mem":            nodeOf("c", 1, 1),
-		"node of a disk":         nodeOf("b", 254, 0),
-		"unbuffered node":        nodeOf("u", 10, 224),
-		"node of no kind":        nodeOf("", 10, 224),
-		"node named as a disk":   linux("devices", func(l *agentpb.Linux) { l.Devices[2].Type, l.Devices[2].Major, l.Devices[2].Minor = "c", 10, 224 }),
+		"node of tpm0":         nodeOf("c", 10, 224),
+		"node of tpmrm0":       nodeOf("c", 253, 65536),
+		"node of mem":          nodeOf("c", 1, 1),
+		"node of a disk":       nodeOf("b", 254, 0),
+		"unbuffered node":      nodeOf("u", 10, 224),
+		"node of no kind":      nodeOf("", 10, 224),
+		"node named as a disk": linux("devices", func(l *agentpb.Linux) { l.Devices[2].Type, l.Devices[2].Major, l.Devices[2].Minor = "c", 10, 224 }),
+		"node of a device without one": container("devices", func(r *agentpb.CreateContainerRequest) {
+			r.Devices[0].Type = "vfio-pci-gk" // a driver of the guest's kernel takes it, and the agent replaces no numbers
+			r.OCI.Linux.Devices[2] = &agentpb.LinuxDevice{Path: "/dev/disk1", Type: "c", Major: 10, Minor: 224}
+		}),
+		"node outside":           linux("", func(l *agentpb.Linux) { l.Devices[0].Path = "/dev/../../run/x" }),
 		"node twice as the disk": linux("devices", func(l *agentpb.Linux) { l.Devices = append(l.Devices, l.Devices[2]) }),
 		"device by a path":       container("", func(r *agentpb.CreateContainerRequest) { r.Devices[0].VmPath = "dev/tpm0" }),
 		"device by its number":   container("/dev/char/10:224", func(r *agentpb.CreateContainerRequest) { r.Devices[0].VmPath = "/dev/char/10:224" }),
@@ -208,9 +216,12 @@ func devicesAndTheRest() map[string]form {
 		"cgroup below the agent's": linux("", func(l *agentpb.Linux) { l.CgroupsPath = "/kubepods/../system.slice/kata-agent.service/x" }),
 		"cgroup as systemd has it": linux("", func(l *agentpb.Linux) { l.CgroupsPath = "system.slice:policyd:service" }),
 		"cgroup of the root":       linux("", func(l *agentpb.Linux) { l.CgroupsPath = "/" }),
+		"cgroup of a slice below":  linux("", func(l *agentpb.Linux) { l.CgroupsPath = "system-getty.slice:cri:x" }),
+		"cgroup of a session":      linux("", func(l *agentpb.Linux) { l.CgroupsPath = "/kubepods/user-0.slice/x" }),
 		"cgroup of a scope":        linux("", func(l *agentpb.Linux) { l.CgroupsPath = "/init.scope" }),
 		"core pattern":             linux("sysctls", func(l *agentpb.Linux) { l.Sysctl["kernel.core_pattern"] = "|/x" }),
 		"core pattern with slash":  linux("sysctls", func(l *agentpb.Linux) { l.Sysctl["kernel/core_pattern"] = "|/x" }),
+		"core pattern by climbing": linux("", func(l *agentpb.Linux) { l.Sysctl["net/../kernel/core_pattern"] = "|/x" }),
 		"module loader":            linux("sysctls", func(l *agentpb.Linux) { l.Sysctl["kernel.modprobe"] = "/x" }),
 		"hook": container("hooks", func(r *agentpb.CreateContainerRequest) {
 			r.OCI.Hooks = &agentpb.Hooks{Prestart: []*agentpb.Hook{{Path: "/x"}}}

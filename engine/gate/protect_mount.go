@@ -35,7 +35,7 @@ func printable(s string) string { return fmt.Sprintf("%.64s", s) }
 
 func isBind(kind string, options []string) bool {
 	return kind == "bind" || kind == "rbind" || slices.ContainsFunc(options, func(o string) bool {
-		return slices.ContainsFunc(strings.Split(o, ","), func(w string) bool { return w == "bind" || w == "rbind" })
+		return slices.ContainsFunc(strings.Split(o, ","), func(w string) bool { return w == "bind" || w == "rbind" || w == "move" })
 	})
 }
 
@@ -111,8 +111,8 @@ func (c *inspection) storage(field string, s *agentpb.Storage) error {
 	return c.driverOptions(field+".driver_options", s.GetDriverOptions())
 }
 
-// directories are the options of mount(8) that name directories of the guest.
-var directories = []string{"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"}
+// directories are the options of mount(8) that name directories and devices of the guest.
+var directories = []string{"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir", "device", "journal_path", "logdev", "rtdev", "loop"}
 
 // options checks each absolute path that an option holds, also one that is written with escapes, as overlay reads them; those
 // that name directories must be absolute.

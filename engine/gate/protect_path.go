@@ -16,7 +16,7 @@ import (
 // below leads to protected things by other names, such as /proc/1/root and /dev/char/10:224.
 var kernelTrees = []string{
 	"/proc", "/sys", "/dev/char", "/dev/block", "/dev/disk", "/dev/fd", "/dev/mapper", "/dev/core", "/dev/mem", "/dev/kmem", "/dev/port",
-	"/dev/kmsg", "/run/systemd", "/run/dbus", "/run/udev", "/var/run",
+	"/dev/kmsg", "/dev/cpu", "/dev/snapshot", "/dev/vtpmx", "/dev/initctl", "/run/initctl", "/run/systemd", "/run/dbus", "/run/udev", "/var/run",
 }
 
 // namedPath is a path with the field that names it.

@@ -48,6 +48,8 @@ type rigOptions struct {
 	journal bool   // keep the journal on disk
 	trace   *trace.Log
 	record  gate.Record
+	// between stands between the gate and the policies; nil: nothing does.
+	between func(gate.Policies) gate.Policies
 	// programs run in the fake agent's containers, besides cat.
 	programs map[string]agenttest.Program
 }
@@ -110,7 +112,11 @@ func (r *rig) start(o rigOptions) {
 		Log: slog.New(slog.DiscardHandler),
 	})
 	_ = r.chain.Start(ctx, false)
-	r.gate = gate.New(gate.Config{Policies: r.chain, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow, Trace: o.trace, Record: o.record})
+	policies := gate.Policies(r.chain)
+	if o.between != nil {
+		policies = o.between(policies)
+	}
+	r.gate = gate.New(gate.Config{Policies: policies, Agent: r.socket.Dial, Limits: o.limits, Allow: o.allow, Trace: o.trace, Record: o.record})
 	l, err := r.address.Listen(ctx)
 	if err != nil {
 		r.t.Fatal(err)
