@@ -70,7 +70,11 @@ func withJob(f flags, io stdio, paths []string, do func(*job) error) (err error)
 		return err
 	}
 	j.images = opened.images
-	j.generator = generate.New(j.settings, j.images, configs, generate.Options{RequireDigests: f.needDigests})
+	issuers, err := loadIssuers(f.issuers)
+	if err != nil {
+		return err
+	}
+	j.generator = generate.New(j.settings, j.images, configs, generate.Options{RequireDigests: f.needDigests, Issuers: issuers})
 	return do(j)
 }
 

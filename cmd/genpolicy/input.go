@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"portcullis/engine/fragment"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/bounded"
 	"portcullis/rules/generate"
@@ -72,4 +73,20 @@ func loadInitdata(path string) (*initdata.Document, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return doc, nil
+}
+
+// loadIssuers reads who may update policies, a list in the shape of policy_data.issuers; none without a path.
+func loadIssuers(path string) ([]fragment.Issuer, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read issuers: %w", err)
+	}
+	issuers, err := fragment.ReadIssuers(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return issuers, nil
 }

@@ -17,6 +17,7 @@ var foreign = []string{
 	"github.com/google/go-tdx-guest/verify", "github.com/google/go-tdx-guest/validate", "github.com/spf13/cobra",
 	"portcullis/measure/evidence", "portcullis/rules/generate", "portcullis/images", "portcullis/internal/agenttest",
 	"portcullis/internal/hostdatatest", "portcullis/internal/measuretest", "testing",
+	"github.com/sigstore", "oras.land", "github.com/transparency-dev", "portcullis/rules/policydata", "portcullis/rules/prove",
 	"github.com/open-policy-agent/opa/v1/rego", // which links OPA's compiler to WebAssembly, planner and bundles
 }
 
@@ -59,11 +60,11 @@ func TestTheRootPackagesDoNotImportOneAnother(t *testing.T) {
 		"measure/evidence": regexp.MustCompile(`^hostdata/initdata$`),
 		"engine/binding":   regexp.MustCompile(`^measure(/eventlog|/record)?$`),
 		"rules":            text,
-		"rules/policydata": text,
-		"rules/generate":   regexp.MustCompile(`^(images(/verity)?|hostdata/initdata|engine/policytext)$`),
+		"rules/policydata": regexp.MustCompile(`^engine/(policytext|fragment)$`),
+		"rules/generate":   regexp.MustCompile(`^(images(/verity)?|hostdata/initdata|engine/(policytext|fragment))$`),
 		"rules/explain":    regexp.MustCompile(`^engine(/policytext)?$`),    // it evaluates
 		"rules/learn":      regexp.MustCompile(`^engine(/trace|/replay)?$`), // it judges recorded requests
-		"rules/prove":      regexp.MustCompile(`^engine(/policytext)?$`),
+		"rules/prove":      regexp.MustCompile(`^engine(/policytext|/fragment)?$`),
 		// Both make the policy of a manifest once more, and compile what is in its annotation.
 		"rules/admission":         regexp.MustCompile(`^(engine|images|hostdata/initdata)$`),
 		"rules/admission/webhook": regexp.MustCompile(`^(engine|hostdata/initdata)$`),

@@ -50,6 +50,17 @@ type May struct {
 // Fields are those of a container that a fragment can set.
 var Fields = []string{"args", "capabilities", "cwd", "env", "exec", "image", "mounts"}
 
+// ReadIssuers reads a list of issuers in the shape of policy_data.issuers. The error is [ErrIssuers].
+func ReadIssuers(text []byte) ([]Issuer, error) {
+	var issuers []Issuer
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&issuers); err != nil {
+		return nil, fmt.Errorf("%w: %.200v", ErrIssuers, err)
+	}
+	return issuers, Check(issuers)
+}
+
 // ErrIssuers says that what a policy says of issuers is not understood.
 var ErrIssuers = errors.New("policy_data.issuers is not understood")
 
@@ -65,13 +76,7 @@ func Issuers(text []byte) ([]Issuer, error) {
 	if err := json.Unmarshal(p.Data, &data); err != nil || data.Issuers == nil {
 		return nil, nil
 	}
-	var issuers []Issuer
-	d := json.NewDecoder(bytes.NewReader(data.Issuers))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&issuers); err != nil {
-		return nil, fmt.Errorf("%w: %.200v", ErrIssuers, err)
-	}
-	return issuers, Check(issuers)
+	return ReadIssuers(data.Issuers)
 }
 
 // Check holds issuers to what this package understands. The error is [ErrIssuers].
@@ -110,7 +115,7 @@ func (i *Issuer) check() error {
 		return errors.New("may is empty, so that it could set nothing")
 	}
 	for _, m := range i.May {
-		if _, _, err := m.target(); err != nil {
+		if _, _, err := m.Target(); err != nil {
 			return err
 		}
 	}
@@ -130,8 +135,8 @@ func checkName(name string, longest int) error {
 	return nil
 }
 
-// target takes the path apart. field is empty for a container as a whole.
-func (m May) target() (container, field string, err error) {
+// Target takes the path apart. field is empty for a container as a whole.
+func (m May) Target() (container, field string, err error) {
 	parts := strings.Split(m.Path, ".")
 	if len(parts) < 2 || len(parts) > 3 || parts[0] != "containers" || parts[1] == "" || strings.HasPrefix(parts[1], "$") {
 		return "", "", fmt.Errorf("may: path %.60q is not containers.NAME or containers.NAME.FIELD", m.Path)
@@ -190,4 +195,18 @@ func (i *Issuer) publicKey(chain [][]byte) (crypto.PublicKey, error) {
 		return nil, err
 	}
 	return a.leafKey(chain)
+}
+
+// Within says whether all that this issuer may set, another may set too, of the same ID and feed: each path within its bounds, and from
+// no lower SVN on.
+func (i *Issuer) Within(other Issuer) bool {
+	return i.Line() == other.Line() && i.MinimumSVN >= other.MinimumSVN && !slices.ContainsFunc(i.May, func(m May) bool {
+		return !slices.ContainsFunc(other.May, func(o May) bool {
+			return m.Path == o.Path && subset(m.Registries, o.Registries) && subset(m.Capabilities, o.Capabilities) && subset(m.Mounts, o.Mounts)
+		})
+	})
+}
+
+func subset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
 }

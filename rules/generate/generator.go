@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"portcullis/engine/fragment"
 	"portcullis/hostdata/initdata"
 	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
@@ -28,6 +29,8 @@ type Generator struct {
 // Options change what a Generator does.
 type Options struct {
 	RequireDigests bool // refuse images that are named by a tag
+	// Issuers may update each policy by fragments, as far as they may set something of that pod's.
+	Issuers []fragment.Issuer
 }
 
 // New makes a Generator. configs may be nil.
@@ -114,6 +117,7 @@ func (b *builder) build(ctx context.Context) error {
 	if len(faults) > 0 {
 		return errors.Join(faults...)
 	}
+	b.issuers()
 	b.prune()
 	if err := b.policy.Validate(); err != nil {
 		return fmt.Errorf("make policy of %s: %w", b.pod.Name(), err)

@@ -25,7 +25,11 @@
 //	                      mount point: StorageDir/base64url(source)
 package policydata
 
-import "maps"
+import (
+	"maps"
+
+	"portcullis/engine/fragment"
+)
 
 // Version is the version of the shape described here; the rules refuse others.
 const Version = 1
@@ -48,10 +52,12 @@ type Policy struct {
 	Version    int                   `json:"version"`    // always Version
 	Common     Common                `json:"common"`     // what the containers share
 	Containers map[string]*Container `json:"containers"` // by Kubernetes name; SandboxContainer for pause
-	Order      Order                 `json:"order"`
-	Requests   Requests              `json:"requests"`
-	Sandbox    Sandbox               `json:"sandbox"`
-	Strict     Strict                `json:"strict"`
+	// Issuers may update the policy by signed fragments, each within its ceiling. The rules do not read it.
+	Issuers  []fragment.Issuer `json:"issuers,omitempty"`
+	Order    Order             `json:"order"`
+	Requests Requests          `json:"requests"`
+	Sandbox  Sandbox           `json:"sandbox"`
+	Strict   Strict            `json:"strict"`
 }
 
 // Level is how strictly one part of a request is held to the policy.

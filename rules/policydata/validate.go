@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"portcullis/engine/fragment"
 )
 
 // ErrInvalid is wrapped by every error of Validate.
@@ -39,6 +41,9 @@ func (p *Policy) Validate() error {
 	v.pattern("sandbox.name", p.Sandbox.Name)
 	v.common(&p.Common)
 	v.requests(&p.Requests)
+	if err := fragment.Check(p.Issuers); err != nil {
+		v.fault("issuers", "%v", err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
 		v.container(p, name)
 	}

@@ -57,6 +57,8 @@ var modules = []module{
 	{"interface", []string{"requests.interface"}, compareInterface},
 	{"routes", []string{"requests.routes"}, compareRoutes},
 	{"arp", []string{"requests.arp"}, compareARP},
+
+	{"issuers", []string{"issuers"}, compareIssuers}, // of no rule: what the policy may become by fragments
 }
 
 func nothing(*comparison) {}
