@@ -36,9 +36,9 @@ import (
 
 // Event is what is measured.
 type Event struct {
-	Type    string // [eventlog.Policy], [eventlog.Initdata] or [eventlog.Pod]
+	Type    string // [eventlog.Policy], [eventlog.Initdata], [eventlog.Pod] or [eventlog.Fragment]
 	Binding string // the same words: what the register is bound to
-	Text    string // of an event of the pod; Digest is its [eventlog.PodDigest]
+	Text    string // of an event of the pod or of a fragment; Digest is its [eventlog.TextDigest]
 	Alg     string // a register takes "sha256" only
 	Digest  []byte // in Alg
 	Len     int64  // bytes that Digest was taken over

@@ -216,8 +216,8 @@ func (p *pcr) digests(e Event) ([]eventlog.Digest, error) {
 	var digests []eventlog.Digest
 	for _, name := range p.names() {
 		d, err := eventlog.BankDigest(name, e.Digest)
-		if e.Type == eventlog.Pod {
-			d, err = eventlog.PodDigest(name, e.Text)
+		if e.Text != "" {
+			d, err = eventlog.TextDigest(name, e.Text)
 		}
 		if err != nil {
 			return nil, err

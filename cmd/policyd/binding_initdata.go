@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"portcullis/engine/binding"
@@ -113,6 +114,11 @@ func (b *binder) useInitdata(doc *initdata.Document, disk string) {
 	i := &binding.Initdata{Alg: string(doc.Algorithm()), Digest: doc.Digest(), Size: len(doc.Bytes())}
 	if policy, ok := doc.Value(initdata.PolicyKey); ok {
 		i.Policy = []byte(policy)
+	}
+	if fragments, ok := doc.Value(initdata.FragmentsKey); ok {
+		for _, line := range strings.Split(strings.TrimSuffix(fragments, "\n"), "\n") {
+			i.Fragments = append(i.Fragments, []byte(line))
+		}
 	}
 	i.Unchanged = func() error { return copyError(doc.CheckCopies(append([]string{g.initdata}, g.copies...)...)) }
 	i.Provide = func() error {

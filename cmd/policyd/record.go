@@ -75,9 +75,7 @@ func (d *policyDaemon) openRecord(ctx context.Context, b *binder) {
 	d.recordPCR = b.recordPCR
 	switch {
 	case err == nil:
-		b.out.Record = func(ctx context.Context, e measure.Event) error {
-			return d.book.Before(ctx, record.Fact{Kind: record.Policy, Binding: e.Binding, Alg: e.Alg, Digest: eventlog.Hex(e.Digest).String()})
-		}
+		b.out.Record = d.recorder(b.out.Register != nil)
 	case b.out.Open:
 		d.book = nil
 		d.log.Warn("the pod's life is not recorded", "error", err)
@@ -85,6 +83,18 @@ func (d *policyDaemon) openRecord(ctx context.Context, b *binder) {
 		d.book = nil
 		code := binding.Code(measure.Reason(err))
 		b.out.Denied = &binding.Error{Code: code, Err: fmt.Errorf("measure.pod is pcr: %w", err)}
+	}
+}
+
+// recorder takes policies and fragments into the record. One that has come to its end says nothing more, so that without a register
+// nobody would see a fragment.
+func (d *policyDaemon) recorder(register bool) func(context.Context, record.Fact) error {
+	return func(ctx context.Context, f record.Fact) error {
+		err := d.book.Before(ctx, f)
+		if err == nil && f.Kind == record.Fragment && !register && d.book.State().Full {
+			return fmt.Errorf("the launch record is full, and nothing else could show a fragment")
+		}
+		return err
 	}
 }
 

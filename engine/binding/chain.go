@@ -25,6 +25,7 @@ import (
 	"portcullis/internal/wait"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
+	"portcullis/measure/record"
 )
 
 // Field is the value that the launcher bound into this guest: SNP HOST_DATA or TDX MRCONFIGID, read once at start.
@@ -59,6 +60,8 @@ type Initdata struct {
 	Digest []byte // over the exact bytes of the TOML document
 	Size   int    // bytes of the document
 	Policy []byte // data["policy.rego"]; nil if there is no such key
+	// Fragments are data["fragments"]: texts of fragments, accepted in their order once the policy is bound. The document's digest binds them.
+	Fragments [][]byte
 	// Provide takes the disk from its driver and hands the rest (aa.toml, cdh.toml) to its consumers. It is called after
 	// binding, before the policy is active, and again after a restart.
 	Provide func() error
@@ -84,8 +87,8 @@ type Config struct {
 	// CompileTimeout bounds the compilation of one policy, whatever time its client grants. Zero means 20 seconds.
 	CompileTimeout time.Duration
 	Initdata       *Initdata
-	// Record takes a policy into the launch record, once it is measured and before it decides; nil: there is none.
-	Record func(ctx context.Context, e measure.Event) error
+	// Record takes a policy or fragment into the launch record, once it is measured and before it decides; nil: there is none.
+	Record func(ctx context.Context, f record.Fact) error
 	// NoInitdata says why a guest that was started without initdata has some now; nil: nobody looks. It is called before a request
 	// is let through that may start something: first for the first request of all.
 	NoInitdata func(first bool) error
@@ -108,6 +111,8 @@ type Chain struct {
 	fatal    *Error        // denied for the life of this process, whatever policy comes
 	changing chan struct{} // nobody is admitted until it is closed; nil when no policy is being swapped
 	isSet    bool          // a policy other than the default is active
+	measured []byte        // its text as it was measured; the engine has the one that fragments make of it
+	updates  updates       // fragments that it decides with; changed by who is setting
 	ran      bool          // the active policy let a request through
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -13,9 +14,11 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/engine"
+	"portcullis/engine/fragment"
 	"portcullis/internal/wait"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
+	"portcullis/measure/record"
 )
 
 // measureTimeout bounds one measurement: a TPM that does not answer must not hold requests back for good.
@@ -24,7 +27,7 @@ const measureTimeout = 20 * time.Second
 // defaultCompileTimeout is a hundred times what the largest policy of genpolicy takes; an emulated guest is twenty times slower.
 const defaultCompileTimeout = 20 * time.Second
 
-// SetPolicy makes text the active policy, or returns an *Error. A refused text leaves everything as it was, with one
+// SetPolicy makes text the active policy, or a fragment take effect on it, or returns an *Error. A refused text leaves everything as it was, with one
 // exception: when it is not sure any more that the register does not hold it, no request is let through until a SetPolicy
 // succeeds.
 func (c *Chain) SetPolicy(ctx context.Context, text []byte) error {
@@ -32,6 +35,12 @@ func (c *Chain) SetPolicy(ctx context.Context, text []byte) error {
 		return err
 	}
 	defer func() { <-c.setting }()
+	if fragment.IsText(text) {
+		return c.setFragment(ctx, text)
+	}
+	if err := c.settle(ctx, nil); err != nil {
+		return err
+	}
 	if c.isActive(text) {
 		return nil
 	}
@@ -46,7 +55,7 @@ func (c *Chain) SetPolicy(ctx context.Context, text []byte) error {
 func (c *Chain) isActive(text []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.isSet && c.denied == nil && bytes.Equal(text, c.cfg.Engine.Active().Text())
+	return c.isSet && c.denied == nil && bytes.Equal(text, c.measured)
 }
 
 // replace walks the chain. The order of its steps is the package's promise.
@@ -168,7 +177,10 @@ func (c *Chain) activate(ctx context.Context, p *engine.Policy, e measure.Event)
 		c.end(func() {})
 		return refuse(CodeAlreadyRunning, fmt.Errorf("a request of the current policy is still with the agent: %w", err))
 	}
-	c.end(func() { c.isSet, c.ran, c.denied = true, false, nil })
+	c.end(func() {
+		c.isSet, c.ran, c.denied, c.measured = true, false, nil, p.Text()
+		c.updates.reset()
+	})
 	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", c.cfg.Facts.Binding, "size", e.Len)
 	return nil
 }
@@ -200,7 +212,7 @@ func (c *Chain) end(change func()) {
 // denyUnlessUnchanged denies requests after a failed commit, unless it is sure that the register is as before: a verifier would believe
 // that another policy decides than the one that does. The caller holds mu.
 func (c *Chain) denyUnlessUnchanged(err *Error) {
-	if c.fatal == nil && err.Code != CodeAlreadySet && err.Code != CodeDigestMismatch {
+	if c.fatal == nil && !err.unchanged && err.Code != CodeAlreadySet && err.Code != CodeDigestMismatch {
 		c.denied = err
 	}
 }
@@ -211,7 +223,8 @@ func (c *Chain) commit(ctx context.Context, p *engine.Policy, e measure.Event, s
 		return err
 	}
 	if c.cfg.Record != nil {
-		if err := c.cfg.Record(ctx, e); err != nil {
+		f := record.Fact{Kind: record.Policy, Binding: e.Binding, Alg: e.Alg, Digest: hex.EncodeToString(e.Digest)}
+		if err := c.cfg.Record(ctx, f); err != nil {
 			return unmeasured(CodeLogFailed, err)
 		}
 	}

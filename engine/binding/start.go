@@ -8,8 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	"portcullis/engine"
+	"portcullis/engine/fragment"
 	"portcullis/engine/journal"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
@@ -65,7 +67,7 @@ func (c *Chain) startFresh(ctx context.Context) error {
 		}
 		return nil
 	}
-	digest, err := c.measured(ctx)
+	digest, err := c.lastMeasured(ctx)
 	if err == nil && digest != nil {
 		err = refuse(CodeNotSet, fmt.Errorf("the policy with digest %x was measured and is not active; send it again", digest))
 	}
@@ -78,8 +80,8 @@ func (c *Chain) startFresh(ctx context.Context) error {
 	return err
 }
 
-// measured is the digest that was measured last in this boot, nil if none was or there is no register.
-func (c *Chain) measured(ctx context.Context) ([]byte, *Error) {
+// lastMeasured is the digest that was measured last in this boot, nil if none was or there is no register.
+func (c *Chain) lastMeasured(ctx context.Context) ([]byte, *Error) {
 	if c.cfg.Register == nil {
 		return nil, nil
 	}
@@ -106,7 +108,28 @@ func (c *Chain) bindInitdata(ctx context.Context, i *Initdata) *Error {
 	if err != nil {
 		return asError(CodePolicyInvalid, err)
 	}
-	return c.activate(ctx, p, i.event())
+	if err := c.activate(ctx, p, i.event()); err != nil {
+		return err
+	}
+	return c.bindFragments(ctx, i)
+}
+
+// bindFragments makes the fragments of initdata take effect, after a restart those that have not yet.
+func (c *Chain) bindFragments(ctx context.Context, i *Initdata) *Error {
+	for n, text := range i.Fragments {
+		envelope, err := fragment.FromText(text)
+		if err != nil {
+			return refuse(CodeInitdataInvalid, fmt.Errorf("fragment %d: %w", n, err))
+		}
+		u, err := c.open(envelope)
+		if err == nil && c.updates.svns[u.issuer.Line()] >= u.signed.Document.SVN {
+			continue
+		}
+		if err := c.accept(ctx, envelope, true); err != nil {
+			return refuse(CodeInitdataInvalid, fmt.Errorf("fragment %d: %w", n, err))
+		}
+	}
+	return nil
 }
 
 func (i *Initdata) event() measure.Event {
@@ -131,6 +154,9 @@ var errReplaced = errors.New("a later policy was measured and is not active; sen
 
 // resume makes the journal's policy active again in its state. The hardware and the register have to confirm it again.
 func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) error {
+	if err := c.restoreFragments(record, text); err != nil {
+		return c.lost(err)
+	}
 	p, err := c.rebind(ctx, text)
 	if err != nil && !errors.Is(err, errReplaced) {
 		return c.lost(err)
@@ -146,11 +172,24 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.isSet, c.ran, c.denied = true, record.Ran, nil
 	if err != nil {
 		c.denied = refuse(CodeNotSet, err)
-		return c.denied
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return refuse(CodeNotSet, err)
+	}
+	if record.Pending != "" {
+		if err := c.finish(ctx, record.Pending); err != nil {
+			return c.lost(err)
+		}
+	}
+	if i := c.cfg.Initdata; i != nil { // killed before they took effect
+		if err := c.bindFragments(ctx, i); err != nil {
+			c.Deny(err.Code, err.Err)
+			return err
+		}
 	}
 	c.log.Info("policy and state restored", "sha256", record.Policy, "ran", record.Ran)
 	return nil
@@ -159,34 +198,109 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 // rebind checks that a restored policy is the one that was bound, and compiles it. With errReplaced the policy is still the
 // one to go on from: it ruled, and an update was measured that did not come into force.
 func (c *Chain) rebind(ctx context.Context, text []byte) (*engine.Policy, error) {
-	event, err := newEvent(eventlog.Policy, c.cfg.Alg, text)
+	if i := c.cfg.Initdata; i != nil && !bytes.Equal(text, i.Policy) {
+		return nil, errors.New("the restored policy is not the one of initdata")
+	}
+	event, err := c.eventOf(text)
 	if err != nil {
 		return nil, err
-	}
-	if i := c.cfg.Initdata; i != nil {
-		if !bytes.Equal(text, i.Policy) {
-			return nil, errors.New("the restored policy is not the one of initdata")
-		}
-		event = i.event()
 	}
 	if err := c.compare(event); err != nil {
 		return nil, err
 	}
-	p, err := c.compile(ctx, text)
+	p, err := c.compileRestored(ctx, text)
 	if err != nil {
 		return nil, err
 	}
 	if c.cfg.Register == nil {
 		return p, nil
 	}
-	digest, refused := c.measured(ctx)
+	expected, err := c.expected(event)
+	if err != nil {
+		return nil, err
+	}
+	digest, refused := c.lastMeasured(ctx)
 	switch {
 	case refused != nil:
 		return nil, refused
-	case bytes.Equal(digest, event.Digest):
+	case slices.ContainsFunc(expected, func(e []byte) bool { return bytes.Equal(digest, e) }):
 		return p, nil
 	case digest != nil && c.cfg.Update && c.cfg.Initdata == nil:
 		return p, errReplaced
 	}
-	return nil, fmt.Errorf("the restored policy has digest %s, the register holds %s", hex.EncodeToString(event.Digest), hex.EncodeToString(digest))
+	return nil, fmt.Errorf("the restored policy was measured as %s, the register holds %s", hex.EncodeToString(expected[0]), hex.EncodeToString(digest))
+}
+
+// eventOf is what was measured of the policy with that text: initdata, where it comes from there.
+func (c *Chain) eventOf(text []byte) (measure.Event, error) {
+	if i := c.cfg.Initdata; i != nil {
+		return i.event(), nil
+	}
+	return newEvent(eventlog.Policy, c.cfg.Alg, text)
+}
+
+// restoreFragments takes the fragments of the journal, each held against the policy's issuers once more.
+func (c *Chain) restoreFragments(r journal.Record, text []byte) error {
+	c.mu.Lock()
+	c.measured = text
+	c.mu.Unlock()
+	var list []update
+	for _, name := range r.Fragments {
+		u, err := c.kept(name)
+		if err != nil {
+			return err
+		}
+		list = append(list, *u)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.updates = updates{list, r.SVNs}
+	return nil
+}
+
+// kept is a fragment of the journal.
+func (c *Chain) kept(name string) (*update, error) {
+	envelope, err := c.cfg.Journal.Fragment(name)
+	if err != nil {
+		return nil, err
+	}
+	return c.open(envelope)
+}
+
+// compileRestored compiles the measured text, or what the restored fragments make of it.
+func (c *Chain) compileRestored(ctx context.Context, text []byte) (*engine.Policy, error) {
+	if len(c.updates.accepted) == 0 {
+		return c.compile(ctx, text)
+	}
+	p, err := c.compileMerged(ctx, c.updates.accepted)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// expected are the digests that the register may have taken last: of the latest fragment, else of the policy; and of a fragment that was
+// being measured.
+func (c *Chain) expected(policy measure.Event) ([][]byte, error) {
+	latest := policy
+	var err error
+	if n := len(c.updates.accepted); n > 0 {
+		if latest, err = c.updates.accepted[n-1].fact().FragmentEvent(); err != nil {
+			return nil, err
+		}
+	}
+	out := [][]byte{latest.Digest}
+	pending := c.cfg.Journal.Record().Pending
+	if pending == "" {
+		return out, nil
+	}
+	u, err := c.kept(pending)
+	if err != nil {
+		return nil, err
+	}
+	event, err := u.fact().FragmentEvent()
+	if err != nil {
+		return nil, err
+	}
+	return append(out, event.Digest), nil
 }

@@ -4,6 +4,7 @@ package binding
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -52,19 +53,28 @@ const (
 // Status is a chain at one moment. It holds nothing secret.
 type Status struct {
 	Facts
-	State       string          `json:"state"`
-	Code        Code            `json:"code,omitempty"`   // why requests are denied
-	Reason      string          `json:"reason,omitempty"` // the same for people, one line
-	Policy      string          `json:"policy"`           // SHA-256 of the policy's text, hexadecimal
-	Size        int             `json:"size"`             // of the policy's text, in bytes
-	Initdata    *DigestStatus   `json:"initdata,omitempty"`
-	Register    *RegisterStatus `json:"register,omitempty"`
-	Generation  uint64          `json:"generation"`             // activations so far
-	Ran         bool            `json:"ran"`                    // the policy has let requests through
-	Unobserved  uint64          `json:"unobserved"`             // answers of the agent that the policy failed to take note of
-	PodComplete *bool           `json:"pod_complete,omitempty"` // the policy's pod_complete, if it has that rule
-	Record      *record.State   `json:"record,omitempty"`       // the launch record, if there is one; its owner fills it in
-	Requests    []RequestCount  `json:"requests,omitempty"`     // decisions so far; the gate's owner fills them in
+	State       string           `json:"state"`
+	Code        Code             `json:"code,omitempty"`      // why requests are denied
+	Reason      string           `json:"reason,omitempty"`    // the same for people, one line
+	Policy      string           `json:"policy"`              // SHA-256 of the policy's text as it was measured, hexadecimal
+	Size        int              `json:"size"`                // of that text, in bytes
+	Fragments   []FragmentStatus `json:"fragments,omitempty"` // that it decides with, in the order in which they came
+	Initdata    *DigestStatus    `json:"initdata,omitempty"`
+	Register    *RegisterStatus  `json:"register,omitempty"`
+	Generation  uint64           `json:"generation"`             // activations so far
+	Ran         bool             `json:"ran"`                    // the policy has let requests through
+	Unobserved  uint64           `json:"unobserved"`             // answers of the agent that the policy failed to take note of
+	PodComplete *bool            `json:"pod_complete,omitempty"` // the policy's pod_complete, if it has that rule
+	Record      *record.State    `json:"record,omitempty"`       // the launch record, if there is one; its owner fills it in
+	Requests    []RequestCount   `json:"requests,omitempty"`     // decisions so far; the gate's owner fills them in
+}
+
+// FragmentStatus is a fragment in force.
+type FragmentStatus struct {
+	Digest string `json:"digest"` // SHA-256 of its document, hexadecimal
+	Feed   string `json:"feed"`
+	SVN    uint64 `json:"svn"`
+	Issuer string `json:"issuer"`
 }
 
 // RequestCount are the decisions on one kind of request since this process began.
@@ -139,9 +149,12 @@ func (c *Chain) podComplete(ctx context.Context) (bool, error) {
 func (c *Chain) now() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.cfg.Engine.Active()
-	digest := p.Digest()
-	s := Status{Facts: c.cfg.Facts, State: StateDefault, Policy: hex.EncodeToString(digest[:]), Size: len(p.Text()),
+	text := c.measured
+	if !c.isSet {
+		text = c.cfg.Engine.Active().Text()
+	}
+	digest := sha256.Sum256(text)
+	s := Status{Facts: c.cfg.Facts, State: StateDefault, Policy: hex.EncodeToString(digest[:]), Size: len(text), Fragments: c.updates.status(),
 		Generation: c.cfg.Engine.Generation(), Ran: c.ran, Unobserved: c.unobserved.Load()}
 	switch {
 	case c.denied != nil:

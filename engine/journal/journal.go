@@ -49,6 +49,12 @@ type Record struct {
 	Ran bool `json:"ran"`
 	// State is the policy's state; while a request that changes it is with the agent, both outcomes are possible.
 	State engine.State `json:"state"`
+	// Fragments are those that the policy decides with, in the order in which they were accepted: the SHA-256 of each envelope in hex.
+	Fragments []string `json:"fragments,omitempty"`
+	// Pending is one that is being measured: what the register holds says whether it is in force.
+	Pending string `json:"pending,omitempty"`
+	// SVNs are the highest that were accepted in this boot, by issuer and feed.
+	SVNs map[string]uint64 `json:"svns,omitempty"`
 }
 
 // Journal is a journal directory in use by one process. Its methods may be called concurrently.
@@ -57,6 +63,7 @@ type Journal struct {
 
 	mu     sync.Mutex // taken last: nothing of ours is called under it
 	record Record
+	kept   map[string][]byte // fragments of a journal without a directory
 	ids    ids
 }
 
@@ -192,11 +199,17 @@ func (j *Journal) SetPolicy(text []byte, state engine.State) error {
 	}
 	old := j.record.Policy
 	err := j.update(func(r *Record) error {
-		r.Policy, r.Ran, r.State = digest, false, state
+		r.Policy, r.Ran, r.State, r.Fragments, r.Pending = digest, false, state, nil, ""
 		return nil
 	})
-	if err != nil || j.dir == "" || old == "" || old == digest {
+	if err != nil || j.dir == "" {
 		return err
+	}
+	if err := j.removeFragments(nil); err != nil {
+		return err
+	}
+	if old == "" || old == digest {
+		return nil
 	}
 	if err := os.Remove(j.policyPath(old)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove old policy from journal: %w", err)

@@ -38,6 +38,8 @@ const (
 	PolicyKey = "policy.rego" // the agent policy
 	AAKey     = "aa.toml"     // configuration of the attestation agent
 	CDHKey    = "cdh.toml"    // configuration of the confidential data hub
+	// FragmentsKey are signed fragments that the policy begins with, one a line
+	FragmentsKey = "fragments"
 )
 
 // Algorithm is the hash that a document's digest is made with.

@@ -21,14 +21,14 @@ func tagged(text string) []byte {
 	return append(data, text...)
 }
 
-// PodDigest returns what is extended into the bank of algorithm alg to measure a [Pod] event: the bank's own hash of the event's data
+// TextDigest returns what is extended into the bank of algorithm alg to measure a [Pod] or [Fragment] event: the bank's own hash of the event's data
 // in the form of the attestation agent's event log, so that who replays that log can replay this one.
-func PodDigest(alg, text string) ([]byte, error) { return Sum(alg, tagged(text)) }
+func TextDigest(alg, text string) ([]byte, error) { return Sum(alg, tagged(text)) }
 
-// checkPod holds the text of a pod's event to one line that has the given digest.
-func (c Content) checkPod() error {
-	if len(c.Event) > MaxPodEvent || int64(len(c.Event)) != c.Len {
-		return fmt.Errorf("event of %d bytes, len says %d, the limit is %d", len(c.Event), c.Len, MaxPodEvent)
+// checkText holds the text of an event to one line that has the given digest.
+func (c Content) checkText() error {
+	if len(c.Event) > MaxEvent || int64(len(c.Event)) != c.Len {
+		return fmt.Errorf("event of %d bytes, len says %d, the limit is %d", len(c.Event), c.Len, MaxEvent)
 	}
 	if !utf8.ValidString(c.Event) {
 		return errors.New("event is not UTF-8")
@@ -38,7 +38,7 @@ func (c Content) checkPod() error {
 			return errors.New("event is not one line of text")
 		}
 	}
-	want, err := PodDigest("sha256", c.Event)
+	want, err := TextDigest("sha256", c.Event)
 	if err != nil {
 		return err
 	}

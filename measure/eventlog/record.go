@@ -33,11 +33,12 @@ const (
 const (
 	Policy   = "policy"   // the digest of the policy text
 	Initdata = "initdata" // the digest of the initdata document that holds the policy
-	Pod      = "pod"      // a fact of the pod's life, in a register of its own: see [PodDigest]
+	Pod      = "pod"      // a fact of the pod's life, in a register of its own: see [TextDigest]
+	Fragment = "fragment" // a signed update of the policy before it, in the policy's register: see [TextDigest]
 )
 
-// MaxPodEvent is the longest text of a [Pod] event, in bytes.
-const MaxPodEvent = 1 << 10
+// MaxEvent is the longest text of a [Pod] or [Fragment] event, in bytes.
+const MaxEvent = 1 << 10
 
 // ErrInvalid is returned for bytes that are not a well-formed log, and for a record that must not be written into one.
 var ErrInvalid = errors.New("invalid event log")
@@ -82,14 +83,14 @@ type Digest struct {
 
 // Content says what was measured.
 type Content struct {
-	EventType string `json:"eventType"` // [Policy], [Initdata] or [Pod]
+	EventType string `json:"eventType"` // [Policy], [Initdata], [Pod] or [Fragment]
 	Binding   string `json:"binding"`   // the same words: what the field or register is bound to
 	Alg       string `json:"alg"`       // "sha256", "sha384" or "sha512": which of the three digests below is set
 	SHA256    Hex    `json:"sha256,omitempty"`
 	SHA384    Hex    `json:"sha384,omitempty"`
 	SHA512    Hex    `json:"sha512,omitempty"`
 	Len       int64  `json:"len"` // bytes measured
-	// Event is the text of a [Pod] event, "domain operation content"; empty for all others.
+	// Event is the text of a [Pod] or [Fragment] event, "domain operation content"; empty for all others.
 	Event string `json:"event,omitempty"`
 	Seq   uint64 `json:"seq"` // Num+1
 	// Prev and Next are the sha256 bank's value before and after; 32 bytes, set exactly when the record has a PCR or is of the
@@ -184,18 +185,25 @@ func checkDigests(digests []Digest) error {
 	return nil
 }
 
+func isType(word string) bool {
+	return word == Policy || word == Initdata || word == Pod || word == Fragment
+}
+
+// textual says whether events of a type are a text, whose digest is measured.
+func textual(word string) bool { return word == Pod || word == Fragment }
+
 func (c Content) check() error {
-	if c.EventType != Policy && c.EventType != Initdata && c.EventType != Pod {
+	if !isType(c.EventType) {
 		return fmt.Errorf("unknown event type %.32q", c.EventType)
 	}
-	if c.Binding != Policy && c.Binding != Initdata && c.Binding != Pod {
+	if !isType(c.Binding) {
 		return fmt.Errorf("unknown binding %.32q", c.Binding)
 	}
-	if (c.EventType == Pod) != (c.Binding == Pod) || (c.EventType == Pod) != (c.Event != "") {
-		return errors.New("an event of the pod has binding pod and a text, and no other has")
+	if textual(c.EventType) != textual(c.Binding) || textual(c.EventType) && c.EventType != c.Binding || textual(c.EventType) != (c.Event != "") {
+		return errors.New("an event of the pod or of a fragment has a binding of its own type and a text, and no other has")
 	}
-	if c.EventType == Pod {
-		if err := c.checkPod(); err != nil {
+	if textual(c.EventType) {
+		if err := c.checkText(); err != nil {
 			return err
 		}
 	}
@@ -250,8 +258,8 @@ func (r Record) checkPCR() error {
 
 // bankDigest returns what is extended into a bank to measure the event.
 func (c Content) bankDigest(alg string) ([]byte, error) {
-	if c.EventType == Pod {
-		return PodDigest(alg, c.Event)
+	if textual(c.EventType) {
+		return TextDigest(alg, c.Event)
 	}
 	return BankDigest(alg, c.SHA256)
 }
@@ -262,6 +270,8 @@ func (r Record) checkField() error {
 		return r.checkChained()
 	}
 	switch {
+	case c.EventType == Fragment:
+		return errors.New("a fragment is in no register")
 	case c.Prev != nil || c.Next != nil || c.Verified:
 		return errors.New("a launch field record has register values")
 	case !word.MatchString(c.Field):

@@ -30,6 +30,7 @@ type Kind string
 // The kinds.
 const (
 	Policy    Kind = "policy"    // this policy decides from here on: Binding, Alg, Digest
+	Fragment  Kind = "fragment"  // it decides from here on with this fragment: Digest, Feed, SVN, Issuer
 	Sandbox   Kind = "sandbox"   // the pod's sandbox is made: ID
 	Created   Kind = "created"   // a container is made: ID, Name, Image, Digest
 	Started   Kind = "started"   // its process starts: ID
@@ -50,13 +51,16 @@ type Fact struct {
 	ID      string `json:"id,omitempty"`
 	Name    string `json:"name,omitempty"`    // of the container, as its annotations say and the policy allows
 	Image   string `json:"image,omitempty"`   // reference, as its annotation says and the policy allows
-	Digest  string `json:"digest,omitempty"`  // of the image, the policy's text or an exec's arguments, see [ArgsDigest]
+	Digest  string `json:"digest,omitempty"`  // of the image, the policy's text, a fragment's document or an exec's arguments, see [ArgsDigest]
 	Binding string `json:"binding,omitempty"` // what Digest is of, where a policy comes into force: "policy" or "initdata"
 	Alg     string `json:"alg,omitempty"`     // of that digest
 	Of      Kind   `json:"of,omitempty"`
 	Signal  uint32 `json:"signal,omitempty"`
 	Code    *int32 `json:"code,omitempty"`  // exit code
 	Count   uint64 `json:"count,omitempty"` // at least; those of a policyd that was killed are not counted
+	Feed    string `json:"feed,omitempty"`
+	SVN     uint64 `json:"svn,omitempty"`
+	Issuer  string `json:"issuer,omitempty"` // of the fragment, as the policy's issuers name it
 }
 
 // Text is the fact in one line, "portcullis KIND JSON".
@@ -68,8 +72,8 @@ func (f Fact) Text() (string, error) {
 		return "", fmt.Errorf("%w: %w", ErrFact, err)
 	}
 	text := Domain + " " + string(f.Kind) + " " + strings.TrimSuffix(content.String(), "\n")
-	if len(text) > eventlog.MaxPodEvent {
-		return "", fmt.Errorf("%w: %s of %d bytes, the limit is %d", ErrFact, f.Kind, len(text), eventlog.MaxPodEvent)
+	if len(text) > eventlog.MaxEvent {
+		return "", fmt.Errorf("%w: %s of %d bytes, the limit is %d", ErrFact, f.Kind, len(text), eventlog.MaxEvent)
 	}
 	return text, nil
 }
@@ -80,15 +84,22 @@ func (f Fact) Event() (measure.Event, error) {
 	if err != nil {
 		return measure.Event{}, err
 	}
-	digest, err := eventlog.PodDigest("sha256", text)
+	digest, err := eventlog.TextDigest("sha256", text)
 	if err != nil {
 		return measure.Event{}, err
 	}
 	return measure.Event{Type: eventlog.Pod, Binding: eventlog.Pod, Text: text, Alg: "sha256", Digest: digest, Len: int64(len(text))}, nil
 }
 
+// FragmentEvent is what a register that binds a policy takes of a fragment: the text of a [Fragment] fact.
+func (f Fact) FragmentEvent() (measure.Event, error) {
+	e, err := f.Event()
+	e.Type, e.Binding = eventlog.Fragment, eventlog.Fragment
+	return e, err
+}
+
 // kinds are those that a record may have.
-var kinds = map[Kind]bool{Policy: true, Sandbox: true, Created: true, Started: true, Signalled: true, Ended: true, Removed: true, Exec: true,
+var kinds = map[Kind]bool{Policy: true, Fragment: true, Sandbox: true, Created: true, Started: true, Signalled: true, Ended: true, Removed: true, Exec: true,
 	Repeated: true, Failed: true, Complete: true, Broken: true, More: true}
 
 // Parse reads the text of a fact. It returns [ErrFact] for any text that [Fact.Text] does not give.

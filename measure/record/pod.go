@@ -2,7 +2,10 @@
 
 package record
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // MaxFacts bounds a record, [More] included: about eighty starts of containers. What a host makes happen beyond that is not recorded.
 const MaxFacts = 256
@@ -11,6 +14,7 @@ const MaxFacts = 256
 type Pod struct {
 	Facts      int          // how many were applied
 	Policies   []Fact       // those that came into force, in order
+	Fragments  []Fact       // those that changed a policy, in order
 	Sandbox    string       // id
 	Containers []*Container // in the order of their creation
 	Execs      []*Process   // in the order of their first start
@@ -70,6 +74,11 @@ func (p *Pod) Apply(f Fact) error {
 	switch f.Kind {
 	case Policy:
 		p.Policies = append(p.Policies, f)
+	case Fragment:
+		if len(p.Policies) == 0 {
+			return fmt.Errorf("%w: %s before any policy", ErrFact, f.Kind)
+		}
+		p.Fragments = append(p.Fragments, f)
 	case Sandbox:
 		p.Sandbox = f.ID
 	case Created:
@@ -165,6 +174,8 @@ func (p *Pod) news(f Fact) bool {
 	case Policy:
 		n := len(p.Policies)
 		return n == 0 || p.Policies[n-1] != f
+	case Fragment:
+		return !slices.Contains(p.Fragments, f)
 	case Sandbox:
 		return p.Sandbox != f.ID
 	case Created:

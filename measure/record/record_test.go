@@ -123,7 +123,7 @@ func TestGoldenRecord(t *testing.T) {
 
 // TestDigestOfTheDocumentedEvent is the vector of the attestation agent's event log.
 func TestDigestOfTheDocumentedEvent(t *testing.T) {
-	got, err := eventlog.PodDigest("sha256", "domain operation content")
+	got, err := eventlog.TextDigest("sha256", "domain operation content")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestTextsAreCanonical(t *testing.T) {
 			t.Errorf("%q: %v, want ErrFact", bad, err)
 		}
 	}
-	long := created(1, strings.Repeat("x", eventlog.MaxPodEvent))
+	long := created(1, strings.Repeat("x", eventlog.MaxEvent))
 	if _, err := long.Text(); !errors.Is(err, record.ErrFact) {
 		t.Errorf("%v, want ErrFact", err)
 	}
