@@ -27,7 +27,7 @@ func TestTheAgentsOwnEngineDecidesAlike(t *testing.T) {
 	if program == "" {
 		t.Fatal("PORTCULLIS_REGORUS names no program: run make regorus")
 	}
-	for name, p := range map[string]*policydata.Policy{"rich": richPod(t), "one": onePod(t), "many": manyPod(t, 3), "kata": onePod(t, "compat-kata")} {
+	for name, p := range map[string]*policydata.Policy{"rich": richPod(t), "one": onePod(t), "many": manyPod(t, 3), "kata": onePod(t, "compat-kata"), "shadowed": shadowingPod(t)} {
 		t.Run(name, func(t *testing.T) {
 			text, err := p.Full(rules.Text())
 			if err != nil {
@@ -40,6 +40,15 @@ func TestTheAgentsOwnEngineDecidesAlike(t *testing.T) {
 		p := upstreamPod(t)
 		compareEngines(t, program, upstreamPolicy(t, p), askOPA(t, p, judgeUpstream(t, p)))
 	})
+}
+
+// shadowingPod has a variable of the image that the pod sets too.
+func shadowingPod(t *testing.T) *policydata.Policy {
+	p := onePod(t)
+	e := &p.Containers["web"].Env
+	name, _, _ := strings.Cut(e.Fixed[0], "=")
+	e.Shadowed = []string{name + "=of the image"}
+	return p
 }
 
 func compareEngines(t *testing.T, program, text string, asked *questions) {
