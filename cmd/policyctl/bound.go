@@ -12,6 +12,7 @@ import (
 	"io"
 
 	"portcullis/engine"
+	"portcullis/engine/fragment"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/bounded"
 	"portcullis/measure/eventlog"
@@ -25,6 +26,8 @@ type boundText struct {
 	Size int    `json:"size"` // bytes that the digest is over
 	evidence.Bound
 	policy []byte // the policy, also of an initdata document; nil if it has none
+	// fragments are envelopes in an initdata document.
+	fragments [][]byte
 	// otherEnd is the digest of the same document with one line feed less at its end, or one more; nil for a policy.
 	otherEnd []byte
 	lineFeed bool // the document ends with one
@@ -78,6 +81,13 @@ func boundInitdata(name string, doc *initdata.Document, err error) (boundText, e
 	b := boundText{Kind: "initdata", Size: len(doc.Bytes()), Bound: evidence.Bound{Alg: string(doc.Algorithm()), Digest: doc.Digest()}}
 	if policy, ok := doc.Value(initdata.PolicyKey); ok {
 		b.policy = []byte(policy)
+	}
+	for _, line := range doc.Fragments() {
+		envelope, err := fragment.FromText(line)
+		if err != nil {
+			return boundText{}, refusedText(name, err)
+		}
+		b.fragments = append(b.fragments, envelope)
 	}
 	other, ended := bytes.CutSuffix(doc.Bytes(), []byte("\n"))
 	if b.lineFeed = ended; !ended {

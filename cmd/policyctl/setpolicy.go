@@ -17,6 +17,7 @@ import (
 
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine"
+	"portcullis/engine/fragment"
 	"portcullis/engine/trace"
 	"portcullis/internal/bounded"
 )
@@ -27,7 +28,8 @@ func newSetPolicy() *cobra.Command {
 		Use:   "set-policy ADDR FILE",
 		Short: "Set the policy of a live gate by hand",
 		Long: `Send the policy in FILE, or in standard input if FILE is "-", to a gate as the runtime does, with SetPolicy. The bytes are
-sent as they are, since their digest is what the guest compares; they are not compiled here first.
+sent as they are, since their digest is what the guest compares; they are not compiled here first. FILE may be a fragment: see
+policyctl fragment.
 
 ADDR is unix:///path or vsock://CID:PORT. Setting the policy that is active already changes nothing.
 
@@ -60,7 +62,21 @@ func readPolicyText(path string, stdin io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
+	if text, err = sendable(text); err != nil {
+		return nil, fmt.Errorf("read fragment: %w", err)
+	}
 	return text, nil
+}
+
+// sendable makes a fragment's envelope the text that SetPolicy takes; any other bytes stay.
+func sendable(text []byte) ([]byte, error) {
+	if len(text) == 0 || text[0] != 0xd2 { // the tag of a COSE_Sign1; no UTF-8 begins so
+		return text, nil
+	}
+	if _, err := fragment.Open(text); err != nil {
+		return nil, err
+	}
+	return fragment.Text(text), nil
 }
 
 // notJudged are the codes of answers that say nothing of the policy.

@@ -50,6 +50,7 @@ type verifyFlags struct {
 	asJSON                bool
 	reference             referenceFlags
 	pod                   podFlags
+	updates               fragmentFlags
 }
 
 func (f *verifyFlags) add(cmd *cobra.Command) {
@@ -60,6 +61,7 @@ func (f *verifyFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.nonce, "nonce", "", "what you sent, `hexadecimal`; without it the evidence may be old")
 	flags.StringVar(&f.at, "at", "", "`time` at which certificates must be valid, as 2026-01-31T12:00:00Z (default now)")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
+	f.updates.add(cmd)
 }
 
 func (f *verifyFlags) addNetwork(cmd *cobra.Command) {
@@ -141,7 +143,7 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 				}
 				o.SNPRoots = map[string][]*trust.AMDRootCerts{product: {r}}
 			}
-			if e.Record, err = f.pod.signed(cmd.Context()); err != nil {
+			if e.Record, err = f.signed(cmd.Context()); err != nil {
 				return err
 			}
 			return f.conclude(cmd.OutOrStdout(), evidence.VerifySNP(cmd.Context(), e, o), e.Bound)
@@ -183,7 +185,7 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 			if o.TDXRoots, err = pool(roots); err != nil {
 				return err
 			}
-			if e.Record, err = f.pod.signed(cmd.Context()); err != nil {
+			if e.Record, err = f.signed(cmd.Context()); err != nil {
 				return err
 			}
 			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTDX(cmd.Context(), e, o), e.Bound)

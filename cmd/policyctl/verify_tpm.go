@@ -34,7 +34,8 @@ func newVerifyTPM() *cobra.Command {
 		Long: `Verify a quote of a TPM, as tpm2_quote writes it, that covers the sha256 bank of the register.
 
 Without --log the register must hold one measurement. With it, every event is judged: a policy that ruled before this one must be
-among --earlier and --earlier-digest; where neither is given it makes the result unknown, exit code 3. A quote says who signed it, not that a TPM did: give the key's
+among --earlier and --earlier-digest; where neither is given it makes the result unknown, exit code 3. So does a fragment that updated
+the policy and is not among --fragment and --fragment-digest. A quote says who signed it, not that a TPM did: give the key's
 certificate (--ak-cert), an answered challenge (--challenge, --answer), or the report of an Azure paravisor (--hcl) with what the
 paravisor's measurement or signer must be (--measurement, --id-key, --reference); else the
 result is unknown, ak-unbound, exit code 3. --trust-ak takes the key without proof.
@@ -61,6 +62,14 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 			}
 			if e.PodPCR = podPCR; e.Pod != nil && e.Log == nil {
 				return usageError(errors.New("--pod needs --log"))
+			}
+			if e.Fragments, err = f.fragments(cmd.Context()); err != nil {
+				return err
+			}
+			if e.Pod != nil {
+				if err := updated(e.Pod, e.Fragments, e.Log); err != nil {
+					return err
+				}
 			}
 			o.TrustAK = trustAK
 			if o.AKRoots, err = pool(p.akRoots); err != nil {

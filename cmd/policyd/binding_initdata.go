@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"portcullis/engine/binding"
@@ -111,14 +110,9 @@ func (b *binder) wantInitdata(doc *initdata.Document) error {
 
 func (b *binder) useInitdata(doc *initdata.Document, disk string) {
 	g := b.guest
-	i := &binding.Initdata{Alg: string(doc.Algorithm()), Digest: doc.Digest(), Size: len(doc.Bytes())}
+	i := &binding.Initdata{Alg: string(doc.Algorithm()), Digest: doc.Digest(), Size: len(doc.Bytes()), Fragments: doc.Fragments()}
 	if policy, ok := doc.Value(initdata.PolicyKey); ok {
 		i.Policy = []byte(policy)
-	}
-	if fragments, ok := doc.Value(initdata.FragmentsKey); ok {
-		for _, line := range strings.Split(strings.TrimSuffix(fragments, "\n"), "\n") {
-			i.Fragments = append(i.Fragments, []byte(line))
-		}
 	}
 	i.Unchanged = func() error { return copyError(doc.CheckCopies(append([]string{g.initdata}, g.copies...)...)) }
 	i.Provide = func() error {

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // anchor is a root certificate by its digest, and the subject that a leaf below it must have.
@@ -146,4 +147,22 @@ func (a anchor) leafKey(chain [][]byte) (crypto.PublicKey, error) {
 		}
 	}
 	return leaf.PublicKey, nil
+}
+
+// Validity is when all certificates of the envelope's x5chain were valid; false without a chain, or if it cannot be read. It is for who
+// has a clock: no guest has one.
+func (s *Signed) Validity() (from, to time.Time, ok bool) {
+	for i, der := range s.chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return from, to, false
+		}
+		if i == 0 || c.NotBefore.After(from) {
+			from = c.NotBefore
+		}
+		if i == 0 || c.NotAfter.Before(to) {
+			to = c.NotAfter
+		}
+	}
+	return from, to, len(s.chain) > 0
 }

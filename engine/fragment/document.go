@@ -206,3 +206,6 @@ func (p *Part) fields() []string {
 	}
 	return out
 }
+
+// ParseDocument reads a document in its one encoding, as [Document.JSON] writes it. The error is [ErrDocument].
+func ParseDocument(text []byte) (Document, error) { return parse(text) }

@@ -14,6 +14,7 @@ package fragment
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -224,4 +225,20 @@ func (s *Signed) signedBy(issuer *Issuer) error {
 		return fmt.Errorf("%w by %s", ErrSignature, issuer.ID())
 	}
 	return nil
+}
+
+// Algorithm is what it is signed with, by its name in the COSE registry.
+func (s *Signed) Algorithm() string { return s.alg.String() }
+
+// Subjects are those of the x5chain's certificates, leaf first, for display; "?" for one that cannot be read.
+func (s *Signed) Subjects() []string {
+	var out []string
+	for _, der := range s.chain {
+		subject := "?"
+		if c, err := x509.ParseCertificate(der); err == nil {
+			subject = c.Subject.String()
+		}
+		out = append(out, subject)
+	}
+	return out
 }

@@ -21,6 +21,8 @@ type Pod struct {
 	Ordered bool
 	// Complete makes a pod that is not complete a failure.
 	Complete bool
+	// Updated are the containers after each fragment of the record, by the digest of its document.
+	Updated map[string][]PodContainer
 }
 
 // PodContainer is one container that the pod may have.
@@ -76,16 +78,25 @@ type ExecRun struct {
 	Count     uint64 `json:"count"`             // at least
 }
 
+// claim is what a verifier says of the policies of a pod.
+type claim struct {
+	bound     Bound
+	earlier   [][]byte
+	fragments Fragments
+	options   Options
+}
+
 // podRecord checks the records of the pod in a log, of which a register or a key vouches for the head, and holds them against what the
 // pod was to be: "pod-record", "pod-policy", "pod-containers", "pod-order", "pod-exec" and "pod-complete".
-func (r *Result) podRecord(records []eventlog.Record, b Bound, earlier [][]byte, want Pod) {
+func (r *Result) podRecord(records []eventlog.Record, c claim, want Pod) {
 	pod, facts, err := apply(records)
 	r.result("pod-record", err)
 	if err != nil {
 		return
 	}
 	j := podJudge{pod: pod, facts: facts, want: want}
-	r.result("pod-policy", j.policies(b, earlier))
+	r.result("pod-policy", j.policies(c.bound, c.earlier))
+	r.fragments("pod-fragments", recordEvents(facts), c.fragments, c.options)
 	r.result("pod-containers", j.containers())
 	r.result("pod-order", j.order())
 	r.result("pod-exec", j.execs())
@@ -151,6 +162,26 @@ func (j *podJudge) policies(b Bound, earlier [][]byte) error {
 	return nil
 }
 
+// wantAt is what a container was to be when a fact came: by the policy, or by the latest fragment before it.
+func (j *podJudge) wantAt(then func(record.Fact) bool, name string) (*PodContainer, error) {
+	want := j.want
+	for _, f := range j.facts {
+		switch {
+		case then(f):
+			return want.find(name), nil
+		case f.Kind == record.Policy:
+			want.Containers = j.want.Containers
+		case f.Kind == record.Fragment:
+			updated, ok := j.want.Updated[f.Digest]
+			if !ok {
+				return nil, fmt.Errorf("container %s came after fragment %.16s of feed %s, which was not given", name, f.Digest, f.Feed)
+			}
+			want.Containers = updated
+		}
+	}
+	return want.find(name), nil
+}
+
 // find returns what is known of a container by its name.
 func (p Pod) find(name string) *PodContainer {
 	for i := range p.Containers {
@@ -164,8 +195,10 @@ func (p Pod) find(name string) *PodContainer {
 // containers names one that the pod has not, one of another image, or one that was there twice.
 func (j *podJudge) containers() error {
 	for i, c := range j.pod.Containers {
-		want := j.want.find(c.Name)
+		want, err := j.wantAt(func(f record.Fact) bool { return f.Kind == record.Created && f.ID == c.ID }, c.Name)
 		switch {
+		case err != nil:
+			return err
 		case want == nil:
 			return fmt.Errorf("container %q is not of this pod", c.Name)
 		case len(want.Images) > 0 && !slices.Contains(want.Images, c.Image):
@@ -234,8 +267,10 @@ func (j *podJudge) cameSoFar(a After, then *record.Container) bool {
 
 // command finds what an exec ran, among what its container may run.
 func (j *podJudge) command(e *record.Process) (text string, known bool) {
-	want := j.want.find(e.Container.Name)
-	if want == nil {
+	want, err := j.wantAt(func(f record.Fact) bool {
+		return f.Kind == record.Exec && f.ID == e.Container.ID && f.Digest == e.Digest
+	}, e.Container.Name)
+	if err != nil || want == nil {
 		return "", false
 	}
 	for _, c := range want.Execs {
@@ -340,11 +375,13 @@ type SignedRecord struct {
 	Answer []byte // of the record's socket, JSON, to the verifier's nonce
 	Log    []byte // the event log
 	Pod    Pod
+	// Fragments are what may have updated the policy.
+	Fragments Fragments
 }
 
 // signedRecord checks that the report data answer the nonce and vouch for the record's key, "nonce", that the key has signed the log's
 // head, "pod-log", and judges the record.
-func (r *Result) signedRecord(reportData, nonce []byte, b Bound, s SignedRecord) {
+func (r *Result) signedRecord(reportData, nonce []byte, b Bound, s SignedRecord, o Options) {
 	var a record.Answer
 	if err := json.Unmarshal(s.Answer, &a); err != nil {
 		r.result("pod-log", fmt.Errorf("answer of the record's socket: %w", err))
@@ -370,15 +407,15 @@ func (r *Result) signedRecord(reportData, nonce []byte, b Bound, s SignedRecord)
 	}
 	r.result("pod-log", err)
 	if err == nil {
-		r.podRecord(records, b, nil, s.Pod)
+		r.podRecord(records, claim{bound: b, fragments: s.Fragments, options: o}, s.Pod)
 	}
 }
 
 // reportData checks what a report was made over: the nonce, or the nonce and the key of a record.
-func (r *Result) reportData(data, nonce []byte, b Bound, s *SignedRecord) {
+func (r *Result) reportData(data, nonce []byte, b Bound, s *SignedRecord, o Options) {
 	if s == nil {
 		r.nonce(data, nonce)
 		return
 	}
-	r.signedRecord(data, nonce, b, *s)
+	r.signedRecord(data, nonce, b, *s, o)
 }

@@ -109,7 +109,7 @@ func TestWhatAPodIsIsNamed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var r Result
-			r.podRecord(chained(t, tt.change(goodPod())), podBound, nil, podOfTwo)
+			r.podRecord(chained(t, tt.change(goodPod())), claim{bound: podBound}, podOfTwo)
 			for _, c := range r.Checks {
 				switch {
 				case c.Name == tt.check && (c.Verdict != Fail || !strings.Contains(c.Detail, tt.says)):
@@ -138,7 +138,7 @@ func TestTheManifestsOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r Result
-			r.podRecord(chained(t, tt.facts), podBound, nil, pod)
+			r.podRecord(chained(t, tt.facts), claim{bound: podBound}, pod)
 			for _, c := range r.Checks {
 				if c.Name == "pod-order" && !strings.Contains(c.Detail, tt.says) || c.Name == "pod-order" && tt.says == "" && c.Verdict != Pass {
 					t.Errorf("%s %s, want %q", c.Verdict, c.Detail, tt.says)

@@ -24,10 +24,12 @@ const (
 
 // The reasons of checks.
 const (
-	AKUnbound      = "ak-unbound"      // nothing tells whether a TPM holds the attestation key
-	NotCompared    = "not-compared"    // no value was given to compare with
-	Unreadable     = "unreadable"      // of a kind that cannot be read here, a later processor for instance
-	EarlierUnknown = "earlier-unknown" // another policy ruled before, and nothing says whether it may have
+	AKUnbound       = "ak-unbound"       // nothing tells whether a TPM holds the attestation key
+	NotCompared     = "not-compared"     // no value was given to compare with
+	Unreadable      = "unreadable"       // of a kind that cannot be read here, a later processor for instance
+	EarlierUnknown  = "earlier-unknown"  // another policy ruled before, and nothing says whether it may have
+	FragmentUnknown = "fragment-unknown" // a fragment updated the policy, and nothing says whether it may have
+	FragmentExpired = "fragment-expired" // its certificates are not valid now, and nothing says when it was signed
 )
 
 // Check is one check of a verification.

@@ -39,7 +39,7 @@ func VerifySNP(ctx context.Context, e SNP, o Options) Result {
 	r := Result{Kind: "snp", Verdict: Unknown}
 	report := r.snpReport(ctx, "", e.Report, e.Certs, o)
 	if report != nil {
-		r.reportData(report.GetReportData(), e.Nonce, e.Bound, e.Record)
+		r.reportData(report.GetReportData(), e.Nonce, e.Bound, e.Record, o)
 		r.field("hostdata", report.GetHostData(), e.Bound)
 		r.launchedSNP("", report.GetMeasurement(), report.GetIdKeyDigest(), o.Reference)
 		r.ignored(o.Reference)

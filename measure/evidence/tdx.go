@@ -51,7 +51,7 @@ func VerifyTDX(_ context.Context, e TDX, o Options) Result {
 		err = errors.New("the TD's attributes allow debugging: the host can read and write its memory")
 	}
 	r.result("debug", err)
-	r.reportData(body.GetReportData(), e.Nonce, e.Bound, e.Record)
+	r.reportData(body.GetReportData(), e.Nonce, e.Bound, e.Record, o)
 	r.field("mrconfigid", body.GetMrConfigId(), e.Bound)
 	r.launchedTDX(body.GetMrTd(), body.GetRtmrs(), o.Reference)
 	r.ignored(o.Reference)

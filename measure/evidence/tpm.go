@@ -24,12 +24,14 @@ type TPM struct {
 	// Earlier are the digests that the log may hold before the last event, sha256. Nil when the verifier does not say: then another
 	// policy that ruled before makes the result unknown.
 	Earlier [][]byte
-	Nonce   []byte // the qualifying data that the verifier sent
-	PCR     uint32 // the register; its sha256 bank must be in the quote
-	Bound   Bound  // Alg must be "sha256"
-	Key     Provenance
-	Pod     *Pod   // what the record of the pod's life is held against; nil: it is not asked for. Needs Log
-	PodPCR  uint32 // its register; the sha256 bank must be in the quote
+	// Fragments are what may have updated the policy.
+	Fragments Fragments
+	Nonce     []byte // the qualifying data that the verifier sent
+	PCR       uint32 // the register; its sha256 bank must be in the quote
+	Bound     Bound  // Alg must be "sha256"
+	Key       Provenance
+	Pod       *Pod   // what the record of the pod's life is held against; nil: it is not asked for. Needs Log
+	PodPCR    uint32 // its register; the sha256 bank must be in the quote
 }
 
 // VerifyTPM makes, beside those of the pod's life, the checks "format", "signature", "ak", "nonce", "pcrs", "event-log" and "history" (with a log), "policy",
@@ -62,9 +64,9 @@ func VerifyTPM(ctx context.Context, e TPM, o Options) Result {
 	if !r.quotedPCRs(q, e, h) {
 		return r.finish()
 	}
-	r.register(q, e, h)
+	r.register(q, e, h, o)
 	if e.Pod != nil {
-		r.podRegister(q, e, h)
+		r.podRegister(q, e, h, o)
 	}
 	r.booted(q, o.Reference)
 	r.ignored(o.Reference)
@@ -84,7 +86,7 @@ func (r *Result) quotedPCRs(q *quoted, e TPM, h crypto.Hash) bool {
 }
 
 // register checks that log, register and digest belong together.
-func (r *Result) register(q *quoted, e TPM, h crypto.Hash) {
+func (r *Result) register(q *quoted, e TPM, h crypto.Hash, o Options) {
 	if e.Bound.Alg != "sha256" || e.Bound.check() != nil {
 		r.unknown("policy", fmt.Sprintf("a PCR takes a sha256 digest, not %d bytes of %.16q", len(e.Bound.Digest), e.Bound.Alg))
 		return
@@ -104,17 +106,27 @@ func (r *Result) register(q *quoted, e TPM, h crypto.Hash) {
 		return
 	}
 	r.holds("event-log", q, e.PCR, replayed, h)
-	r.history(records, e)
-	c := Check{Name: "policy", Verdict: Pass, Want: hex.EncodeToString(e.Bound.Digest), Detail: fmt.Sprintf("event %d of the log", len(records))}
-	if latest := records[len(records)-1].Content.Digest(); !bytes.Equal(latest, e.Bound.Digest) {
+	last := len(records) - 1 // the policy; behind it are the fragments that update it
+	for last > 0 && records[last].Content.EventType == eventlog.Fragment {
+		last--
+	}
+	r.history(records[:last+1], e)
+	c := Check{Name: "policy", Verdict: Pass, Want: hex.EncodeToString(e.Bound.Digest), Detail: fmt.Sprintf("event %d of the log", last+1)}
+	if latest := records[last].Content.Digest(); !bytes.Equal(latest, e.Bound.Digest) {
 		c.Verdict, c.Detail = Fail, "the log's latest event measured another"
 		c.Got = hex.EncodeToString(latest)
 	}
 	r.add(c)
+	events, err := registerEvents(records)
+	if err != nil {
+		r.result("fragments", err)
+		return
+	}
+	r.fragments("fragments", events, e.Fragments, o)
 }
 
 // podRegister checks that the quote vouches for the log's record of the pod's life, "pod-log", and judges it.
-func (r *Result) podRegister(q *quoted, e TPM, h crypto.Hash) {
+func (r *Result) podRegister(q *quoted, e TPM, h crypto.Hash, o Options) {
 	records, err := eventlog.Decode(e.Log)
 	var head eventlog.Hex
 	if err == nil {
@@ -140,7 +152,7 @@ func (r *Result) podRegister(q *quoted, e TPM, h crypto.Hash) {
 		return
 	}
 	r.holds("pod-log", q, e.PodPCR, head, h)
-	r.podRecord(records, e.Bound, e.Earlier, *e.Pod)
+	r.podRecord(records, claim{e.Bound, e.Earlier, e.Fragments, o}, *e.Pod)
 }
 
 // history judges every event before the last: what ruled before may have started containers that still run.
@@ -152,6 +164,9 @@ func (r *Result) history(records []eventlog.Record, e TPM) {
 	known := append([][]byte{e.Bound.Digest}, e.Earlier...)
 	for i, record := range records[:len(records)-1] {
 		digest := record.Content.Digest()
+		if record.Content.EventType == eventlog.Fragment {
+			continue // see Result.fragments
+		}
 		if slices.ContainsFunc(known, func(k []byte) bool { return bytes.Equal(k, digest) }) {
 			continue
 		}
