@@ -168,6 +168,9 @@ func statusText(s binding.Status) string {
 		line("field", "%s %s (%s)", s.Field.Name, s.Field.Value, s.Field.Source)
 	}
 	line("policy", "sha256 %s (%d bytes)", s.Policy, s.Size)
+	for _, f := range s.Fragments {
+		line("fragment", "sha256 %s, feed %s, svn %d, by %s", f.Digest, f.Feed, f.SVN, f.Issuer)
+	}
 	if s.Initdata != nil {
 		line("initdata", "%s %s", s.Initdata.Alg, s.Initdata.Digest)
 	}
