@@ -184,6 +184,13 @@ func (f *fetcher) layers(found *found) ([]Layer, error) {
 	return layers, nil
 }
 
+// Content returns the whole content of d beside the image ref, at most limit bytes, checked against its digest and, where known,
+// its size. Over the limit the error wraps a [*LimitError].
+func Content(ctx context.Context, store Store, ref Reference, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	f := &fetcher{ctx: ctx, store: store, ref: ref}
+	return f.read(d, "content", limit)
+}
+
 // read returns the content of d, checked against its digest and, where known, its size.
 func (f *fetcher) read(d ocispec.Descriptor, what string, limit int64) ([]byte, error) {
 	if err := checkDigest(d.Digest); err != nil {

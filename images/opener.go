@@ -12,6 +12,9 @@ import (
 // ErrReference is wrapped by errors about what is no name of an image.
 var ErrReference = errors.New("is no name of an image")
 
+// ErrUntrusted is wrapped by errors about an image that is there, and was not signed as the user demands.
+var ErrUntrusted = errors.New("is not trusted")
+
 // Opener opens images from the first of its stores that has them, each once. One goroutine at a time may use it.
 type Opener struct {
 	stores  []Store

@@ -102,6 +102,7 @@ type flags struct {
 	dryRun, json             bool
 	ignoreUnknown            bool
 	lockDigests, needDigests bool
+	statement                string
 	runtimeClasses           []string
 	images                   imageFlags
 }
@@ -153,11 +154,15 @@ func newCommand(io stdio) *cobra.Command {
 	set.BoolVar(&f.dryRun, "dry-run", false, "make the policies and say what would be written; write nothing")
 	set.BoolVar(&f.json, "json", false, "print what was done as JSON, warnings included, instead of lines on stderr")
 	set.BoolVar(&f.lockDigests, "lock-digests", false, "write the digest of each image into the manifest")
+	set.StringVar(&f.statement, "statement", "", "write to `FILE` what the policies were made from, as an in-toto statement (policyctl statement signs it)")
 	set.BoolP("version", "v", false, "print the version")
 	completeSources(cmd)
 	cmd.AddCommand(newExplain(io), newCheck(io), newSettings(io), manual.NewCommand())
 	return cmd
 }
+
+// requireDigests says whether a tag is no name for an image: what was checked is a digest, and a tag can be moved behind it.
+func (f *flags) requireDigests() bool { return f.needDigests || len(f.images.keys) > 0 }
 
 // takeMaps takes the files of a flag by its old name.
 func (f *flags) takeMaps(maps []string, out io.Writer) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/images"
 	"portcullis/rules/generate"
 	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
@@ -22,9 +22,10 @@ type job struct {
 	io        stdio
 	settings  *settings.Settings
 	output    generate.Output
-	images    *images.Opener
+	images    generate.Images
 	generator *generate.Generator
 	sources   []*source
+	origins   origins
 	done      summary
 }
 
@@ -44,6 +45,9 @@ func makePolicies(ctx context.Context, f flags, io stdio) error {
 		}
 		if !f.dryRun {
 			if err := j.write(printed); err != nil {
+				return err
+			}
+			if err := j.writeStatement(); err != nil {
 				return err
 			}
 		}
@@ -69,12 +73,12 @@ func withJob(f flags, io stdio, paths []string, do func(*job) error) (err error)
 	if err != nil {
 		return err
 	}
-	j.images = opened.images
+	j.images = noted{opened.images, &j.origins}
 	issuers, err := loadIssuers(f.issuers)
 	if err != nil {
 		return err
 	}
-	j.generator = generate.New(j.settings, j.images, configs, generate.Options{RequireDigests: f.needDigests, Issuers: issuers})
+	j.generator = generate.New(j.settings, j.images, configs, generate.Options{RequireDigests: f.requireDigests(), Issuers: issuers})
 	return do(j)
 }
 
@@ -159,6 +163,9 @@ func (j *job) configs() (*generate.Configs, error) {
 		if err := configs.Add(s.manifest); err != nil {
 			return nil, err
 		}
+		if err := j.origins.manifest(cmp.Or(s.path, "stdin"), s.manifest); err != nil {
+			return nil, err
+		}
 	}
 	for _, path := range j.flags.configFiles {
 		m, err := parseFile(path, j.flags.ignoreUnknown)
@@ -166,6 +173,9 @@ func (j *job) configs() (*generate.Configs, error) {
 			return nil, err
 		}
 		if err := configs.Add(m); err != nil {
+			return nil, err
+		}
+		if err := j.origins.manifest(path, m); err != nil {
 			return nil, err
 		}
 	}
@@ -237,6 +247,9 @@ func (j *job) pod(ctx context.Context, m *generate.Manifest, p *generate.Pod, pr
 		_, err = io.WriteString(printed, out.Value)
 	}
 	if err != nil {
+		return err
+	}
+	if err := j.origins.made(p, out); err != nil {
 		return err
 	}
 	j.done.add(m.File(), p, out)

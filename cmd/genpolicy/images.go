@@ -20,6 +20,8 @@ import (
 	"portcullis/images/containerd"
 	"portcullis/images/layout"
 	"portcullis/images/registry"
+	"portcullis/images/signature"
+	"portcullis/rules/generate"
 )
 
 // imageFlags say where images come from.
@@ -30,6 +32,7 @@ type imageFlags struct {
 	caFile, arch      string
 	useCache          bool
 	cacheDir          string
+	keys              []string
 }
 
 // containerdSocket is where containerd listens by default; usualSocket
@@ -50,12 +53,14 @@ func (f *imageFlags) add(set *pflag.FlagSet) {
 	set.StringVar(&f.caFile, "registry-ca", "", "PEM `FILE` of certificate authorities to trust beside the system's")
 	set.StringVar(&f.arch, "arch", "amd64", "`ARCH` of the images, such as arm64 or linux/arm64")
 	set.BoolVarP(&f.useCache, "use-cached-files", "u", false, "keep what is downloaded in the user's cache folder")
+	set.StringArrayVar(&f.keys, "verify-images", nil,
+		"only images that cosign signed with a key whose public half is in the PEM file `KEY` (repeatable: any of them); implies --require-digests")
 	set.StringVar(&f.cacheDir, "layers-cache-file-path", "", "keep what is downloaded in the folder `DIR`")
 }
 
 // sources are opened image stores.
 type sources struct {
-	images  *images.Opener
+	images  generate.Images
 	closers []func() error
 }
 
@@ -104,8 +109,34 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.images = images.NewOpener(append(stores, last), images.Options{Platform: platform})
+	stores = append(stores, last)
+	opener := images.NewOpener(stores, images.Options{Platform: platform})
+	s.images = opener
+	if len(f.keys) > 0 {
+		keys, err := f.publicKeys()
+		if err != nil {
+			return nil, err
+		}
+		s.images = signature.NewOpener(opener, stores, keys)
+	}
 	return s, nil
+}
+
+// publicKeys reads --verify-images.
+func (f *imageFlags) publicKeys() (signature.Keys, error) {
+	var keys signature.Keys
+	for _, file := range f.keys {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--verify-images: %w", err)
+		}
+		key, err := signature.ParseKey(text)
+		if err != nil {
+			return nil, usagef("--verify-images %s: %v", file, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 // remote opens containerd or the registries.

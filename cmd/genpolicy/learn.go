@@ -196,7 +196,7 @@ func (s *student) policy(ctx context.Context, lessons []learn.Lesson) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	generator := generate.New(now, s.job.images, s.configs, generate.Options{RequireDigests: s.job.flags.needDigests})
+	generator := generate.New(now, s.job.images, s.configs, generate.Options{RequireDigests: s.job.flags.requireDigests()})
 	made, _, err := generator.Policy(ctx, s.pod)
 	if err != nil {
 		return nil, err

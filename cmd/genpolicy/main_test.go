@@ -34,11 +34,16 @@ func writeLayout(t testing.TB, dir string) {
 func TestScripts(t *testing.T) {
 	dir := t.TempDir()
 	writeLayout(t, dir)
+	signed, err := filepath.Abs("../../images/signature/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("LAYOUT", dir)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("SIGNED", signed)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"policy": policyOf, "strip": strip},

@@ -13,8 +13,8 @@ import (
 
 // Images opens the image that a manifest names. [images.Opener] implements it.
 type Images interface {
-	// Image returns an error wrapping [images.ErrReference] for what is no name of an image. Any other error that is no
-	// [Finding] is a failure to look.
+	// Image returns an error wrapping [images.ErrReference] for what is no name of an image, and one wrapping
+	// [images.ErrUntrusted] for an image that no policy shall bind. Any other error that is no [Finding] is a failure to look.
 	Image(ctx context.Context, reference string) (*images.Image, error)
 }
 
@@ -38,6 +38,9 @@ func (o *opener) open(ctx context.Context, c placed) (*images.Image, error) {
 	}
 	image, err := o.images.Image(ctx, c.Image)
 	if errors.Is(err, images.ErrReference) {
+		return nil, o.pod.fault(field, oneLine(err.Error()))
+	}
+	if errors.Is(err, images.ErrUntrusted) {
 		return nil, o.pod.fault(field, oneLine(err.Error()))
 	}
 	if err != nil {
