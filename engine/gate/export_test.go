@@ -4,6 +4,7 @@ package gate
 
 import (
 	"context"
+	"crypto/sha256"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -34,11 +35,11 @@ func Decide(ctx context.Context, e *engine.Engine, request proto.Message) (*engi
 	name := strings.TrimSuffix(string(request.ProtoReflect().Descriptor().Name()), "Request")
 	m, _ := agentproto.Lookup("grpc.AgentService", name)
 	c := &call{method: m, request: request}
-	key, err := cacheKey(request)
+	wire, err := agentproto.Encode(request)
 	if err != nil {
 		return nil, err
 	}
-	return e.Judge(ctx, engine.Request{EntryPoint: m.EntryPoint(), Key: key, Input: c.input})
+	return e.Judge(ctx, engine.Request{EntryPoint: m.EntryPoint(), Key: sha256.Sum256(wire), Input: c.input})
 }
 
 // FactOf returns what asks whether a request is a fact for that record.

@@ -72,7 +72,7 @@ func (c *call) decode(payload []byte) error {
 		c.request, err = scanned.Decode()
 	}
 	if err == nil && len(payload) <= maxCached {
-		c.key, err = cacheKey(c.request)
+		c.key = sha256.Sum256(payload)
 	}
 	if errors.Is(err, agentproto.ErrUnknownField) {
 		return denial(c.method, err.Error())
@@ -270,15 +270,6 @@ func (c *call) denied(reason string) (*engine.Verdict, error) {
 		c.gate.log.Info("request denied", "request", c.method.EntryPoint(), "reason", reason)
 	}
 	return nil, denial(c.method, reason)
-}
-
-// cacheKey is what the engine's cache knows a request by.
-func cacheKey(request proto.Message) ([sha256.Size]byte, error) {
-	wire, err := agentproto.Encode(request)
-	if err != nil {
-		return [sha256.Size]byte{}, err
-	}
-	return sha256.Sum256(wire), nil
 }
 
 // input builds what the policy sees, less the bytes that it cannot reach.

@@ -38,9 +38,9 @@ type agentLink struct {
 // waiter is who waits for an answer. What it has is called on the goroutine that reads answers, done exactly once.
 type waiter struct {
 	done func(outcome)
-	// stream takes a long answer that is no error as it comes, before done: an encoded Response of length bytes. It reads all of it.
-	// An error is that of in. Nil for who wants the whole.
-	stream func(in io.Reader, length int) error
+	// stream takes a long answer that is no error as it comes, before done: a frame, whose header is in's next headerLen bytes, with an
+	// encoded Response of length bytes. It reads all of it. An error is that of in. Nil for who wants the whole.
+	stream func(in *bufio.Reader, length int) error
 }
 
 // outcome is how a call ended: with the agent's answer, or with an error as agentConn.call gives them.
@@ -151,9 +151,9 @@ func lost(err error) outcome { return outcome{err: fmt.Errorf("%w: %w", ErrAgent
 
 // read hands each answer to who waits for it, until the connection ends.
 func (l *agentLink) read() {
-	in := bufio.NewReaderSize(l.conn, readAhead)
+	in := bufio.NewReaderSize(l.conn, answerAhead)
 	for {
-		id, length, err := readHeader(in)
+		id, length, err := peekHeader(in)
 		if err != nil {
 			l.end(err)
 			return
@@ -162,6 +162,7 @@ func (l *agentLink) read() {
 		var o outcome
 		if waits && w.stream != nil && length >= minStreamed && isPayload(in, length) {
 			err = w.stream(in, length)
+		} else if _, err = in.Discard(headerLen); err != nil { // it is there
 		} else if o.reply, err = l.readAnswer(in, length); err == nil {
 			o.reply, o.err = o.reply.parsed()
 		}
@@ -181,15 +182,19 @@ func (l *agentLink) read() {
 	}
 }
 
+// answerAhead is what is read of the agent's answers at once, in bytes: an answer of 64 KiB, with what is around it.
+const answerAhead = 64<<10 + 128
+
 // minStreamed is the length of answers, in bytes, that are passed on as they come: their reader starts before all is there.
 const minStreamed = 16 << 10
 
-// isPayload reports whether the Response of length bytes that comes next is nothing but a payload.
+// isPayload reports whether the Response of length bytes in the frame that comes next is nothing but a payload.
 func isPayload(in *bufio.Reader, length int) bool {
-	head, err := in.Peek(1 + binary.MaxVarintLen32)
+	head, err := in.Peek(headerLen + 1 + binary.MaxVarintLen32)
 	if err != nil {
 		return false
 	}
+	head = head[headerLen:]
 	number, kind, n := protowire.ConsumeTag(head)
 	if n < 0 || number != fieldAnswer || kind != protowire.BytesType {
 		return false
@@ -198,12 +203,13 @@ func isPayload(in *bufio.Reader, length int) bool {
 	return m > 0 && size == uint64(length-n-m)
 }
 
-func readHeader(in *bufio.Reader) (id uint32, length int, err error) {
-	var header [headerLen]byte
-	if _, err := io.ReadFull(in, header[:]); err != nil {
+// peekHeader waits for a frame and looks at its header.
+func peekHeader(in *bufio.Reader) (id uint32, length int, err error) {
+	header, err := in.Peek(headerLen)
+	if err != nil {
 		return 0, 0, err
 	}
-	length = int(binary.BigEndian.Uint32(header[:]))
+	length = int(binary.BigEndian.Uint32(header))
 	if length > maxMessage || header[8] != typeResponse {
 		return 0, 0, fmt.Errorf("frame of type %d and %d bytes from the agent: %w", header[8], length, ErrFrame)
 	}

@@ -3,9 +3,9 @@
 package gate
 
 import (
+	"bufio"
 	"context"
 	"errors"
-	"io"
 	"sync/atomic"
 
 	"portcullis/engine"
@@ -105,7 +105,7 @@ func (p *plainCall) step() {
 }
 
 // stream gives the client an answer as it comes.
-func (p *plainCall) stream(in io.Reader, length int) error {
+func (p *plainCall) stream(in *bufio.Reader, length int) error {
 	p.passed = true
 	return p.session.writeFrom(in, p.id, length)
 }

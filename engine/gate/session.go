@@ -267,34 +267,31 @@ func (s *session) write(id uint32, frame []byte) {
 	}
 }
 
-// writeFrom sends a Response of length bytes as it comes from in, of which it returns the error.
-func (s *session) writeFrom(in io.Reader, id uint32, length int) error {
+// writeFrom sends a frame with a Response of length bytes as it comes from in, out of in's own memory. It returns in's error.
+func (s *session) writeFrom(in *bufio.Reader, id uint32, length int) error {
 	writes := s.startAnswer()
 	if writes {
 		defer s.writing.Unlock()
 	}
-	chunk := s.gate.buffers.get(chunkLen + headerLen)
-	defer s.gate.buffers.put(chunk)
-	putHeader(chunk, length, id, typeResponse)
-	for begin := headerLen; length > 0; begin = 0 {
-		n, err := in.Read(chunk[begin:min(begin+length, len(chunk))])
-		if err != nil {
+	for left := headerLen + length; left > 0; {
+		if _, err := in.Peek(1); err != nil {
 			return err
 		}
-		length -= n
-		if !writes {
-			continue
+		chunk, _ := in.Peek(min(left, in.Buffered()))
+		if left == headerLen+length { // the header is there, see stream
+			putHeader(chunk, length, id, typeResponse)
 		}
-		if _, err := s.conn.Write(chunk[:begin+n]); err != nil {
-			s.close()
-			writes = false
+		left -= len(chunk)
+		if writes {
+			if _, err := s.conn.Write(chunk); err != nil {
+				s.close()
+				writes = false
+			}
 		}
+		_, _ = in.Discard(len(chunk))
 	}
 	return nil
 }
-
-// chunkLen is the most of an answer, in bytes, that is read before it is passed on.
-const chunkLen = 64 << 10
 
 // startAnswer waits until an answer may be written, for which there is a while then. It is false when the connection has ended.
 func (s *session) startAnswer() bool {

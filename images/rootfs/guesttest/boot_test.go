@@ -95,8 +95,8 @@ func (b bench) pods(t *testing.T) {
 	verifyQuote(t, r, nonce, b.pod.policy)
 }
 
-// talkative are words with which a host asks a guest to print more, on both of its consoles.
-var talkative = []string{"console=hvc0", "loglevel=8", "agent.log=debug", "systemd.setenv=KATA_AGENT_LOG_LEVEL=debug", "systemd.log_target=console",
+// talkative are words with which a host asks a guest to print more, on both of its consoles and over vsock.
+var talkative = []string{"console=hvc0", "loglevel=8", "agent.log=debug", "agent.log_vport=1027", "systemd.setenv=KATA_AGENT_LOG_LEVEL=debug", "systemd.log_target=console",
 	"systemd.default_standard_output=tty", "systemd.journald.forward_to_console=1"}
 
 // credentials boots a guest whose host gives systemd credentials by both ways that QEMU has: of files to make and settings of the

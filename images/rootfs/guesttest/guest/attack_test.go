@@ -55,6 +55,13 @@ func vsockListeners(t *testing.T) []uint32 {
 	return ports
 }
 
+// onlyTheGateListens wants no other way out of the guest by vsock than through the gate.
+func onlyTheGateListens(t *testing.T) {
+	if got := vsockListeners(t); !slices.Equal(got, []uint32{agentPort}) {
+		t.Errorf("vsock listeners on ports %d, want %d alone", got, agentPort)
+	}
+}
+
 // listenersHere asks the kernel for those of the thread's network namespace (linux/vm_sockets_diag.h).
 func listenersHere(t *testing.T) []uint32 {
 	t.Helper()
@@ -113,9 +120,7 @@ func TestKernelCommandLine(t *testing.T) {
 	}
 	create := readCases(t)[0]
 	h.served(create) // so the agent is up
-	if got := vsockListeners(t); !slices.Equal(got, []uint32{agentPort}) {
-		t.Errorf("vsock listeners on ports %d, want %d alone", got, agentPort)
-	}
+	onlyTheGateListens(t)
 	// The same agent without its configuration file obeys that command line: the test would see it.
 	agent := exec.Command("/usr/bin/kata-agent")
 	agent.Env = []string{"KATA_AGENT_SERVER_ADDR=unix:///tmp/unguarded.sock"}
