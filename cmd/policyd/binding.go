@@ -17,11 +17,14 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"portcullis/engine/binding"
+	"portcullis/engine/narrow"
+	"portcullis/engine/policytext"
 	"portcullis/hostdata"
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/version"
 	"portcullis/measure"
 	"portcullis/measure/record"
+	"portcullis/rules"
 )
 
 // guest is where policyd looks for hardware, and for initdata: the running guest, or what a test puts in its place.
@@ -247,9 +250,13 @@ func (b *binder) conclude() {
 			b.out.Facts.Binding = "initdata"
 		}
 	}
-	b.out.Update = b.config.PolicyUpdate == "extend" && b.out.Register != nil
-	if b.config.PolicyUpdate == "extend" && !b.out.Update {
-		b.log.Warn("binding.policy_update = extend is not used: there is no register to extend")
+	b.out.Update = b.config.PolicyUpdate != "never" && b.out.Register != nil
+	if b.config.PolicyUpdate != "never" && !b.out.Update {
+		b.log.Warn("binding.policy_update is not used: there is no register to extend", "policy_update", b.config.PolicyUpdate)
+	}
+	if b.config.PolicyUpdate == "narrow" {
+		known := policytext.DigestOf([]byte(rules.Text()))
+		b.out.Narrow = func(current, next []byte) error { return narrow.Check(current, next, known) }
 	}
 	b.log.Info("binding", "mode", b.out.Facts.Mode, "backend", b.out.Facts.Backend, "binding", b.out.Facts.Binding, "note", b.out.Facts.Note)
 }

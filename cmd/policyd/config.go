@@ -144,7 +144,7 @@ func (c *config) validate() error {
 		{"binding.binding", c.Binding.Binding, []string{"auto", "policy", "initdata"}},
 		{"binding.backend", c.Binding.Backend, []string{"auto", "snp", "tdx", "vtpm"}},
 		{"binding.alg", c.Binding.Alg, []string{"sha256", "sha384", "sha512"}},
-		{"binding.policy_update", c.Binding.PolicyUpdate, []string{"never", "extend"}},
+		{"binding.policy_update", c.Binding.PolicyUpdate, []string{"never", "extend", "narrow"}},
 		{"binding.vtpm.trust", c.Binding.VTPM.Trust, []string{"", "azure-paravisor", "svsm", "asserted"}},
 		{"measure.pod", c.Measure.Pod, []string{"off", "pcr"}},
 		{"log.level", c.Log.Level, []string{"debug", "info", "warn", "error"}},

@@ -64,7 +64,7 @@ func TestTheRootPackagesDoNotImportOneAnother(t *testing.T) {
 		"rules/generate":   regexp.MustCompile(`^(images(/verity)?|hostdata/initdata|engine/(policytext|fragment))$`),
 		"rules/explain":    regexp.MustCompile(`^engine(/policytext)?$`),    // it evaluates
 		"rules/learn":      regexp.MustCompile(`^engine(/trace|/replay)?$`), // it judges recorded requests
-		"rules/prove":      regexp.MustCompile(`^engine(/policytext|/fragment)?$`),
+		"rules/prove":      regexp.MustCompile(`^engine(/policytext|/fragment|/narrow)?$`),
 		// Both make the policy of a manifest once more, and compile what is in its annotation.
 		"rules/admission":         regexp.MustCompile(`^(engine|images|hostdata/initdata)$`),
 		"rules/admission/webhook": regexp.MustCompile(`^(engine|hostdata/initdata)$`),

@@ -345,3 +345,40 @@ func TestFragmentsThroughTheGate(t *testing.T) {
 		t.Errorf("status does not show the fragment:\n%s", s)
 	}
 }
+
+// TestNarrowUpdate: policy_update = "narrow" takes a policy that allows no more, keeps what runs, and refuses any other.
+func TestNarrowUpdate(t *testing.T) {
+	r := newRelease(t)
+	r.conf.Binding.PolicyUpdate = "narrow"
+	r.policy.Requests.Exec.Commands = [][]string{{"ls"}, {"ps"}}
+	r.text = r.compact(r.policy)
+	r.write("policy.rego", r.text)
+	r.boot()
+	r.setPolicy(r.text, "")
+	r.agentUp()
+	e := rulestest.Emulator{Policy: r.policy, Pod: rulestest.DefaultPod(r.policy)}
+	r.play(true, e.All()...)
+	r.play(true, e.ExecProcess("web", []string{"ls"}))
+	next := r.next(imageBy("1"))
+	next.Requests.Exec.Commands, next.Issuers = [][]string{{"ps"}}, nil
+	for _, wider := range []func(*policydata.Policy){
+		func(p *policydata.Policy) { p.Requests.Exec.Commands = [][]string{{"sh"}} },
+		func(p *policydata.Policy) { setImage(p.Containers["web"], imageBy("2")) },
+		func(p *policydata.Policy) { p.Containers["more"] = p.Containers["web"] },
+		func(p *policydata.Policy) { p.Issuers[0].MinimumSVN = 1 },
+	} {
+		p := r.next(imageBy("1"))
+		wider(p)
+		r.setPolicy(r.compact(p), binding.CodeNotNarrower)
+	}
+	r.extendedBy(sum256(r.text))
+	r.write("narrower.rego", r.compact(next))
+	r.setPolicy(r.compact(next), "")
+	r.extendedBy(sum256(r.text), sum256(r.compact(next)))
+	r.play(false, e.ExecProcess("web", []string{"ls"}))
+	r.play(true, rulestest.Request{Kind: "StatsContainerRequest", Input: map[string]any{"container_id": rulestest.ID("web")}})
+	r.setPolicy(r.text, binding.CodeNotNarrower)
+	r.quoted("sha256:8,14")
+	r.verifies(0, "--policy=narrower.rego", "--earlier=policy.rego")
+	r.verifies(3, "--policy=narrower.rego")
+}

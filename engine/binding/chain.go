@@ -82,8 +82,11 @@ type Config struct {
 	Register Register // nil: nothing is extended
 	Recorder Recorder // nil: no event log without a register
 	Update   bool     // a later SetPolicy is measured too and keeps the container inventory; needs Register
-	Strict   bool     // refuse a policy with AllowRequestsFailingPolicy
-	Alg      string   // of the policy's digest
+	// Narrow says why it cannot be shown that a later policy allows no more than the one that decides; nil: with Update, the policy that
+	// decides is asked instead.
+	Narrow func(current, next []byte) error
+	Strict bool   // refuse a policy with AllowRequestsFailingPolicy
+	Alg    string // of the policy's digest
 	// CompileTimeout bounds the compilation of one policy, whatever time its client grants. Zero means 20 seconds.
 	CompileTimeout time.Duration
 	Initdata       *Initdata

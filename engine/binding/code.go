@@ -44,11 +44,13 @@ const (
 	CodeFragmentIssuer   Code = "fragment-issuer"   // no issuer of the policy has signed it
 	CodeFragmentRollback Code = "fragment-rollback" // its svn is too low
 	CodeFragmentCeiling  Code = "fragment-ceiling"  // it sets what its issuer may not
+	CodeNotNarrower      Code = "not-narrower"      // policy_update is narrow, and the policy may allow more
 	CodeStateLost        Code = "state-lost"        // policyd was restarted beside a running agent without its journal
 )
 
 // grpcCodes gives the status code of each refusal of a policy; codes that are not listed are Unavailable.
 var grpcCodes = map[Code]codes.Code{
+	CodeNotNarrower:      codes.PermissionDenied,
 	CodeForbidden:        codes.PermissionDenied,
 	CodeDigestMismatch:   codes.PermissionDenied,
 	CodeInitdataLocked:   codes.PermissionDenied,

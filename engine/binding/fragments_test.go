@@ -542,3 +542,36 @@ func TestAFragmentDoesNotEndWithItsClient(t *testing.T) {
 	}
 	p.allows("CreateContainerRequest", create(2))
 }
+
+// TestANarrowerPolicyOnly: where only narrower policies are taken, the policy that decides is compared with fragments and all, and its rule for
+// SetPolicy is not asked.
+func TestANarrowerPolicyOnly(t *testing.T) {
+	r := &register{}
+	var current []string
+	config := binding.Config{Register: r, Update: true, Narrow: func(now, next []byte) error {
+		current = append(current, string(now))
+		if !strings.Contains(string(next), "# narrower") {
+			return errors.New("it may allow more")
+		}
+		return nil
+	}}
+	p := newBench(t).start(config, closedDefault, false)
+	p.set(withIssuers(t, "app")) // the first is no update
+	p.set(toImage(t, 2, 2))
+	p.allows("CreateContainerRequest", create(2))
+	narrower := strings.Replace(withIssuers(t, "app"), "SetPolicyRequest", "# narrower\nSetPolicyRequest", 1)
+	p.refuses(withIssuers(t, "app", "second"), binding.CodeNotNarrower)
+	if r.extends != 2 {
+		t.Errorf("%d extends, want 2", r.extends)
+	}
+	before := p.state()
+	p.set(narrower)
+	if p.state() != before || r.extends != 3 {
+		t.Errorf("state %s, want %s; %d extends, want 3", p.state(), before, r.extends)
+	}
+	for _, text := range current {
+		if !strings.Contains(text, image(2)) {
+			t.Error("it was compared with another policy than the one that decides")
+		}
+	}
+}

@@ -93,6 +93,12 @@ func (c *Chain) mayChange(ctx context.Context, text []byte) *Error {
 	case c.cfg.Initdata != nil:
 		return refuse(CodeInitdataLocked, errors.New("the policy comes from initdata, and this is another"))
 	}
+	if isSet && c.cfg.Update && c.cfg.Narrow != nil {
+		if err := c.cfg.Narrow(c.cfg.Engine.Active().Text(), text); err != nil {
+			return refuse(CodeNotNarrower, err)
+		}
+		return nil
+	}
 	if err := c.allowed(ctx, text); err != nil {
 		return err
 	}
