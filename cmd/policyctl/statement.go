@@ -16,6 +16,7 @@ import (
 	"portcullis/internal/bounded"
 	"portcullis/rules/statement"
 	"portcullis/rules/statement/bundle"
+	"portcullis/rules/statement/receipt"
 )
 
 // maxKey bounds a key and its password, in bytes.
@@ -95,6 +96,9 @@ func newStatementVerify() *cobra.Command {
 		Long: `Check that BUNDLE is a statement signed by the key whose public half is in FILE, PEM, and print what the policies were made from. It must
 speak of each POLICY: a policy, an initdata document as TOML (--initdata), or a manifest with one of them in its annotation.
 
+--receipt says besides that the bundle is in a transparency log: a Merkle proof with a checkpoint signed by --log-key, in the form
+c2sp.org/tlog-proof. The log is not asked.
+
 That the key is the right one, and was so when it signed, is for you to know: a bundle has no certificate and no time.
 
 Exit codes: 0 signed, and speaks of each POLICY, 1 not, 3 could not be checked.`,
@@ -111,19 +115,33 @@ Exit codes: 0 signed, and speaks of each POLICY, 1 not, 3 could not be checked.`
 	cmd.Flags().StringVar(&o.key, "key", "", "public key, a PEM `file`")
 	cmd.Flags().BoolVar(&o.isInitdata, "initdata", false, "each POLICY is an initdata document")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the statement as JSON")
+	cmd.Flags().StringVar(&o.receipt, "receipt", "", "`file` with a transparency log's receipt for BUNDLE")
+	cmd.Flags().StringVar(&o.logKey, "log-key", "", "public `key` of the log, as name+hash+base64")
 	return cmd
 }
 
 // statementOptions are the flags of statement verify.
 type statementOptions struct {
 	key              string
+	receipt, logKey  string
 	isInitdata, json bool
 	in               io.Reader
 	out              io.Writer
 }
 
 func (o *statementOptions) verify(ctx context.Context, path string, policies []string) error {
-	s, err := o.signed(path)
+	if (o.receipt == "") != (o.logKey == "") {
+		return usageError(errors.New("--receipt and --log-key go together"))
+	}
+	name, text, err := readText(path, o.in)
+	if err != nil {
+		return fmt.Errorf("read bundle: %w", err)
+	}
+	s, err := o.signed(name, text)
+	if err != nil {
+		return err
+	}
+	entry, err := o.logged(text)
 	if err != nil {
 		return err
 	}
@@ -139,12 +157,37 @@ func (o *statementOptions) verify(ctx context.Context, path string, policies []s
 	if o.json {
 		return writeJSON(o.out, s)
 	}
+	fmt.Fprintln(o.out, "OK signed by the key in", o.key)
+	if entry != nil {
+		fmt.Fprintf(o.out, "OK in the log %s, entry %d of %d\n", entry.Log, entry.Index, entry.Size)
+	}
 	o.print(s)
 	return nil
 }
 
+// logged checks the receipt for a bundle, if there is to be one.
+func (o *statementOptions) logged(text []byte) (*receipt.Entry, error) {
+	if o.receipt == "" {
+		return nil, nil
+	}
+	proof, err := bounded.ReadFile(o.receipt, receipt.MaxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read receipt: %w", err)
+	}
+	entry, err := receipt.Verify(proof, text, o.logKey)
+	switch {
+	case errors.Is(err, receipt.ErrKey):
+		return nil, usageError(fmt.Errorf("--log-key: %w", err))
+	case errors.Is(err, receipt.ErrReceipt):
+		return nil, fmt.Errorf("%s: %w", o.receipt, err)
+	case err != nil:
+		return nil, &exitError{exitNo, fmt.Errorf("%s: %w", o.receipt, err)}
+	}
+	return &entry, nil
+}
+
 // signed reads a bundle that the key signed.
-func (o *statementOptions) signed(path string) (*statement.Statement, error) {
+func (o *statementOptions) signed(name string, text []byte) (*statement.Statement, error) {
 	if o.key == "" {
 		return nil, usageError(errors.New("--key is missing: signed by whom?"))
 	}
@@ -155,10 +198,6 @@ func (o *statementOptions) signed(path string) (*statement.Statement, error) {
 	key, err := signature.ParseKey(pem)
 	if err != nil {
 		return nil, usageError(fmt.Errorf("--key %s: %w", o.key, err))
-	}
-	name, text, err := readText(path, o.in)
-	if err != nil {
-		return nil, fmt.Errorf("read bundle: %w", err)
 	}
 	s, err := bundle.Verify(text, key)
 	if errors.Is(err, bundle.ErrSignature) {
@@ -171,7 +210,6 @@ func (o *statementOptions) signed(path string) (*statement.Statement, error) {
 }
 
 func (o *statementOptions) print(s *statement.Statement) {
-	fmt.Fprintln(o.out, "OK signed by the key in", o.key)
 	made := s.Predicate.BuildDefinition
 	fmt.Fprintf(o.out, "made by   genpolicy %s for %s, %s form", s.Predicate.RunDetails.Builder.Version["genpolicy"], made.ExternalParameters.Platform, made.ExternalParameters.Form)
 	for _, name := range made.ExternalParameters.DropIns {
