@@ -3,24 +3,17 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -34,99 +27,16 @@ import (
 	"portcullis/rules/settings"
 )
 
-// opaServer is a real OPA, asked as agents of the sidecar era do.
-type opaServer struct {
-	*testing.T
-	http http.Client
-}
-
-// startOPA runs OPA on a socket of its own until the test ends.
-func startOPA(t *testing.T) *opaServer {
-	t.Helper()
-	binary := opatest.Binary(t)
-	socket := filepath.Join(t.TempDir(), "s")
-	cmd := exec.Command(binary, "run", "--server", "--v0-compatible", "--skip-version-check", "--log-level", "error", "--addr", "unix://"+socket)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}
-	s := &opaServer{t, http.Client{Transport: &http.Transport{DialContext: dial}}}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := s.http.Get("http://opa/health"); err == nil {
-			resp.Body.Close()
-			return s
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("OPA does not answer")
-		}
-	}
-}
-
-func (s *opaServer) call(method, path string, body []byte) []byte {
-	s.Helper()
-	req, err := http.NewRequest(method, "http://opa"+path, bytes.NewReader(body))
-	if err != nil {
-		s.Fatal(err)
-	}
-	resp, err := s.http.Do(req)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode >= 300 {
-		s.Fatalf("%s %s: %s: %.500s (%v)", method, path, resp.Status, text, err)
-	}
-	return text
-}
-
-// load replaces the policy, and its state by an empty one.
-func (s *opaServer) load(policy []byte) {
-	s.Helper()
-	s.call("PUT", "/v1/policies/agent_policy", policy)
-	s.call("PUT", "/v1/data/pstate", []byte("{}"))
-}
-
-// decide asks for a request and returns the decision with its ops, as they came.
-func (s *opaServer) decide(kind string, input ast.Value) (allowed bool, ops json.RawMessage) {
-	s.Helper()
-	body := fmt.Appendf(nil, `{"input":%s}`, input) // values print as JSON
-	var answer struct{ Result json.RawMessage }
-	s.read(s.call("POST", "/v1/data/agent_policy/"+kind, body), &answer)
-	if len(answer.Result) > 0 && answer.Result[0] == '{' {
-		var object struct {
-			Allowed bool
-			Ops     json.RawMessage
-		}
-		s.read(answer.Result, &object)
-		return object.Allowed, object.Ops
-	}
-	return string(answer.Result) == "true", nil
-}
-
-func (s *opaServer) read(text []byte, into any) {
-	s.Helper()
-	if err := json.Unmarshal(text, into); err != nil {
-		s.Fatalf("%.500s: %v", text, err)
-	}
-}
-
 // pair asks OPA and the engine of the guest the same, and has each keep its own
 // state from its own ops.
 type pair struct {
-	*opaServer
+	*opatest.Server
+	test           *testing.T
 	engine         *engine.Engine
 	asked, allowed int
 }
 
-func newPair(t *testing.T, s *opaServer, policy []byte) *pair {
+func newPair(t *testing.T, s *opatest.Server, policy []byte) *pair {
 	t.Helper()
 	compiler, err := engine.NewCompiler(engine.CompilerOptions{})
 	if err != nil {
@@ -136,9 +46,9 @@ func newPair(t *testing.T, s *opaServer, policy []byte) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{opaServer: &opaServer{t, s.http}, engine: engine.New(compiled, engine.Options{})}
+	p := &pair{Server: s.For(t), test: t, engine: engine.New(compiled, engine.Options{})}
 	t.Cleanup(p.engine.Close)
-	p.load(policy)
+	p.Load(policy)
 	return p
 }
 
@@ -152,7 +62,7 @@ func (p *pair) ask(r rulestest.Request, keep bool) bool {
 	verdict, err := p.engine.Judge(p.Context(), engine.Request{
 		EntryPoint: r.Kind, Input: func(*engine.Policy) (ast.Value, error) { return input, nil },
 	})
-	allowed, ops := p.decide(r.Kind, input)
+	allowed, ops := p.Decide(r.Kind, []byte(input.String())) // values print as JSON
 	if errors.Is(err, engine.ErrEvaluation) {
 		// A builtin failed. The engine denies then; a server of OPA takes the expression for undefined, and must come to no more.
 		if p.asked++; allowed {
@@ -172,7 +82,7 @@ func (p *pair) ask(r rulestest.Request, keep bool) bool {
 	}
 	p.allowed++
 	if keep && ops != nil {
-		p.call("PATCH", "/v1/data", ops)
+		p.Apply(ops)
 		if err := verdict.Commit(); err != nil {
 			p.Fatal(err)
 		}
@@ -184,9 +94,9 @@ func (p *pair) ask(r rulestest.Request, keep bool) bool {
 func (p *pair) sameState() {
 	p.Helper()
 	var theirs struct{ Result any }
-	p.read(p.call("GET", "/v1/data/pstate", nil), &theirs)
+	p.Read(p.Call("GET", "/v1/data/pstate", nil), &theirs)
 	var ours struct{ Pstate any }
-	p.read(p.engine.State().Possible[0], &ours)
+	p.Read(p.engine.State().Possible[0], &ours)
 	if !reflect.DeepEqual(theirs.Result, ours.Pstate) {
 		p.Errorf("the state is %v in OPA, %v in the engine", theirs.Result, ours.Pstate)
 	}
@@ -211,7 +121,7 @@ func fullForm(t *testing.T, file, images string, dropIns ...string) (*policydata
 // the ops that it returned.
 func TestAnOPAServerDecidesTheCorpusAsTheEngineDoes(t *testing.T) {
 	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
-	server, asked := startOPA(t), 0
+	server, asked := opatest.Start(t), 0
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Name() != "pod.yaml" {
 			return err
@@ -282,7 +192,7 @@ func (r recorded) input(t *testing.T) map[string]any {
 // OPA server.
 func TestAnOPAServerDecidesPodsAsTheEngineDoes(t *testing.T) {
 	const step = 23 // every so many-th change: all of them are tried on the engine elsewhere
-	server := startOPA(t)
+	server := opatest.Start(t)
 	for _, name := range []string{"web-pinned", "mesh-sidecar", "volumes", "security", "gpu", "downward", "init-chain", "job-indexed"} {
 		t.Run(name, func(t *testing.T) {
 			policy, text := fullForm(t, "../../rules/generate/testdata/pods/"+name+".yaml", "../../rules/generate/testdata/images.json", "ordered")
@@ -349,7 +259,7 @@ func (p *pair) life(policy *policydata.Policy) {
 			if message.Descriptor().Fields().ByName("container_id") != nil {
 				request = fmt.Sprintf(`{"container_id": %q}`, rulestest.ID(name))
 			}
-			p.ask(rulestest.Request{Kind: e.Request, Input: recorded{Kind: e.Request, Request: json.RawMessage(request)}.input(p.T)}, true)
+			p.ask(rulestest.Request{Kind: e.Request, Input: recorded{Kind: e.Request, Request: json.RawMessage(request)}.input(p.test)}, true)
 		}
 	}
 	e := rulestest.Emulator{Policy: policy, Pod: rulestest.DefaultPod(policy)}

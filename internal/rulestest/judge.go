@@ -60,6 +60,11 @@ func New(text string, data []byte, more ...string) (*Judge, error) {
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, fmt.Errorf("compile rules: %w", compiler.Errors)
 	}
+	return (&Judge{compiler: compiler}).Under(data)
+}
+
+// Under is a judge by the same rules, compiled once, with other policy_data and no state.
+func (j *Judge) Under(data []byte) (*Judge, error) {
 	root := map[string]any{"pstate": map[string]any{}}
 	if data != nil {
 		var v any
@@ -69,7 +74,7 @@ func New(text string, data []byte, more ...string) (*Judge, error) {
 		root["agent_policy"] = map[string]any{"policy_data": v}
 	}
 	store := inmem.NewFromObjectWithOpts(root, inmem.OptReturnASTValuesOnRead(true))
-	return &Judge{compiler: compiler, store: store, queries: map[string]rego.PreparedEvalQuery{}}, nil
+	return &Judge{compiler: j.compiler, store: store, queries: map[string]rego.PreparedEvalQuery{}}, nil
 }
 
 // Ask judges a request and, where it is allowed, applies what the policy says to

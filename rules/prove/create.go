@@ -30,24 +30,26 @@ var (
 
 const cri = "io.kubernetes.cri."
 
-// compareInstances: how often a container may be there.
+// compareInstances: how often a container, or the sandbox, may be there.
 func compareInstances(c *comparison) {
-	c.level("instances", c.a.Strict.Instances, c.b.Strict.Instances, orFree, c.after(func(string) []rulestest.Request {
-		var out []rulestest.Request
-		c.each(func(k container) {
-			if len(out) == 0 {
-				out = append(out, k.again())
-			}
-		})
-		return out
-	})...)
+	e := rulestest.Emulator{Policy: c.b, Pod: rulestest.DefaultPod(c.b)}
+	attempts := []attempt{requests(plain(e.CreateSandbox()))}
+	c.each(func(k container) {
+		if k.name != policydata.SandboxContainer { // whose id is the sandbox's
+			attempts = append(attempts, attempt{container: k.name, then: func(string) []rulestest.Request { return k.again() }})
+		}
+	})
+	c.level("instances", c.a.Strict.Instances, c.b.Strict.Instances, orFree, attempts...)
 }
 
-// again is the creation of the container under another id.
-func (k container) again() rulestest.Request {
+// again is the creation of the container under another id, with its files.
+func (k container) again() []rulestest.Request {
 	e := rulestest.Emulator{Policy: k.comparison.b, Pod: rulestest.DefaultPod(k.comparison.b)}
-	text := fmt.Sprintf("%064x", 10)
-	return rename(plain(e.CreateContainer(k.name)), rulestest.ID(k.name), text)
+	var out []rulestest.Request
+	for _, r := range append(e.CopyFiles(k.name), e.CreateContainer(k.name)) {
+		out = append(out, rename(plain(r), rulestest.ID(k.name), fmt.Sprintf("%064x", 10)))
+	}
+	return out
 }
 
 // compareOrder: what has to have happened before a container is created.

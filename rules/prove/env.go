@@ -27,7 +27,7 @@ func compareEnv(c *comparison) {
 		a := environment{&k.a.Env, c.a.Common.Env, c.a.Strict.Env}
 		b := environment{&k.b.Env, c.b.Common.Env, c.b.Strict.Env}
 		k.environments(a, b, func(change func(env []any) []any) attempt {
-			return k.create(func(i map[string]any) { process(i)["Env"] = change(list(process(i), "Env")) })
+			return k.create(func(i map[string]any) { process(i)["Env"] = append([]any{}, change(list(process(i), "Env"))...) })
 		})
 	})
 }
@@ -40,7 +40,7 @@ func compareExecEnv(c *comparison) {
 			b := environment{&k.b.Env, c.b.Common.Env, c.b.Strict.ExecEnv}
 			k.required(a, b, func(change func(env []any) []any) attempt {
 				return k.exec(command, func(i map[string]any) {
-					object(i, "process")["Env"] = change(list(object(i, "process"), "Env"))
+					object(i, "process")["Env"] = append([]any{}, change(list(object(i, "process"), "Env"))...)
 				})
 			})
 		}

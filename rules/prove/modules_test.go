@@ -60,7 +60,7 @@ func TestEveryCheckHasAComparison(t *testing.T) {
 
 // What is no address for the rules may be left out of a comparison only while they say so in these very patterns.
 func TestTheRulesHaveThePatternsOfAddresses(t *testing.T) {
-	for _, pattern := range []string{addressV4, addressV6, loopbackV6, mappedV6} {
+	for _, pattern := range []string{addressV4, addressV6, loopbackV6, mappedV6, hardwareAddress.String(), notZero.String()} {
 		if !strings.Contains(rules.Text(), "`"+pattern+"`") {
 			t.Errorf("the rules have no pattern %s", pattern)
 		}

@@ -3,11 +3,8 @@
 package prove_test
 
 import (
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"github.com/open-policy-agent/opa/v1/ast"
 	"strings"
 	"testing"
 
@@ -17,9 +14,6 @@ import (
 	"portcullis/rules/policydata"
 	"portcullis/rules/prove"
 )
-
-// share is which changes of a policy's leaves are tried: every one of so many.
-var share = flag.Int("share", 997, "try one of so many changes")
 
 type pod struct{ manifest, platform string }
 
@@ -172,107 +166,6 @@ func judge(t testing.TB, p *policydata.Policy) *rulestest.Judge {
 	return j
 }
 
-// Every leaf of policy_data is changed, and both directions are asked. A proof is attacked with changed requests; where nothing is
-// proven either way, a request shows it.
-func TestChangedLeaves(t *testing.T) {
-	prover := newProver(t)
-	tally, n := map[prove.Verdict]int{}, 0
-	for _, pod := range pods {
-		original := data(t, pod)
-		a := load(t, prover, original)
-		if r, err := prover.Within(t.Context(), a, a); err != nil || r.Verdict != prove.Proven {
-			t.Fatalf("%v: not within itself: %+v (%v)", pod, r, err)
-		}
-		for _, b := range changedLeaves(t, prover, original, &n) {
-			for _, pair := range [][2]*prove.Policy{{a, b.policy}, {b.policy, a}} {
-				r, err := prover.Within(t.Context(), pair[0], pair[1])
-				if err != nil {
-					t.Fatal(err)
-				}
-				tally[r.Verdict]++
-				switch r.Verdict {
-				case prove.Refuted:
-					confirm(t, pair[0], pair[1], r.Witness)
-				case prove.Unknown:
-					t.Logf("%v, %s: unknown: %+v", pod, b.change, r.Open)
-				case prove.Proven:
-					attack(t, b.change, pair[0].Data, pair[1].Data)
-				}
-			}
-		}
-	}
-	all := tally[prove.Proven] + tally[prove.Refuted] + tally[prove.Unknown]
-	t.Logf("%v of %d changes", tally, n)
-	if all == 0 || tally[prove.Unknown]*50 > all {
-		t.Errorf("%v: more than 2 %% are unknown", tally)
-	}
-}
-
-type leaf struct {
-	change string
-	policy *prove.Policy
-}
-
-func changedLeaves(t *testing.T, prover *prove.Prover, p *policydata.Policy, n *int) []leaf {
-	t.Helper()
-	raw, err := p.JSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tree map[string]any
-	if err := json.Unmarshal(raw, &tree); err != nil {
-		t.Fatal(err)
-	}
-	compact, err := p.Compact(rules.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, _, _ := strings.Cut(string(compact), "policy_data := ")
-	var out []leaf
-	for m := range rulestest.Mutations(rulestest.Request{Kind: "policy_data", Input: tree}) {
-		if *n++; *n%*share != 0 {
-			continue
-		}
-		text, err := json.Marshal(m.Request.Input)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b, err := prover.Load(t.Context(), []byte(head+"policy_data := "+string(text)+"\n")); err == nil { // else no policy any more
-			t.Cleanup(b.Close)
-			out = append(out, leaf{fmt.Sprintf("%s %s", m.Change, m.Where), b})
-		}
-	}
-	return out
-}
-
-// attack looks for a request that b allows and a does not, among the changed requests of b's pod.
-func attack(t *testing.T, change string, a, b *policydata.Policy) {
-	t.Helper()
-	strict, loose := judge(t, a), judge(t, b)
-	n := 0
-	for _, r := range (rulestest.Emulator{Policy: b, Pod: rulestest.DefaultPod(b)}).All() {
-		for m := range rulestest.Mutations(r) {
-			if n++; n%*share != 0 {
-				continue
-			}
-			yes, err := loose.Decide(t.Context(), m.Request.Kind, value(t, m.Request))
-			if err != nil || !yes.Allowed {
-				continue
-			}
-			if no, err := strict.Decide(t.Context(), m.Request.Kind, value(t, m.Request)); err == nil && !no.Allowed {
-				t.Fatalf("%s: proven, and yet %s of %s is allowed by one only", change, m.Change, m.Where)
-			}
-		}
-		yes, err := loose.Ask(t.Context(), r)
-		if err != nil || !yes.Allowed {
-			return // not a pod of b any more
-		}
-		if no, err := strict.Ask(t.Context(), r); err == nil && !no.Allowed {
-			t.Fatalf("%s: proven, and yet %s is allowed by one only", change, r.Kind)
-		}
-	}
-}
-
 func TestOtherRulesAreRefused(t *testing.T) {
 	prover := newProver(t)
 	p := data(t, pods[0])
@@ -305,13 +198,4 @@ func BenchmarkWithin(b *testing.B) {
 			b.Fatal(r, err)
 		}
 	}
-}
-
-func value(t testing.TB, r rulestest.Request) ast.Value {
-	t.Helper()
-	v, err := ast.InterfaceToValue(r.Input)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

@@ -67,6 +67,9 @@ func (s *searcher) requests(t attempt) []rulestest.Request {
 	if t.then != nil {
 		out = append(out, t.then(rulestest.ID(t.container))...)
 	}
+	for i, r := range out {
+		out[i] = asJSON(r) // what is shown is what was decided: a nil list would be null there
+	}
 	return out
 }
 
@@ -88,10 +91,12 @@ func startOf(e rulestest.Emulator, t attempt) []rulestest.Request {
 		if name == t.container {
 			return out
 		}
-		out = append(out, request("StartContainerRequest", map[string]any{"container_id": id}),
-			request("WaitProcessResponse", map[string]any{
+		out = append(out, request("StartContainerRequest", map[string]any{"container_id": id}))
+		if slices.Contains(waiting(e.Policy, name), policydata.Succeeded) {
+			out = append(out, request("WaitProcessResponse", map[string]any{
 				"request": map[string]any{"container_id": id, "exec_id": id}, "response": map[string]any{"status": 0},
 			}))
+		}
 	}
 	return nil
 }
@@ -119,8 +124,8 @@ func request(kind string, input map[string]any) rulestest.Request {
 	return rulestest.Request{Kind: kind, Input: input}
 }
 
-// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations.
-func plain(r rulestest.Request) rulestest.Request {
+// asJSON is a request in the types of JSON.
+func asJSON(r rulestest.Request) rulestest.Request {
 	var input map[string]any
 	raw, err := json.Marshal(r.Input)
 	if err == nil {
@@ -129,12 +134,18 @@ func plain(r rulestest.Request) rulestest.Request {
 	if err != nil {
 		panic(err) // emulated requests are JSON
 	}
-	for _, s := range list(input, "storages") {
+	return rulestest.Request{Kind: r.Kind, Input: input}
+}
+
+// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations.
+func plain(r rulestest.Request) rulestest.Request {
+	r = asJSON(r)
+	for _, s := range list(r.Input, "storages") {
 		if s, ok := s.(map[string]any); ok && s["driver"] == "image_guest_pull" {
 			s["driver_options"] = []any{}
 		}
 	}
-	return rulestest.Request{Kind: r.Kind, Input: input}
+	return r
 }
 
 // shows says after how many of requests b has allowed what a denies, 0 if that does not happen.
@@ -188,6 +199,9 @@ func (p *Policy) decide(ctx context.Context, r rulestest.Request) (allowed bool,
 		judge = p.engine.Observe
 	}
 	v, err := judge(ctx, engine.Request{EntryPoint: r.Kind, Input: func(*engine.Policy) (ast.Value, error) { return value, nil }})
+	if errors.Is(err, engine.ErrEvaluation) {
+		return false, err.Error(), nil // as in the guest, which denies then
+	}
 	if err != nil {
 		return false, "", fmt.Errorf("decide %s: %w", r.Kind, err)
 	}
