@@ -34,7 +34,8 @@ const (
 	stricter                   // free, then optional, then required
 )
 
-// narrowings are the fields of policy_data that may differ, * for any name. All others are compared whole.
+// narrowings are the fields of policy_data that may differ, * for any name. All others are compared whole, names of variables among
+// them: one that is known is not taken for a service's, so that with less of them more can be allowed.
 var narrowings = map[string]kind{
 	"containers":                            fewerKeys,
 	"containers.*.exec":                     fewerItems,
@@ -42,11 +43,9 @@ var narrowings = map[string]kind{
 	"containers.*.image.also":               fewerItems,
 	"containers.*.annotations.optional":     fewerKeys,
 	"containers.*.annotations.patterns":     fewerKeys,
-	"containers.*.env.optional":             fewerKeys,
 	"containers.*.sysctl.optional":          fewerKeys,
 	"containers.*.stdin":                    onlyFalse,
 	"common.apparmor":                       fewerItems,
-	"common.env.names":                      fewerKeys,
 	"common.env.whole":                      fewerItems,
 	"common.annotations.keys":               fewerKeys,
 	"common.annotations.patterns":           fewerKeys,
@@ -81,6 +80,9 @@ func Check(current, next []byte, rules policytext.Digest) error {
 		return fmt.Errorf("%w: %w", ErrNotNarrower, err)
 	}
 	if err := issuers(current, next); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotNarrower, err)
+	}
+	if err := gone(a, b); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotNarrower, err)
 	}
 	delete(a, "issuers")
@@ -118,6 +120,29 @@ func issuers(current, next []byte) error {
 	for i := range b {
 		if !slices.ContainsFunc(a, b[i].Within) {
 			return fmt.Errorf("issuer %s may set more", b[i].Line())
+		}
+	}
+	return nil
+}
+
+// gone refuses containers that are missing, and of which others have depended: one that waits keeps what it waits for from running again,
+// and one with known contents keeps files of that name as they are.
+func gone(a, b map[string]any) error {
+	before, _ := a["containers"].(map[string]any)
+	after, _ := b["containers"].(map[string]any)
+	for name, c := range before {
+		if _, kept := after[name]; kept {
+			continue
+		}
+		if a["order"] != "free" {
+			return fmt.Errorf("containers.%s is gone, and the order of containers is enforced", name)
+		}
+		container, _ := c.(map[string]any)
+		mounts, _ := container["mounts"].(map[string]any)
+		for destination, m := range mounts {
+			if mount, ok := m.(map[string]any); !ok || mount["contents"] != nil {
+				return fmt.Errorf("containers.%s is gone, and the contents of its mount %s are known", name, destination)
+			}
 		}
 	}
 	return nil

@@ -39,14 +39,15 @@ func TestWhatAGuestTakesForNarrowerIsProven(t *testing.T) {
 		web.Stdin = true
 		web.Annotations.Optional = map[string]string{"a": "1", "b": "2"}
 		web.Annotations.Patterns = map[string]string{"c": "^1$", "d": "^2$"}
-		web.Env.Optional = map[string]string{"OPTIONAL_A": "^1$", "OPTIONAL_B": "^2$"}
 		web.Sysctl.Optional = map[string]string{"net.a": "1", "net.b": "2"}
 		p.Common.AppArmor = []string{"", "runtime/default"}
 		p.Common.OCIVersions = append(p.Common.OCIVersions, "9.9.9")
-		p.Common.Env.Names = map[string]string{"A": "^1$", "B": "^2$"}
 		p.Common.Env.Whole = append(p.Common.Env.Whole, "^C=1$")
 		p.Common.Annotations.Keys = map[string]string{"^x$": "^1$", "^y$": "^2$"}
 		p.Common.Annotations.Patterns = map[string]string{"e": "^1$", "f": "^2$"}
+		spare := *web
+		spare.Mounts = map[string]policydata.Mount{}
+		p.Containers["spare"] = &spare
 		r := &p.Requests
 		r.Allow = []string{"GetMetricsRequest", "ListRoutesRequest"}
 		r.CloseStdin, r.WriteStream, r.GetDiagnosticData, r.UpdateEphemeralMounts = true, true, true, true
@@ -55,18 +56,16 @@ func TestWhatAGuestTakesForNarrowerIsProven(t *testing.T) {
 		p.Issuers = []fragment.Issuer{issuer(2, fragment.May{Path: "containers.web.exec"})}
 	})
 	for name, change := range map[string]func(*policydata.Policy){
-		"a container less":         func(p *policydata.Policy) { delete(p.Containers, "web") },
+		"a container less":         func(p *policydata.Policy) { delete(p.Containers, "spare") },
 		"exec":                     func(p *policydata.Policy) { p.Containers["web"].Exec = [][]string{{"b"}} },
 		"other users":              func(p *policydata.Policy) { p.Containers["web"].OtherUsers = nil },
 		"other names of the image": func(p *policydata.Policy) { p.Containers["web"].Image.Also = nil },
 		"stdin of a container":     func(p *policydata.Policy) { p.Containers["web"].Stdin = false },
 		"optional annotations":     func(p *policydata.Policy) { delete(p.Containers["web"].Annotations.Optional, "a") },
 		"patterns of annotations":  func(p *policydata.Policy) { delete(p.Containers["web"].Annotations.Patterns, "c") },
-		"optional variables":       func(p *policydata.Policy) { delete(p.Containers["web"].Env.Optional, "OPTIONAL_A") },
 		"optional sysctls":         func(p *policydata.Policy) { delete(p.Containers["web"].Sysctl.Optional, "net.a") },
 		"AppArmor profiles":        func(p *policydata.Policy) { p.Common.AppArmor = []string{""} },
 		"OCI versions":             func(p *policydata.Policy) { p.Common.OCIVersions = p.Common.OCIVersions[:1] },
-		"common variables":         func(p *policydata.Policy) { delete(p.Common.Env.Names, "A") },
 		"patterns of variables":    func(p *policydata.Policy) { p.Common.Env.Whole = nil },
 		"keys of annotations":      func(p *policydata.Policy) { delete(p.Common.Annotations.Keys, "^x$") },
 		"common annotations":       func(p *policydata.Policy) { clear(p.Common.Annotations.Patterns) },
@@ -115,6 +114,64 @@ func TestWhatAGuestTakesForNarrowerIsProven(t *testing.T) {
 			}
 			if result.Verdict != prove.Proven {
 				t.Errorf("the proof says %s: %+v %+v", result.Verdict, result.Open, result.Looser)
+			}
+		})
+	}
+}
+
+// TestLessThatAllowsMoreIsNotTakenForNarrower: a name that is known keeps a variable from being a service's, and a container that waits keeps
+// the one that it waits for from running twice.
+func TestLessThatAllowsMoreIsNotTakenForNarrower(t *testing.T) {
+	prover := newProver(t)
+	for name, c := range map[string]struct{ wide, slim func(*policydata.Policy) }{
+		"a common variable that looks like a service's": {
+			func(p *policydata.Policy) {
+				p.Common.Env.Names = map[string]string{"A_SERVICE_HOST": "^x$"}
+				p.Common.Env.Whole = []string{"^[A-Z]+_SERVICE_HOST=[0-9.]+$"}
+			},
+			func(p *policydata.Policy) { p.Common.Env.Names = nil },
+		},
+		"an optional variable that looks like a service's": {
+			func(p *policydata.Policy) {
+				p.Containers["web"].Env.Optional = map[string]string{"A_SERVICE_HOST": "^x$"}
+				p.Common.Env.Whole = []string{"^[A-Z]+_SERVICE_HOST=[0-9.]+$"}
+			},
+			func(p *policydata.Policy) { p.Containers["web"].Env.Optional = nil },
+		},
+		"a container that waits for another": {
+			func(p *policydata.Policy) {
+				p.Order = "enforced"
+				waits := *p.Containers["web"]
+				waits.After = []policydata.After{{Container: "web", State: "succeeded"}}
+				p.Containers["waits"] = &waits
+			},
+			func(p *policydata.Policy) { delete(p.Containers, "waits") },
+		},
+		"a container whose files are known": {
+			func(p *policydata.Policy) {
+				other := *p.Containers["web"]
+				other.Mounts = map[string]policydata.Mount{"/settings": {From: "shared", Source: "settings", Type: "bind", Options: []string{"ro"},
+					Contents: &policydata.Contents{Files: map[string]policydata.File{"a": {SHA256: strings.Repeat("0", 64)}}}}}
+				p.Containers["other"] = &other
+				mine := other.Mounts["/settings"]
+				mine.Contents = nil
+				p.Containers["web"].Mounts["/settings"] = mine
+			},
+			func(p *policydata.Policy) { delete(p.Containers, "other") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wide := changed(t, data(t, pods[0]), c.wide)
+			slim := changed(t, wide, c.slim)
+			if err := narrower(t, wide, slim); err == nil {
+				t.Error("taken for narrower")
+			}
+			result, err := prover.Within(t.Context(), load(t, prover, wide), load(t, prover, slim))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Verdict == prove.Proven {
+				t.Error("and proven to be")
 			}
 		})
 	}
