@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/fxamacker/cbor/v2"
 	"github.com/veraison/go-cose"
 )
 
@@ -96,10 +97,10 @@ func Open(envelope []byte) (*Signed, error) {
 	if err := s.message.UnmarshalCBOR(envelope); err != nil {
 		return nil, fmt.Errorf("%w: %.200v", ErrEnvelope, err)
 	}
-	if err := s.canonical(envelope); err != nil {
+	if err := s.headers(); err != nil {
 		return nil, err
 	}
-	if err := s.headers(); err != nil {
+	if err := s.canonical(envelope); err != nil {
 		return nil, err
 	}
 	s.Payload = s.message.Payload
@@ -117,9 +118,22 @@ func Open(envelope []byte) (*Signed, error) {
 // isEnvelope says whether bytes begin as a COSE_Sign1 or COSE_Sign does, tagged or not.
 func isEnvelope(b []byte) bool { return len(b) > 0 && (b[0]&0xe0 == 0xc0 || b[0] == 0x84) }
 
+// emptyMap is a map of CBOR without members.
+const emptyMap = 0xa0
+
 // canonical holds the envelope to the one encoding of its four parts, so that no byte of it can be changed without being seen.
 func (s *Signed) canonical(envelope []byte) error {
-	again, err := s.message.MarshalCBOR()
+	var protected []byte // kept as it came by the message, its head too
+	if err := cbor.Unmarshal(s.message.Headers.RawProtected, &protected); err != nil {
+		return fmt.Errorf("%w: %.100v", ErrEnvelope, err)
+	}
+	head, err := cbor.Marshal(protected)
+	if err != nil {
+		return fmt.Errorf("%w: %.100v", ErrEnvelope, err)
+	}
+	m := s.message
+	m.Headers.RawProtected, m.Headers.RawUnprotected = head, cbor.RawMessage{emptyMap}
+	again, err := m.MarshalCBOR()
 	if err != nil || !bytes.Equal(again, envelope) {
 		return fmt.Errorf("%w: it is not in the shortest encoding", ErrEnvelope)
 	}

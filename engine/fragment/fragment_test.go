@@ -9,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -171,6 +172,11 @@ func bstr(t testing.TB, b []byte) string {
 	return string(out)
 }
 
+// longHead is a byte string of CBOR with its length in four bytes, where fewer do.
+func longHead(b []byte) string {
+	return string(binary.BigEndian.AppendUint32([]byte{0x5a}, uint32(len(b)))) + string(b)
+}
+
 // TestOpenRefuses: what is not understood is refused with a reason, before anybody's signature is looked at.
 func TestOpenRefuses(t *testing.T) {
 	key := newKey(t)
@@ -200,6 +206,10 @@ func TestOpenRefuses(t *testing.T) {
 		"tagged as COSE_Sign":            {append([]byte{0xd8, 98}, good[1:]...), fragment.ErrEnvelope},
 		"array of indefinite length":     {append(append([]byte{0xd2, 0x9f}, good[2:]...), 0xff), fragment.ErrEnvelope},
 		"array with a long head":         {append([]byte{0xd2, 0x98, 0x04}, good[2:]...), fragment.ErrEnvelope},
+		"payload with a long head":       {raw(t, bstr(t, []byte("\xa2\x01\x26"+typed)), "\xa0", longHead(payload), signature), fragment.ErrEnvelope},
+		"signature with a long head":     {raw(t, bstr(t, []byte("\xa2\x01\x26"+typed)), "\xa0", bstr(t, payload), longHead(make([]byte, 64))), fragment.ErrEnvelope},
+		"headers with a long head":       {raw(t, longHead([]byte("\xa2\x01\x26"+typed)), "\xa0", bstr(t, payload), signature), fragment.ErrEnvelope},
+		"unprotected with a long head":   {raw(t, bstr(t, []byte("\xa2\x01\x26"+typed)), "\xb8\x00", bstr(t, payload), signature), fragment.ErrEnvelope},
 		"payload of indefinite length":   {raw(t, bstr(t, []byte("\xa2\x01\x26"+typed)), "\xa0", "\x5f"+bstr(t, payload)+"\xff", signature), fragment.ErrEnvelope},
 		"headers of indefinite length":   {raw(t, bstr(t, []byte("\xbf\x01\x26"+typed+"\xff")), "\xa0", bstr(t, payload), signature), fragment.ErrEnvelope},
 		"algorithm twice":                {raw(t, bstr(t, []byte("\xa3\x01\x26\x01\x26"+typed)), "\xa0", bstr(t, payload), signature), fragment.ErrEnvelope},

@@ -70,6 +70,7 @@ func TestChains(t *testing.T) {
 		"one between":                   {[][]byte{below.Raw, middle.cert.Raw, root.cert.Raw}, pinned(root), nil},
 		"another root":                  {[][]byte{leaf.Raw, stranger.cert.Raw}, pinned(root), fragment.ErrIssuer},
 		"another root with the pinned":  {[][]byte{stranger.issue(t, key, leafCertificate).Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
+		"a whole chain of another":      {[][]byte{stranger.issue(t, key, leafCertificate).Raw, stranger.cert.Raw}, pinned(root), fragment.ErrIssuer},
 		"the leaf alone":                {[][]byte{leaf.Raw}, pinned(root), fragment.ErrIssuer},
 		"no chain":                      {nil, pinned(root), fragment.ErrIssuer},
 		"the root twice":                {[][]byte{leaf.Raw, root.cert.Raw, root.cert.Raw}, pinned(root), nil},
