@@ -97,7 +97,7 @@ type flags struct {
 	settings                 []string
 	platform, annotation     string
 	initdata                 string
-	issuers                  string
+	issuers, imagePolicy     string
 	raw, base64, compact     bool
 	dryRun, json             bool
 	ignoreUnknown            bool
@@ -185,6 +185,7 @@ func (f *flags) addSources(set *pflag.FlagSet, maps *[]string) {
 	set.BoolVar(&f.compact, "compact", false, "write policies that name the rules instead of holding them; the guest must have them")
 	set.BoolVarP(&f.ignoreUnknown, "silent-unsupported-fields", "s", false, "warn of fields that Kubernetes does not know instead of refusing them")
 	set.StringArrayVar(&f.runtimeClasses, "runtime-class-names", nil, "only for pods whose runtimeClassName begins with `NAME` (repeatable)")
+	set.StringVar(&f.imagePolicy, "image-policy", "", "`FILE` (containers-policy.json) by which the guest judges the images that it pulls, put into cdh.toml of initdata")
 	set.StringVar(&f.issuers, "issuers", "", "`FILE` that names who may update the policies by signed fragments, see policyctl fragment issuer")
 	set.BoolVar(&f.needDigests, "require-digests", false, "refuse images that are named by a tag")
 	f.images.add(set)

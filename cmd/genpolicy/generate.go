@@ -110,6 +110,12 @@ func (j *job) read(paths []string) (err error) {
 	if j.output.Initdata, err = loadInitdata(j.flags.initdata); err != nil {
 		return err
 	}
+	if j.output.ImagePolicy, err = loadImagePolicy(j.flags.imagePolicy); err != nil {
+		return err
+	}
+	if j.output.ImagePolicy != "" && j.settings.Annotation != settings.Initdata {
+		return usagef("--image-policy needs --annotation initdata")
+	}
 	if err := j.readRules(); err != nil {
 		return err
 	}

@@ -90,3 +90,19 @@ func loadIssuers(path string) ([]fragment.Issuer, error) {
 	}
 	return issuers, nil
 }
+
+// loadImagePolicy reads what --image-policy names, "" without it.
+func loadImagePolicy(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read image policy: %w", err)
+	}
+	policy, err := generate.CompactImagePolicy(text)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return policy, nil
+}

@@ -27,6 +27,8 @@ type Output struct {
 	Compact bool
 	// Initdata is what the policy is put into where initdata carries it; nil means what the pod has already, or nothing else.
 	Initdata *initdata.Document
+	// ImagePolicy is put into the cdh.toml of initdata, for the guest to judge the images that it pulls; "" for none. See CompactImagePolicy.
+	ImagePolicy string
 }
 
 // ErrCompact says that guests hold only the built-in rules, which alone can be named by their digest.
@@ -73,7 +75,7 @@ func (g *Generator) Render(p *Pod, policy *policydata.Policy, o Output) (*Render
 	}
 	made := &Rendered{Text: text, Annotation: initdata.PolicyAnnotation, Value: initdata.EncodePolicy(text)}
 	if g.settings.Annotation != settings.Policy {
-		if err := p.putInitdata(made, o.Initdata); err != nil {
+		if err := p.putInitdata(made, o); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -153,8 +155,9 @@ func (g *Generator) text(p *policydata.Policy, o Output) ([]byte, error) {
 	return p.Full(text)
 }
 
-// putInitdata puts a policy into base, or into what the pod has already, keeps the other keys, and encodes it for the annotation.
-func (p *Pod) putInitdata(made *Rendered, base *initdata.Document) error {
+// putInitdata puts a policy into the given initdata, or into what the pod has already, keeps the other keys, and encodes it for the annotation.
+func (p *Pod) putInitdata(made *Rendered, o Output) error {
+	base := o.Initdata
 	made.Annotation = initdata.Annotation
 	older, plain, err1 := p.initdataOf(initdata.OlderAnnotation)
 	current, _, err2 := p.initdataOf(initdata.Annotation)
@@ -174,6 +177,15 @@ func (p *Pod) putInitdata(made *Rendered, base *initdata.Document) error {
 		}
 	}
 	data[initdata.PolicyKey] = string(made.Text)
+	if o.ImagePolicy != "" {
+		if data[initdata.CDHKey] == "" {
+			return fmt.Errorf("%w: initdata has none; give --initdata-path with one that has the hub's other settings", ErrImagePolicy)
+		}
+		var err error
+		if data[initdata.CDHKey], err = withImagePolicy(data[initdata.CDHKey], o.ImagePolicy); err != nil {
+			return err
+		}
+	}
 	doc, err := initdata.New(algorithm, data)
 	if err != nil {
 		return err

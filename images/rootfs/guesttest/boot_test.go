@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/engine/fragment"
 	"portcullis/measure/evidence"
 )
 
@@ -53,12 +54,21 @@ func (b bench) record(t *testing.T) {
 	if _, err := rand.Read(nonce); err != nil {
 		t.Fatal(err)
 	}
-	r := boot(t, b.machine("TestPod", loopbackPeers, "guesttest.record=1", "guesttest.nonce="+hex.EncodeToString(nonce)))
+	r := boot(t, b.machine("TestPod", loopbackPeers, "guesttest.record=1", "guesttest.fragment=1", "guesttest.nonce="+hex.EncodeToString(nonce)))
 	e, options := quoteOf(t, r, nonce, b.pod.policy)
 	e.PodPCR, e.Pod = 14, &evidence.Pod{Containers: []evidence.PodContainer{{Name: "$sandbox"}}}
 	for i := range containers {
 		e.Pod.Containers = append(e.Pod.Containers, evidence.PodContainer{Name: fmt.Sprintf("container-%d", i), AnyExec: true})
 	}
+	if got := evidence.VerifyTPM(t.Context(), e, options); got.ExitCode() == 0 {
+		t.Error("a pod that was updated by a fragment of which the verifier does not know passes")
+	}
+	e.Fragments = evidence.Fragments{Policy: b.pod.policy, Envelopes: [][]byte{b.pod.fragment}}
+	signed, err := fragment.Open(b.pod.fragment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Pod.Updated = map[string][]evidence.PodContainer{signed.Digest(): e.Pod.Containers}
 	got := evidence.VerifyTPM(t.Context(), e, options)
 	if got.ExitCode() != 0 || got.Pod == nil || len(got.Pod.Containers) < containers+1 || len(got.Pod.Execs) == 0 {
 		t.Fatalf("the record of the pod's life: %+v", got)
@@ -167,6 +177,13 @@ func verifyByTool(t *testing.T, e evidence.TPM, policy string, flags ...string) 
 	}
 	for _, flag := range flags {
 		args = append(args, flag, filepath.Join(dir, "policy"))
+	}
+	for i, envelope := range e.Fragments.Envelopes {
+		path := filepath.Join(dir, fmt.Sprintf("fragment-%d", i))
+		if err := os.WriteFile(path, envelope, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--fragment", path)
 	}
 	t.Log(run(t, nil, artifact(t, "policyctl"), args...))
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/engine/fragment"
 	"portcullis/images/verity"
 )
 
@@ -104,6 +105,8 @@ func putTests(t *testing.T, dir string, p pod) {
 	copyFile(t, artifact(t, "guest.test"), filepath.Join(dir, "guesttest/guest.test"), 0o755)
 	write(t, filepath.Join(dir, "guesttest/pod.rego"), string(p.policy))
 	write(t, filepath.Join(dir, "guesttest/pod.jsonl"), string(p.cases))
+	write(t, filepath.Join(dir, "guesttest/fragment.txt"), string(fragment.Text(p.fragment)))
+	write(t, filepath.Join(dir, "guesttest/update.jsonl"), string(p.updates))
 	write(t, filepath.Join(dir, "guesttest/initdata.toml"), string(p.initdata.Bytes()))
 }
 

@@ -22,6 +22,8 @@ type pod struct {
 	policy   []byte
 	cases    []byte // one JSON object a line: kind, request, allowed, case
 	initdata *initdata.Document
+	fragment []byte // a signed fragment that gives the container updated another image
+	updates  []byte // what a host asks once it is in force, as cases
 }
 
 // secret is in each container's environment, and must not leave the guest.
@@ -34,6 +36,7 @@ const containers = 10
 func newPod(t *testing.T) pod {
 	t.Helper()
 	policy := tenContainers(t)
+	key := newReleaseKey(t, policy)
 	text, err := policy.Full(rules.Text())
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +55,8 @@ func newPod(t *testing.T) pod {
 	for name, r := range forbidden(e) {
 		add(t, &cases, r, name)
 	}
-	return pod{text, cases.Bytes(), doc}
+	fragment, updates := newUpdate(t, key, e)
+	return pod{text, cases.Bytes(), doc, fragment, updates}
 }
 
 // add writes a request; one with a name is to be denied.

@@ -168,8 +168,13 @@ func (c testCase) message(t *testing.T) proto.Message {
 
 func readCases(t *testing.T) []testCase {
 	t.Helper()
+	return casesOf(t, casesPath)
+}
+
+func casesOf(t *testing.T, path string) []testCase {
+	t.Helper()
 	var cases []testCase
-	dec := json.NewDecoder(strings.NewReader(string(read(t, casesPath))))
+	dec := json.NewDecoder(strings.NewReader(string(read(t, path))))
 	for {
 		var c testCase
 		err := dec.Decode(&c)

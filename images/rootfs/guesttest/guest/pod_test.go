@@ -43,10 +43,13 @@ func TestPod(t *testing.T) {
 	t.Run("first decision", firstDecision)
 	t.Run("the policy is bound to PCR 8", func(t *testing.T) { bindPolicy(t, policy) })
 	t.Run("a session is decided", func(t *testing.T) { session(t, cases) })
+	if cmdline["guesttest.fragment"] != "" {
+		t.Run("a container is updated", update)
+	}
 	t.Run("nothing but the gate listens on vsock", onlyTheGateListens) // the host asks for the agent's log there
 	t.Run("memory", checkMemory)
 	t.Run("quote", func(t *testing.T) { sendEvidence(t, digest) })
-	t.Run("killed and back", func(t *testing.T) { killed(t, cases, extended(digest)) })
+	t.Run("killed and back", func(t *testing.T) { killed(t, cases, pcr8(t)) })
 	t.Run("no debug dump", noDump)
 	t.Run("the unit is confined", confined)
 }
