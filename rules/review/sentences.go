@@ -120,6 +120,9 @@ func (s *speaker) pod(p *policydata.Policy) {
 		s.may("shared files below %s", dir)
 	}
 	s.may("block storages below %s", p.Common.StorageDir)
+	for _, words := range updates(p) {
+		s.may("%s", words)
+	}
 }
 
 func (s *speaker) requests(r policydata.Requests) {

@@ -67,6 +67,9 @@ func (w *warnings) data(p *policydata.Policy) {
 	}
 	w.requests(p)
 	w.strictness(p)
+	for _, words := range updates(p) {
+		w.add(Look, "", "May be updated: %s.", words)
+	}
 }
 
 func (w *warnings) sorted() []Warning {
