@@ -65,7 +65,6 @@ plain_ok if {
 				"IntelRdt": null,
 				"MountLabel": "",
 				"Seccomp": null,
-				"Resources": {"BlockIO": null, "Network": null, "Pids": null},
 			},
 		},
 	})
@@ -116,8 +115,6 @@ root_path := path if {
 else := policy.common.root_path
 
 exec_id_ok if input.exec_id == root_id
-
-exec_id_ok if input.exec_id == ""
 
 exec_id_ok if policy.strict.container_id == "free"
 

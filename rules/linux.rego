@@ -4,20 +4,36 @@ package agent_policy
 import rego.v1
 
 linux_ok if {
-	cpu_ok
+	resources_ok(input.OCI.Linux.Resources)
 	control_group_ok
 	linux_devices_ok
 }
 
-# Shares and quotas are the host's, but not which CPUs, nor real time.
-cpu_ok if object.subset(input.OCI.Linux.Resources, {"CPU": {"Cpus": "", "Mems": "", "RealtimePeriod": 0, "RealtimeRuntime": 0}})
+# Shares, quotas and limits are the host's, but not which CPUs, nor real time, nor
+# what no kubelet sets.
+resources_ok(r) if {
+	object.subset(r, {"BlockIO": null, "Network": null, "Pids": null})
 
-cpu_ok if input.OCI.Linux.Resources.CPU == null
+	# item: OCI.Linux.Resources.{item}
+	# wanted: none
+	# got: {object.get(r, split(item, "."), null)}
+	count({concat(".", [key, name]) | some key in ["CPU", "Memory"]; some name, value in r[key]; not value in {0, "", false}} - {"CPU.Period", "CPU.Quota", "CPU.Shares", "Memory.Limit", "Memory.Swap"}) == 0
+
+	# item: OCI.Linux.Resources.HugepageLimits[{h.Pagesize}]
+	# wanted: a size of pages
+	# got: {h.Pagesize}
+	every h in r.HugepageLimits {
+		regex.match(`^[0-9]+[KMG]B$`, h.Pagesize)
+	}
+}
 
 # /kubepods/…/<id>, or slice:prefix:<id> where systemd keeps the tree.
 #
 # wanted: /path/id or slice:prefix:id of letters, digits and /:._-, no ..
-control_group_ok if input.OCI.Linux.CgroupsPath == ""
+control_group_ok if {
+	policy.strict.container_id == "free"
+	input.OCI.Linux.CgroupsPath == ""
+}
 
 control_group_ok if {
 	path := input.OCI.Linux.CgroupsPath

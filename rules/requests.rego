@@ -60,6 +60,15 @@ SetIPTablesRequest if listed("SetIPTablesRequest")
 
 UpdateContainerRequest if listed("UpdateContainerRequest")
 
+# Sizes may change while the container runs; no device is let in.
+UpdateContainerRequest if {
+	container_ok
+	resources_ok(input.resources)
+	every d in input.resources.Devices {
+		not d.Allow
+	}
+}
+
 VolumeStatsRequest if listed("VolumeStatsRequest")
 
 listed(name) if name in policy.requests.allow

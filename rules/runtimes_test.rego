@@ -47,7 +47,7 @@ test_users if {
 
 dirs := {"version": 1, "common": {"shared_dirs": ["/s", "/s/watchable"], "root_path": "/r/$(container-id)/rootfs", "other_root_paths": ["/s/$(container-id)/rootfs"]}}
 
-pod := {"Annotations": {"io.kubernetes.cri.sandbox-id": "p"}, "Mounts": [{"source": "/s/watchable/a"}], "Root": {"Path": "/x"}}
+pod := {"Annotations": {"io.kubernetes.cri.sandbox-id": "p"}, "Mounts": [{"source": "/s/watchable/a", "options": ["rbind", "rprivate", "ro"]}], "Root": {"Path": "/x"}}
 
 local(source, point) if {
 	agent_policy.source_ok({"from": "local", "source": "v"}, source) with data.agent_policy.policy_data as dirs
@@ -83,4 +83,47 @@ test_watched if {
 test_root_of_another_runtime if {
 	agent_policy.root_id == "c" with data.agent_policy.policy_data as dirs with input as {"container_id": "c", "OCI": {"Root": {"Path": "/s/c/rootfs"}}}
 	agent_policy.root_id == "c" with data.agent_policy.policy_data as dirs with input as {"container_id": "d", "OCI": {"Root": {"Path": "/r/c/rootfs"}}}
+}
+
+resources := {
+	"BlockIO": null, "CPU": {"Cpus": "", "Mems": "", "Period": 100000, "Quota": 5, "RealtimePeriod": 0, "RealtimeRuntime": 0, "Shares": 2}, "Devices": [], "HugepageLimits": [],
+	"Memory": {"DisableOOMKiller": false, "Kernel": 0, "KernelTCP": 0, "Limit": 5, "Reservation": 0, "Swap": 5, "Swappiness": 0}, "Network": null, "Pids": null,
+}
+
+update(change) if {
+	agent_policy.UpdateContainerRequest with data.agent_policy.policy_data as {"version": 1} with data.pstate as {"container:c": "web"}
+		with input as {"container_id": "c", "resources": object.union(resources, change)}
+}
+
+test_sizes_of_a_running_container if {
+	every change in [
+		{}, {"CPU": null, "Memory": null}, {"HugepageLimits": [{"Limit": 0, "Pagesize": "2MB"}]}, {"CPU": {"Shares": 7}},
+		{"Devices": [{"Access": "rwm", "Allow": false}]},
+	] {
+		update(change)
+	}
+}
+
+test_other_resources_of_a_running_container_refused if {
+	every change in [
+		{"BlockIO": {"Weight": 10}}, {"Pids": {"Limit": 1}}, {"Network": {"ClassID": 1}}, {"Devices": [{"Access": "rwm", "Allow": true}]},
+		{"HugepageLimits": [{"Limit": 0, "Pagesize": "../2MB"}]}, {"CPU": {"Cpus": "0"}}, {"CPU": {"Mems": "0"}}, {"CPU": {"RealtimePeriod": 1}},
+		{"Memory": {"DisableOOMKiller": true}}, {"Memory": {"Swappiness": 1}}, {"Memory": {"Kernel": 1}}, {"Memory": {"Reservation": 1}},
+	] {
+		not update(change)
+	}
+	not agent_policy.UpdateContainerRequest with data.agent_policy.policy_data as {"version": 1} with data.pstate as {"container:c": "web"}
+		with input as {"container_id": "d", "resources": resources}
+}
+
+name_servers(lines) if {
+	agent_policy.sandbox_dns_ok with input as {"dns": lines}
+}
+
+test_lines_of_resolv_conf if {
+	name_servers([])
+	name_servers(["# of the node", "search shop.svc.cluster.local", "nameserver 10.96.0.10", "nameserver fe80::1%eth0", "options ndots:5", ""])
+	every line in ["x", "nameserver example.com", " nameserver 10.96.0.10", "nameservers 10.96.0.10"] {
+		not name_servers([line])
+	}
 }

@@ -12,6 +12,7 @@ CreateSandboxRequest := {"allowed": true, "ops": [{
 	sandbox_plain_ok
 	sandbox_id_ok
 	sandbox_hostname_ok
+	sandbox_dns_ok
 	sandbox_storages_ok
 }
 
@@ -28,7 +29,9 @@ sandbox_plain_ok if {
 	input.sandbox_pidns == policy.sandbox.pidns
 }
 
-sandbox_id_ok if regex.match(`^(?:[0-9a-z]{64})?$`, input.sandbox_id)
+sandbox_id_ok if regex.match(`^[0-9a-f]{64}$`, input.sandbox_id)
+
+sandbox_id_ok if policy.strict.container_id == "free"
 
 sandbox_hostname_ok if policy.sandbox.hostname == ""
 
@@ -40,6 +43,13 @@ sandbox_hostname_ok if {
 }
 
 sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
+
+# Lines of resolv.conf.
+sandbox_dns_ok if {
+	every line in input.dns {
+		regex.match(`^(nameserver[ \t]+[0-9a-f.:]+(%.+)?|[#;].*|(search|options|domain|sortlist)[ \t].*)?$`, line)
+	}
+}
 
 sandbox_storages_ok if sort(input.storages) == sort(policy.sandbox.storages)
 

@@ -37,9 +37,6 @@ var deployments = []deployment{
 	{"non-coco", shim.Config{SharedFiles: true, EmptyDirs: shim.HostDirs, Network: true}},
 }
 
-// notAllowed is a containerd of which policies allow no pod as yet.
-const notAllowed = "containerd-1.6_"
-
 // neededDropIns are what pods of a manifest need over the platform, by manifest or platform and manifest.
 var neededDropIns = map[string]string{
 	"static-pod.yaml":                    "static-pods",
@@ -91,10 +88,6 @@ func TestGenuineSpecificationsAreAllowed(t *testing.T) {
 	}
 	recorded := map[string]map[string][]genuine.Pod{} // by manifest and combination
 	for name, file := range combinations {
-		if strings.HasPrefix(name, notAllowed) {
-			t.Logf("%s: not held: its sandboxes' resolv.conf has options of its own, which policies deny", name)
-			continue
-		}
 		pods, err := genuine.Read(file)
 		if err != nil {
 			t.Fatal(err)
@@ -107,38 +100,17 @@ func TestGenuineSpecificationsAreAllowed(t *testing.T) {
 		}
 	}
 	store := storedImages{openLayout(t, filepath.Join(folder, "images.tar.gz"))}
-	denied := knownDenials(t, filepath.Join(folder, "denied.txt"))
 	for manifest, pods := range recorded {
 		for _, d := range deployments {
 			t.Run(d.platform+"/"+strings.TrimSuffix(manifest, ".yaml"), func(t *testing.T) {
 				t.Parallel()
 				found := d.denials(t, filepath.Join(folder, "manifests", manifest), store, pods)
-				known := denied[t.Name()[strings.IndexByte(t.Name(), '/')+1:]]
-				switch {
-				case len(found) > 0 && !known:
+				if len(found) > 0 {
 					t.Errorf("%d denied:\n%s", len(found), strings.Join(found, "\n"))
-				case len(found) == 0 && known:
-					t.Error("allowed now: take it off the list of what is denied")
 				}
 			})
 		}
 	}
-}
-
-// knownDenials lists manifests, as PLATFORM/NAME, whose pods are denied as yet. What is after the name says why.
-func knownDenials(t *testing.T, file string) map[string]bool {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := map[string]bool{}
-	for line := range strings.Lines(string(text)) {
-		if name, _, _ := strings.Cut(line, " "); !strings.HasPrefix(line, "#") {
-			known[strings.TrimSpace(name)] = true
-		}
-	}
-	return known
 }
 
 // denials are what the policy of a manifest denies of its pods' starts, under every combination and shim.

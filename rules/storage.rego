@@ -14,6 +14,9 @@ image_annotation_ok if object.get(input.OCI.Annotations, "io.kubernetes.cri.imag
 
 image_annotation_ok if input.OCI.Annotations["io.kubernetes.cri.image-name"] in container.image.also
 
+# A name of an image that does not come by it.
+image_annotation_ok if annotation_ok("io.kubernetes.cri.image-name", input.OCI.Annotations["io.kubernetes.cri.image-name"])
+
 image_annotation_ok if {
 	policy.strict.image == "optional"
 	not input.OCI.Annotations["io.kubernetes.cri.image-name"]
@@ -156,11 +159,12 @@ watched(s) if {
 	some dir in policy.common.shared_dirs
 	endswith(dir, "/watchable")
 	tail := trim_prefix(s.mount_point, dir)
+	some m in input.OCI.Mounts
+	m.source == s.mount_point
 	s == {
 		"driver": "watchable-bind", "driver_options": [], "fs_group": null, "fstype": "bind", "mount_point": concat("", [dir, tail]),
-		"options": ["rbind", "rprivate", "ro"], "shared": false, "source": concat("", [trim_suffix(dir, "/watchable"), tail]),
+		"options": m.options, "shared": false, "source": concat("", [trim_suffix(dir, "/watchable"), tail]),
 	}
-	s.mount_point in {m.source | some m in input.OCI.Mounts}
 }
 
 device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.source)])
@@ -170,11 +174,11 @@ device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.so
 mounts_ok if {
 	there := {m.destination | some m in all_mounts}
 
-	# items: repeated_mounts
-	# item: OCI.Mounts[{item}]
-	# wanted: once
-	# got: twice
-	count(there) == count(input.OCI.Mounts)
+	# containerd 1.6 gives the pause container its shared memory twice.
+	single := [m.destination | some m in input.OCI.Mounts; [container.type, m.destination] != ["sandbox", "/dev/shm"]]
+
+	# item: OCI.Mounts[{destination}]
+	count({destination | some destination in single}) == count(single)
 
 	# item: OCI.Mounts[{destination}]
 	every destination in (object.keys(container.mounts) | {m.destination | some m in (base_mounts - all_mounts)}) - there {
@@ -239,6 +243,9 @@ mount_ok(wanted, m) if {
 # In any order. upstream.rego adds that /sys may be read-only where it asks for a
 # writable one.
 options_ok(wanted, options) if options == wanted.options
+
+# containerd 1.6 says no more of the pause container's own.
+options_ok(_, ["rbind", "ro"]) if container.type == "sandbox"
 
 options_ok(wanted, options) if {
 	got := {option | some option in options}

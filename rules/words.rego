@@ -121,9 +121,6 @@ else := {"phrase": "no value"}
 # Names that an environment has more than once, or beside a value of their own.
 repeated_names(env) := {name | some e in env; name := split(e, "=")[0]; count([1 | some other in env; split(other, "=")[0] == name]) > 1}
 
-# Destinations that more than one mount has.
-repeated_mounts := {m.destination | some m in input.OCI.Mounts; count([1 | some other in input.OCI.Mounts; other.destination == m.destination]) > 1}
-
 annotation_wanted(key) := pattern if {
 	pattern := object.union_n([policy.common.annotations.patterns, container.annotations.optional, container.annotations.patterns])[key]
 } else := {"phrase": "no such annotation"}

@@ -56,6 +56,9 @@ func (e Emulator) completeCreate(input map[string]any) {
 	id := strings.TrimSuffix(strings.TrimPrefix(root, before), after)
 	input["container_id"], input["exec_id"] = id, id
 	whole := replaceID(e.CreateContainer(name), ID(name), id)
+	if linux := oci["Linux"].(map[string]any); linux["CgroupsPath"] == "" {
+		linux["CgroupsPath"] = whole["OCI"].(map[string]any)["Linux"].(map[string]any)["CgroupsPath"]
+	}
 	if c.OCI.Annotations.ImageName != "" && annotations["io.kubernetes.cri.image-name"] == nil {
 		annotations["io.kubernetes.cri.image-name"] = c.OCI.Annotations.ImageName
 	}

@@ -181,11 +181,21 @@ func (f *facts) about(got, genuine object) rulestest.About {
 		"file":              `[^/]+`,
 		"optional mounts":   `.*"destination":"(/var/run/secrets/kubernetes\.io/serviceaccount|/var/run/secrets/azure/tokens)".*|.*"options":\[[^\]]*"rshared".*`,
 		"of the node":       ofTheNode(genuine),
+		"of the image":      f.shadowed(nameOf(genuine)),
 		"propagation":       propagation(genuine),
 		"masked":            masked(got),
 		"no new privileges": text(at(genuine, "OCI", "Process", "NoNewPrivileges")),
 	}
 	return rulestest.About{Names: names, Where: func(where string, d rulestest.Deviation) bool { return f.where(got, genuine, where, d) }}
+}
+
+// shadowed are variables of the image that the pod sets too, which runtimes send or not.
+func (f *facts) shadowed(container string) string {
+	out := []string{"$."} // nothing
+	for _, e := range f.policy.Containers[container].Env.Shadowed {
+		out = append(out, regexp.QuoteMeta(e))
+	}
+	return strings.Join(out, "|")
 }
 
 // where is true for what a field is free of.

@@ -138,7 +138,7 @@ func (p *Pod) hostname() value {
 		return text(*spec.HostnameOverride)
 	case p.hostnames != nil:
 		return matching(p.hostnames.body())
-	case spec.Hostname != "":
+	case spec.Hostname != "" && !p.owner.hostIsPod:
 		return text(spec.Hostname)
 	case len(p.names.text()) > maxHostname:
 		return text(strings.TrimRight(p.names.text()[:maxHostname], "-."))

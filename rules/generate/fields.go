@@ -53,9 +53,9 @@ var table = map[reflect.Type]fields{
 		harmless: "imagePullPolicy ports resizePolicy restartPolicyRules stdinOnce terminationMessagePolicy",
 	},
 	reflect.TypeFor[corev1.PodSecurityContext](): {
-		used: "appArmorProfile fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seccompProfile supplementalGroups " +
+		used: "appArmorProfile fsGroup runAsGroup runAsNonRoot runAsUser seccompProfile supplementalGroups " +
 			"supplementalGroupsPolicy sysctls",
-		harmless: "seLinuxChangePolicy seLinuxOptions",
+		harmless: "fsGroupChangePolicy seLinuxChangePolicy seLinuxOptions",
 		refused:  map[string]string{"windowsOptions": windowsOnly},
 	},
 	reflect.TypeFor[corev1.SecurityContext](): {

@@ -152,6 +152,9 @@ func (b *builder) sandbox() {
 	if template, ok := hostname.template(); ok {
 		s.Hostname = template
 	}
+	if asked := p.owner.spec.Hostname; asked != "" && p.owner.hostIsPod {
+		b.warn("spec.hostname", fmt.Sprintf("is %q, and a StatefulSet's controller puts the pod's name in its place", asked))
+	}
 	if links := p.owner.spec.EnableServiceLinks; links != nil && !*links {
 		b.policy.Common.Env.Whole = onlyKubernetes(b.policy.Common.Env.Whole)
 	}

@@ -19,7 +19,9 @@ type owner struct {
 	names    func(object name) podNames
 	claims   []string               // volume claims made for each pod
 	hostname func(object name) name // that the controller sets, nil where it is the pod's name
-	indexed  bool                   // the controller adds JOB_COMPLETION_INDEX
+	// The controller sets the pod's name as its host name, whatever the template says.
+	hostIsPod bool
+	indexed   bool // the controller adds JOB_COMPLETION_INDEX
 }
 
 // workload is a kind of object that has pods.
@@ -81,6 +83,7 @@ func statefulSet(o *appsv1.StatefulSet) owner {
 	found := templated(&o.ObjectMeta, &o.Spec.Template, func(n name) podNames {
 		return podNames{n.with(literal("-"), piece{class: "[0-9]", min: 1, max: 10})}
 	})
+	found.hostIsPod = true
 	for _, claim := range o.Spec.VolumeClaimTemplates {
 		found.claims = append(found.claims, claim.Name)
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"portcullis/images"
@@ -20,6 +21,10 @@ const (
 	layerDir    = "/run/kata-containers/sandbox/layers"
 	layerOption = "io.katacontainers.fs-opt."
 )
+
+// tagPattern is a tag behind a name. containerd 1 names an image by the first in order of all the names that the node has for it:
+// one that is pinned may come by a tag, which the guest does not need where it does not pull.
+const tagPattern = `:[0-9A-Za-z_][0-9A-Za-z_.-]{0,127}`
 
 // image sets where a container's root filesystem comes from.
 func (b *builder) image(ctx context.Context, c placed, image *images.Image, out *policydata.Container) error {
@@ -34,6 +39,9 @@ func (b *builder) image(ctx context.Context, c placed, image *images.Image, out 
 	// with other runtimes, the name is the normalised one.
 	if c.Image != name {
 		out.Image.Also = []string{c.Image}
+	}
+	if out.Image.From != policydata.GuestPull && image.Reference.Pinned() {
+		put(&out.Annotations.Patterns, "io.kubernetes.cri.image-name", "^"+regexp.QuoteMeta(image.Reference.Name())+tagPattern+"$")
 	}
 	if out.Image.From != policydata.Layers {
 		return nil

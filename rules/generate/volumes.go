@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"portcullis/images"
 	"portcullis/rules/policydata"
@@ -42,7 +43,7 @@ func (b *builder) mounts(c placed, config images.Config, vars variables, out *po
 			return b.pod.fault(field+".mountPath", fmt.Sprintf("is %s for a second time", vm.MountPath))
 		}
 		seen[path.Clean(vm.MountPath)] = true
-		if err := b.mount(vm, field, vars, out); err != nil {
+		if err := b.mount(c, vm, field, vars, out); err != nil {
 			return err
 		}
 	}
@@ -144,7 +145,7 @@ type shaped struct {
 }
 
 // mount adds one volume mount.
-func (b *builder) mount(vm corev1.VolumeMount, field string, vars variables, out *policydata.Container) error {
+func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars variables, out *policydata.Container) error {
 	volume, ok := b.volumes[vm.Name]
 	if !ok {
 		return b.pod.fault(field+".name", fmt.Sprintf("is %s, which is no volume of the pod", vm.Name))
@@ -152,7 +153,7 @@ func (b *builder) mount(vm corev1.VolumeMount, field string, vars variables, out
 	if err := b.subPath(vm, field, vars); err != nil {
 		return err
 	}
-	s, readOnly, err := b.appearance(volume, vm, field)
+	s, readOnly, err := b.appearance(c, volume, vm, field)
 	if err != nil {
 		return err
 	}
@@ -213,7 +214,7 @@ func (b *builder) subPath(vm corev1.VolumeMount, field string, vars variables) e
 
 // appearance returns how a volume's mount looks, and whether it is read-only
 // whatever the mount says.
-func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field string) (shaped, bool, error) {
+func (b *builder) appearance(c placed, volume *corev1.Volume, vm corev1.VolumeMount, field string) (shaped, bool, error) {
 	sub := vm.SubPath != "" || vm.SubPathExpr != ""
 	source := volume.VolumeSource
 	switch {
@@ -223,7 +224,7 @@ func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field
 		s.Mount = b.empty(s.Mount)
 		return s, false, nil
 	case source.EmptyDir != nil:
-		return b.emptyDir(volume, vm.MountPath, field)
+		return b.emptyDir(c, volume, vm.MountPath, field)
 	case source.ConfigMap != nil, source.Secret != nil, source.Projected != nil, source.DownwardAPI != nil:
 		return b.shape(volumeConfig, volume.Name, vm.MountPath), true, nil
 	case source.HostPath != nil:
@@ -233,7 +234,7 @@ func (b *builder) appearance(volume *corev1.Volume, vm corev1.VolumeMount, field
 	return b.shape(volumeShared, volume.Name, vm.MountPath), sourceReadOnly(source), nil
 }
 
-func (b *builder) emptyDir(volume *corev1.Volume, destination, field string) (shaped, bool, error) {
+func (b *builder) emptyDir(c placed, volume *corev1.Volume, destination, field string) (shaped, bool, error) {
 	switch medium := volume.EmptyDir.Medium; medium {
 	case corev1.StorageMediumDefault:
 		s := b.shape(b.settings().Generate.EmptyDir, volume.Name, destination)
@@ -246,9 +247,35 @@ func (b *builder) emptyDir(volume *corev1.Volume, destination, field string) (sh
 	case corev1.StorageMediumMemory:
 		return b.shape(volumeMemory, volume.Name, destination), false, nil
 	default:
-		return shaped{}, false, b.pod.fault(field+".name", fmt.Sprintf("mounts an emptyDir of medium %s, which is not supported", medium))
+		if !strings.HasPrefix(string(medium), string(corev1.StorageMediumHugePages)) {
+			return shaped{}, false, b.pod.fault(field+".name", fmt.Sprintf("mounts an emptyDir of medium %s, which is not supported", medium))
+		}
+		s, err := b.hugePages(c, volume, destination, field)
+		return s, false, err
 	}
 }
+
+// hugePages is memory of the guest in huge pages, as many as the container may have of that size.
+func (b *builder) hugePages(c placed, volume *corev1.Volume, destination, field string) (shaped, error) {
+	size := strings.TrimPrefix(string(volume.EmptyDir.Medium), string(corev1.StorageMediumHugePages)+"-")
+	var options []string
+	for name, limit := range c.Resources.Limits {
+		of, huge := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
+		page, err := resource.ParseQuantity(of)
+		if huge && err == nil && (of == size || volume.EmptyDir.Medium == corev1.StorageMediumHugePages) {
+			options = append(options, fmt.Sprintf("pagesize=%d,size=%d", page.Value(), limit.Value()))
+		}
+	}
+	if len(options) != 1 {
+		return shaped{}, b.pod.fault(field+".name", fmt.Sprintf("mounts an emptyDir of medium %s, and resources.limits of container %s has "+
+			"not one size of huge pages for it, such as hugepages-2Mi", volume.EmptyDir.Medium, c.Name))
+	}
+	s := b.shape(volumeMemory, volume.Name, destination)
+	s.Storage.Source, s.Storage.FSType, s.Storage.Options = "nodev", hugetlbfs, options
+	return s, nil
+}
+
+const hugetlbfs = "hugetlbfs"
 
 // hostPath is a path of the guest below /dev, /proc and /sys, else a directory that
 // the host shares. A socket is dropped where nothing is shared.
@@ -303,7 +330,7 @@ func sourceReadOnly(s corev1.VolumeSource) bool {
 // group gives a storage of the guest to the pod's fsGroup.
 func (b *builder) group(s *policydata.Storage) {
 	pod := b.pod.owner.spec.SecurityContext
-	if pod == nil || pod.FSGroup == nil || *pod.FSGroup == 0 {
+	if pod == nil || pod.FSGroup == nil || *pod.FSGroup == 0 || s.FSType == hugetlbfs {
 		return
 	}
 	gid := uint32(*pod.FSGroup)
@@ -311,11 +338,7 @@ func (b *builder) group(s *policydata.Storage) {
 		s.Options = append(s.Options, fmt.Sprintf("fsgid=%d", gid))
 		return
 	}
-	change := uint32(0)
-	if pod.FSGroupChangePolicy != nil && *pod.FSGroupChangePolicy == corev1.FSGroupChangeOnRootMismatch {
-		change = 1
-	}
-	s.FSGroup = &policydata.FSGroup{GID: gid, Policy: change}
+	s.FSGroup = &policydata.FSGroup{GID: gid} // always changed: runtimes do not pass on fsGroupChangePolicy of an emptyDir
 }
 
 // devices adds the block devices of a container.

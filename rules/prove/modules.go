@@ -17,7 +17,7 @@ var modules = []module{
 	{"args", []string{"containers[].args", "containers[].arg_matches"}, compareArgs},
 	{"capabilities", []string{"common.capabilities", "containers[].capabilities"}, compareCapabilities},
 	{"stdio", []string{"containers[].stdin", "requests.read_stream"}, compareStdio},
-	{"linux", []string{"containers[].devices", "strict.mounts"}, nothing},
+	{"linux", []string{"containers[].devices", "strict.mounts", "strict.container_id"}, nothing},
 	{"devices", []string{"containers[].devices", "containers[].vfio"}, compareDevices},
 	{"paths", []string{"strict.paths", "common.paths", "containers[].paths"}, comparePaths},
 	{"namespaces", []string{"containers[].namespaces"}, compareNamespaces},
@@ -33,7 +33,8 @@ var modules = []module{
 
 	{"sandbox_once", []string{"strict.instances"}, nothing},
 	{"sandbox_plain", []string{"sandbox.pidns"}, nothing},
-	{"sandbox_id", nil, nothing},
+	{"sandbox_id", []string{"strict.container_id"}, nothing},
+	{"sandbox_dns", nil, nothing},
 	{"sandbox_hostname", []string{"sandbox.hostname", "sandbox.name"}, nothing},
 	{"sandbox_storages", []string{"sandbox.storages", "strict.storages"}, compareSandbox},
 
@@ -51,6 +52,7 @@ var modules = []module{
 
 	{"container", []string{"strict.lifecycle"}, compareLifecycle},
 	{"signal", nil, nothing},
+	{"resources", nil, nothing},
 	{"requests", []string{"requests.allow", "requests.get_diagnostic_data", "requests.update_ephemeral_mounts"}, compareAllow},
 	{"streams", []string{"requests.write_stream", "requests.close_stdin", "requests.exec.stdin", "containers[].stdin"}, compareStreams},
 	{"hardware_address", nil, nothing},

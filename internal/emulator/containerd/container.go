@@ -129,6 +129,9 @@ func resources(c cri.Container) *specs.LinuxResources {
 	if c.Resources.Memory != 0 {
 		out.Memory.Limit, out.Memory.Swap = &c.Resources.Memory, &c.Resources.Swap
 	}
+	for _, h := range c.Resources.Huge {
+		out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.Size, Limit: h.Limit})
+	}
 	return out
 }
 

@@ -33,6 +33,13 @@ type Resources struct {
 	Period uint64
 	Memory int64 // bytes
 	Swap   int64 // bytes, memory included
+	Huge   []HugePages
+}
+
+// HugePages limits the huge pages of one size.
+type HugePages struct {
+	Size  string // as Linux names it: 64KB, 2MB, 1GB
+	Limit uint64 // bytes
 }
 
 // Container is the configuration of CreateContainer.

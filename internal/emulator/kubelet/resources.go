@@ -5,6 +5,7 @@ package kubelet
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -22,6 +23,12 @@ func resources(requests, limits corev1.ResourceList) cri.Resources {
 	}
 	if out.Memory = limits.Memory().Value(); out.Memory > 0 {
 		out.Swap = out.Memory
+	}
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		if size, huge := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix); huge {
+			limit := limits[name]
+			out.Huge = append(out.Huge, cri.HugePages{Size: strings.TrimSuffix(size, "i") + "B", Limit: uint64(limit.Value())})
+		}
 	}
 	return out
 }

@@ -75,7 +75,7 @@ func (k *Kubelet) emptyDir(name string, v *corev1.EmptyDirVolumeSource) source {
 		dir.FileSystem, dir.Mode = "tmpfs", dir.Mode|0o1000
 	case strings.HasPrefix(string(v.Medium), string(corev1.StorageMediumHugePages)):
 		dir.FileSystem = "hugetlbfs"
-		dir.Data = []byte(strings.TrimPrefix(string(v.Medium), string(corev1.StorageMediumHugePages)+"-"))
+		dir.Data = []byte(strings.TrimPrefix(strings.TrimPrefix(string(v.Medium), string(corev1.StorageMediumHugePages)), "-"))
 	}
 	if group := k.pod.Spec.SecurityContext.FSGroup; group != nil {
 		dir.GID = uint32(*group)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -87,7 +88,7 @@ func (c *container) bind(m specs.Mount, out *agentpb.Mount) (*agentpb.Storage, b
 		return nil, true
 	case emptyDir && file.FileSystem != "":
 		out.Source = ephemeralDir + base
-		return memory(file, out.Source), true
+		return c.memory(file, out.Source), true
 	case emptyDir && (c.shim.Config.EmptyDirs == EncryptedBlocks || c.shim.Config.EmptyDirs == PlainBlocks):
 		return c.disk(m.Source, out), true
 	case emptyDir && c.shim.Config.EmptyDirs == GuestDirs:
@@ -122,13 +123,29 @@ func group(dir hostfs.File) []string {
 	return []string{fmt.Sprintf("fsgid=%d", dir.GID)}
 }
 
-func memory(dir hostfs.File, at string) *agentpb.Storage {
-	out := &agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: at, Options: group(dir)}
-	if dir.FileSystem == "hugetlbfs" {
-		out.Source, out.Fstype = "nodev", "hugetlbfs"
-		out.Options = []string{"pagesize=" + strings.TrimSuffix(string(dir.Data), "i")}
+// memory is a volume in the guest's memory; of huge pages it has as many as the container may use of their size, and no group.
+func (c *container) memory(dir hostfs.File, at string) *agentpb.Storage {
+	if dir.FileSystem != "hugetlbfs" {
+		return &agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: at, Options: group(dir)}
+	}
+	out := &agentpb.Storage{Driver: "ephemeral", Source: "nodev", Fstype: dir.FileSystem, MountPoint: at}
+	for _, h := range c.spec.Linux.Resources.HugepageLimits {
+		if size := strings.TrimSuffix(string(dir.Data), "i"); size == "" || size+"B" == h.Pagesize {
+			out.Options = []string{fmt.Sprintf("pagesize=%d,size=%d", pageBytes(h.Pagesize), h.Limit)}
+		}
 	}
 	return out
+}
+
+// pageBytes reads a size of pages as Linux names it.
+func pageBytes(size string) int {
+	n, _ := strconv.Atoi(strings.TrimRight(size, "KMGB"))
+	for _, unit := range "KMG" {
+		if n <<= 10; strings.ContainsRune(size, unit) {
+			break
+		}
+	}
+	return n
 }
 
 // disk is a volume on a disk of its own, which all containers of the pod share.

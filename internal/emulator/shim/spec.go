@@ -144,6 +144,9 @@ func convertResources(in *specs.LinuxResources) *agentpb.LinuxResources {
 			RealtimeRuntime: value(p.RealtimeRuntime), RealtimePeriod: value(p.RealtimePeriod),
 		}
 	}
+	for _, h := range in.HugepageLimits {
+		out.HugepageLimits = append(out.HugepageLimits, &agentpb.LinuxHugepageLimit{Pagesize: h.Pagesize, Limit: h.Limit})
+	}
 	return out
 }
 
