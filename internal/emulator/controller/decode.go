@@ -5,6 +5,7 @@
 package controller
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -51,18 +52,16 @@ func Decode(raw []byte) (*Manifest, error) {
 		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{},
 		Claims: map[string]*corev1.PersistentVolumeClaim{},
 	}}
-	documents := yaml.NewDocumentDecoder(io.NopCloser(bytes.NewReader(raw)))
-	defer documents.Close()
-	buffer := make([]byte, len(raw)+1)
+	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(raw))) // kubectl's: the last line feed of a document is part of it
 	for {
-		n, err := documents.Read(buffer)
+		text, err := documents.Read()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read manifest: %w", err)
 		}
-		document, err := toJSON(buffer[:n])
+		document, err := toJSON(text)
 		if err != nil {
 			return nil, fmt.Errorf("read manifest: %w", err)
 		}

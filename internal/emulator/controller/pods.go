@@ -43,6 +43,9 @@ func (m *Manifest) Pod(n *node.Node, at int, id Identity) Pod {
 	pod.Namespace = cmp.Or(w.meta.Namespace, w.template.Namespace, "default")
 	pod.Labels, pod.Annotations = maps.Clone(pod.Labels), maps.Clone(pod.Annotations)
 	maker := namer{n.Random, id.Name}
+	if w.meta.Name == "" && w.kind != "Pod" {
+		w.meta.Name = generated(w.meta.GenerateName, n.Random.Suffix(5))
+	}
 	maker.name(pod, w)
 	pod.UID = types.UID(cmp.Or(id.UID, n.Random.UUID()))
 	objects := m.Objects
