@@ -21,6 +21,9 @@ func (e Emulator) Complete(r Request) Request {
 	case "CreateContainerRequest":
 		e.completeCreate(out.Input)
 	case "CreateSandboxRequest":
+		if out.Input["sandbox_id"] == "" {
+			out.Input["sandbox_id"] = e.Pod.SandboxID
+		}
 		if storages, _ := out.Input["storages"].([]any); len(storages) == 0 {
 			out.Input["storages"] = wire(e.Policy.Sandbox.Storages)
 		}
