@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -190,6 +191,9 @@ func (o *proveOptions) answer(ctx context.Context, prover *prove.Prover, q quest
 
 func (o *proveOptions) print(q question, r *prove.Result) error {
 	fmt.Fprintf(o.out, "%s: %s\n", r.Verdict, q.Says)
+	if r.Note != "" {
+		fmt.Fprintf(o.out, "  note: %s in the policy\n", r.Note)
+	}
 	for _, open := range r.Open {
 		fmt.Fprintf(o.out, "  neither proven nor shown: %s: %s (check %s)\n", open.Path, open.Says, open.Check)
 	}
@@ -211,11 +215,30 @@ func provenOf(ctx context.Context, text []byte) ([]string, error) {
 	}
 	defer of[0].Close()
 	properties, err := prover.Properties(ctx, of[0])
+	return meanings(properties), err
+}
+
+// meanings are the sentences of properties. Of a volume that several containers cannot see there is one.
+func meanings(properties []prove.Property) []string {
 	var out []string
+	blind := map[string][]string{} // volume -> containers
+	at := map[string]int{}
 	for _, property := range properties {
-		out = append(out, property.Meaning)
+		words := strings.Fields(property.Name)
+		if len(words) != 6 || words[2] != "cannot" {
+			out = append(out, property.Meaning)
+			continue
+		}
+		name, volume := words[1], words[5]
+		blind[volume] = append(blind[volume], name)
+		if len(blind[volume]) == 1 {
+			at[volume] = len(out)
+			out = append(out, property.Meaning)
+			continue
+		}
+		out[at[volume]] = fmt.Sprintf("Containers %s have no mount of volume %s.", strings.Join(blind[volume], ", "), volume)
 	}
-	return out, err
+	return out
 }
 
 // provable loads policies to prove something of them: none if one of them has other rules, or with an error.

@@ -33,13 +33,13 @@ func (f Floor) Properties() ([]Property, error) {
 		out = append(out, property)
 	}
 	if len(f.Registries) > 0 {
-		out = append(out, Property{"images of the floor's registries", "Every image is of one of: " + strings.Join(f.Registries, ", "), func(p *policydata.Policy) {
+		out = append(out, Property{Name: "images of the floor's registries", Meaning: "Every image is of one of: " + strings.Join(f.Registries, ", "), enforce: func(p *policydata.Policy) {
 			without(p, func(_ string, c *policydata.Container) bool { return !ofRegistries(c, f.Registries) })
 		}})
 	}
 	if len(f.Capabilities) > 0 {
 		most := capabilityNames(f.Capabilities)
-		out = append(out, Property{"capabilities of the floor", "No container has another capability than: " + strings.Join(f.Capabilities, ", "), func(p *policydata.Policy) {
+		out = append(out, Property{Name: "capabilities of the floor", Meaning: "No container has another capability than: " + strings.Join(f.Capabilities, ", "), enforce: func(p *policydata.Policy) {
 			without(p, func(_ string, c *policydata.Container) bool { return len(lacking(most, capabilitiesOf(p, c))) > 0 })
 		}})
 	}

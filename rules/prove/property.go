@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"portcullis/rules"
 	"portcullis/rules/policydata"
 )
 
@@ -23,6 +22,7 @@ type Property struct {
 	Name    string // "no exec"; for those with a subject, in its place: "container web cannot see volume data"
 	Meaning string // one sentence
 	enforce func(*policydata.Policy)
+	absent  func(*policydata.Policy) string // which subject the policy has not, so that nothing was to be proven; nil for none
 }
 
 // kind is a property, or a form of several: a name with words in capitals where a subject stands.
@@ -64,7 +64,7 @@ var kinds = []kind{
 			return slices.Contains(capabilitiesOf(p, c), "SYS_ADMIN")
 		})
 	}},
-	{"container NAME cannot see volume V", "The container has no mount of the volume, named as in policy_data or by where it is mounted.", func(p *policydata.Policy, subjects []string) {
+	{"container NAME cannot see volume V", "Container NAME has no mount of volume V, named as in policy_data or by where it is mounted.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(name string, c *policydata.Container) bool {
 			return name == subjects[0] && len(mountsNamed(c, subjects[1])) > 0
 		})
@@ -72,7 +72,7 @@ var kinds = []kind{
 	{"policy cannot change", "SetPolicy is denied once this policy rules.", func(p *policydata.Policy, _ []string) {
 		p.Requests.Allow = slices.DeleteFunc(slices.Clone(p.Requests.Allow), func(name string) bool { return name == "SetPolicyRequest" })
 	}},
-	{"files of V fixed", "Every file of the volume, named as in policy_data or by where it is mounted, is bound by its digest, and no other is there.", func(p *policydata.Policy, subjects []string) {
+	{"files of V fixed", "Every file of volume V, named as in policy_data or by where it is mounted, is bound by its digest, and no other is there.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
 			return slices.ContainsFunc(mountsNamed(c, subjects[0]), func(m policydata.Mount) bool {
 				return m.From != policydata.MountShared || !m.Contents.Bound()
@@ -96,10 +96,53 @@ func ParseProperty(text string) (Property, error) {
 	words := strings.Fields(text)
 	for _, k := range kinds {
 		if subjects, ok := match(strings.Fields(k.form), words); ok {
-			return Property{strings.Join(words, " "), k.meaning, func(p *policydata.Policy) { k.enforce(p, subjects) }}, nil
+			return k.of(subjects), nil
 		}
 	}
 	return Property{}, fmt.Errorf("%w: %q", ErrProperty, text)
+}
+
+// subject is a word of a form in whose place a subject stands.
+func subject(word string) bool { return word == "NAME" || word == "V" }
+
+// of is the property with its subjects in their places.
+func (k kind) of(subjects []string) Property {
+	fill := func(text string) string {
+		left := subjects
+		var out []string
+		for _, word := range strings.Fields(text) {
+			bare := strings.TrimRight(word, ",")
+			if subject(bare) && len(left) > 0 {
+				word, left = left[0]+word[len(bare):], left[1:]
+			}
+			out = append(out, word)
+		}
+		return strings.Join(out, " ")
+	}
+	p := Property{Name: fill(k.form), Meaning: fill(k.meaning), enforce: func(p *policydata.Policy) { k.enforce(p, subjects) }}
+	if len(subjects) > 0 {
+		p.absent = func(p *policydata.Policy) string { return absentSubject(p, strings.Fields(k.form), subjects) }
+	}
+	return p
+}
+
+// absentSubject says which of the subjects of a form a policy has not.
+func absentSubject(p *policydata.Policy, form, subjects []string) string {
+	for _, word := range form {
+		if !subject(word) {
+			continue
+		}
+		name := subjects[0]
+		subjects = subjects[1:]
+		mounted := slices.ContainsFunc(slices.Collect(maps.Values(p.Containers)), func(c *policydata.Container) bool { return len(mountsNamed(c, name)) > 0 })
+		if word == "NAME" && p.Containers[name] == nil {
+			return "there is no container " + name
+		}
+		if word == "V" && !mounted {
+			return "no container has a volume " + name
+		}
+	}
+	return ""
 }
 
 func match(form, words []string) (subjects []string, ok bool) {
@@ -108,7 +151,7 @@ func match(form, words []string) (subjects []string, ok bool) {
 	}
 	for i, word := range form {
 		switch {
-		case word == "NAME" || word == "V":
+		case subject(word):
 			subjects = append(subjects, words[i])
 		case word != words[i]:
 			return nil, false
@@ -124,26 +167,20 @@ func (p *Prover) Holds(ctx context.Context, policy *Policy, property Property) (
 		return nil, fmt.Errorf("prove %q: %w", property.Name, err)
 	}
 	property.enforce(data)
-	text, err := data.Compact(rules.Text())
-	if err != nil {
-		return nil, fmt.Errorf("prove %q: %w", property.Name, err)
-	}
-	enforced, err := p.Load(ctx, text)
-	if err != nil {
-		return nil, fmt.Errorf("prove %q: %w", property.Name, err)
-	}
+	enforced := &Policy{Data: data, compiler: p.compiler}
 	defer enforced.Close()
-	return p.Within(ctx, enforced, policy)
+	r, err := p.Within(ctx, enforced, policy)
+	if err == nil && property.absent != nil {
+		r.Note = property.absent(policy.Data)
+	}
+	return r, err
 }
 
-// Properties are those, of all without a subject, that a policy is proven to have.
+// Properties are those that a policy is proven to have, with its volumes for subjects: which files are fixed, and which containers
+// cannot see a volume that others have.
 func (p *Prover) Properties(ctx context.Context, policy *Policy) ([]Property, error) {
 	var out []Property
-	for _, k := range kinds {
-		property, err := ParseProperty(k.form)
-		if err != nil || strings.ContainsAny(k.form, "NV") {
-			continue
-		}
+	for _, property := range asked(policy.Data) {
 		r, err := p.Holds(ctx, policy, property)
 		if err != nil {
 			return nil, err
@@ -153,6 +190,44 @@ func (p *Prover) Properties(ctx context.Context, policy *Policy) ([]Property, er
 		}
 	}
 	return out, nil
+}
+
+// asked are the properties without a subject, and those of the policy's own volumes.
+func asked(p *policydata.Policy) []Property {
+	var out []Property
+	for _, k := range kinds {
+		switch words := strings.Fields(k.form); {
+		case !slices.ContainsFunc(words, subject):
+			out = append(out, k.of(nil))
+		case slices.Contains(words, "NAME"):
+			for _, volume := range volumes(p) {
+				for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
+					if name != policydata.SandboxContainer && len(mountsNamed(p.Containers[name], volume)) == 0 {
+						out = append(out, k.of([]string{name, volume}))
+					}
+				}
+			}
+		default:
+			for _, volume := range volumes(p) {
+				out = append(out, k.of([]string{volume}))
+			}
+		}
+	}
+	return out
+}
+
+// volumes are the names of the pod's volumes, without what every container gets.
+func volumes(p *policydata.Policy) []string {
+	var out []string
+	for _, c := range p.Containers {
+		for destination, m := range c.Mounts {
+			if m.From != policydata.MountExact && m.Source != "" && !slices.Contains(fixed, destination) {
+				out = append(out, m.Source)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func copyOf(p *policydata.Policy) (*policydata.Policy, error) {

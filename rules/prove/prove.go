@@ -43,8 +43,9 @@ func New() (*Prover, error) {
 
 // Policy is a policy that was loaded. Close it after use.
 type Policy struct {
-	Data   *policydata.Policy
-	engine *engine.Engine
+	Data     *policydata.Policy
+	compiler *engine.Compiler
+	engine   *engine.Engine // nil until a request is decided, for a policy that was made here
 }
 
 // Load reads a policy in the full or compact form. The error is [ErrRules] where its rules are others, of another release or of
@@ -66,11 +67,36 @@ func (p *Prover) Load(ctx context.Context, text []byte) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load policy: %w", err)
 	}
-	return &Policy{data, engine.New(compiled, engine.Options{Cache: -1, Timeout: time.Minute})}, nil
+	return &Policy{data, p.compiler, newEngine(compiled)}, nil
+}
+
+func newEngine(p *engine.Policy) *engine.Engine {
+	return engine.New(p, engine.Options{Cache: -1, Timeout: time.Minute})
+}
+
+// ready starts the engine of a policy that was made here.
+func (p *Policy) ready(ctx context.Context) error {
+	if p.engine != nil {
+		return nil
+	}
+	text, err := p.Data.Compact(rules.Text())
+	if err != nil {
+		return err
+	}
+	compiled, err := p.compiler.Compile(ctx, text)
+	if err != nil {
+		return err
+	}
+	p.engine = newEngine(compiled)
+	return nil
 }
 
 // Close ends the policy's engine.
-func (p *Policy) Close() { p.engine.Close() }
+func (p *Policy) Close() {
+	if p.engine != nil {
+		p.engine.Close()
+	}
+}
 
 func knownRules() policytext.Digest {
 	for _, held := range rules.Held() {
@@ -103,6 +129,7 @@ type Result struct {
 	Open    []Open   `json:"open,omitempty"`    // of Unknown: what could be neither proven nor shown by a request
 	Looser  []Open   `json:"looser,omitempty"`  // of Refuted: every comparison that does not hold
 	Checks  []string `json:"checks,omitempty"`  // of Proven: the checks that were compared
+	Note    string   `json:"note,omitempty"`    // of a property: that the policy has not what it is about
 }
 
 // Open is a comparison that does not hold.

@@ -185,6 +185,9 @@ func (s *searcher) shrink(ctx context.Context, requests []rulestest.Request) ([]
 }
 
 func (p *Policy) reset(ctx context.Context) error {
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
 	return p.engine.Activate(ctx, p.engine.Active(), engine.FreshState)
 }
 
