@@ -83,3 +83,11 @@ func (f *verifyFlags) signed(ctx context.Context) (*evidence.SignedRecord, error
 	}
 	return s, updated(&s.Pod, s.Fragments, s.Log)
 }
+
+// readFragments reads what may have updated the policy, and what that makes of the pod's containers.
+func (f *verifyFlags) readFragments(ctx context.Context, e *evidence.TPM) (err error) {
+	if e.Fragments, err = f.fragments(ctx); err != nil || e.Pod == nil {
+		return err
+	}
+	return updated(e.Pod, e.Fragments, e.Log)
+}

@@ -63,13 +63,8 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 			if e.PodPCR = podPCR; e.Pod != nil && e.Log == nil {
 				return usageError(errors.New("--pod needs --log"))
 			}
-			if e.Fragments, err = f.fragments(cmd.Context()); err != nil {
+			if err := f.readFragments(cmd.Context(), &e); err != nil {
 				return err
-			}
-			if e.Pod != nil {
-				if err := updated(e.Pod, e.Fragments, e.Log); err != nil {
-					return err
-				}
 			}
 			o.TrustAK = trustAK
 			if o.AKRoots, err = pool(p.akRoots); err != nil {

@@ -137,7 +137,11 @@ func (a anchor) leafKey(chain [][]byte) (crypto.PublicKey, error) {
 			return nil, fmt.Errorf("%w: x5chain is longer than its certificate %d allows", ErrIssuer, i+1)
 		}
 	}
-	leaf := certs[0]
+	return a.keyOf(certs[0])
+}
+
+// keyOf is the key of a leaf that may sign, and has the subject.
+func (a anchor) keyOf(leaf *x509.Certificate) (crypto.PublicKey, error) {
 	if leaf.IsCA || leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return nil, fmt.Errorf("%w: the leaf of x5chain may not sign documents", ErrIssuer)
 	}

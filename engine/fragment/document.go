@@ -131,6 +131,24 @@ func (p *Part) check() error {
 	if len(p.fields()) == 0 {
 		return errors.New("nothing is set")
 	}
+	if err := p.checkProcess(); err != nil {
+		return err
+	}
+	if p.Image != nil {
+		if err := p.Image.check(); err != nil {
+			return err
+		}
+	}
+	for destination, m := range p.Mounts {
+		if err := m.check(destination); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkProcess holds what is set of the process to its types.
+func (p *Part) checkProcess() error {
 	if p.Args != nil && *p.Args == nil || p.Exec != nil && *p.Exec == nil {
 		return errors.New("a list is null")
 	}
@@ -149,16 +167,6 @@ func (p *Part) check() error {
 			if set == nil {
 				return errors.New("capabilities lacks one of its five sets")
 			}
-		}
-	}
-	if p.Image != nil {
-		if err := p.Image.check(); err != nil {
-			return err
-		}
-	}
-	for destination, m := range p.Mounts {
-		if err := m.check(destination); err != nil {
-			return err
 		}
 	}
 	return nil
