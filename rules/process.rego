@@ -164,8 +164,8 @@ variable_ok(c, e, name) if {
 # Without what the image says of variables that the pod sets too: runtimes send both,
 # the pod's last, which counts.
 own_env(wanted, env) := own if {
-	own := [e | some i, e in env; not shadowed(wanted.shadowed, e, array.slice(env, i + 1, count(env)))]
 	wanted.shadowed
+	own := [e | some i, e in env; not shadowed(wanted.shadowed, e, array.slice(env, i + 1, count(env)))]
 } else := env
 
 shadowed(known, e, later) if {
