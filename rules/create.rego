@@ -116,6 +116,8 @@ else := policy.common.root_path
 
 exec_id_ok if input.exec_id == root_id
 
+exec_id_ok if input.exec_id == ""
+
 exec_id_ok if policy.strict.container_id == "free"
 
 # Who the pod is. pod_ok holds every later container to it.
@@ -155,13 +157,13 @@ hostname := trim_right(substring(pod.name, 0, 63), "-.") if policy.sandbox.hostn
 else := policy.sandbox.hostname
 
 # at: OCI.Annotations[io.kubernetes.cri.sandbox-log-directory]
-# wanted: /var/log/pods/{pod.namespace}_{pod.name}_{pod.uid}, for the sandbox alone
+# wanted: /var/log/pods/{pod.namespace}_{pod.name}_{pod.uid} or in another directory, for the sandbox alone
 log_directory_ok if not input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"]
 
 log_directory_ok if {
 	container.type == "sandbox"
-	path := input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"]
-	uid := trim_prefix(path, concat("", ["/var/log/pods/", pod.namespace, "_", pod.name, "_"]))
+	[directory, uid] := split(input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"], concat("_", [pod.namespace, pod.name, ""]))
+	regex.match(`^(/[0-9A-Za-z_.-]+)+/$`, directory)
 	regex.match(`^[0-9a-f-]+$`, uid)
 	pod.uid in {"", uid}
 }

@@ -56,6 +56,7 @@ exec_process_ok if {
 	input.process.Cwd == exec_container.cwd
 	input.process.NoNewPrivileges in {false, exec_container.no_new_privileges}
 	console_ok(input.process)
+	oom_ok(input.process)
 	user_ok(exec_container, input.process.User)
 }
 

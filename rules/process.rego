@@ -10,6 +10,13 @@ process_ok if {
 	input.OCI.Version in policy.common.oci_versions
 	input.OCI.Process.ApparmorProfile in policy.common.apparmor
 	console_ok(input.OCI.Process)
+	oom_ok(input.OCI.Process)
+}
+
+# The kernel's range.
+oom_ok(process) if {
+	process.OOMScoreAdj >= -1000
+	process.OOMScoreAdj <= 1000
 }
 
 console_ok(process) if process.ConsoleSize == null

@@ -127,3 +127,11 @@ test_lines_of_resolv_conf if {
 		not name_servers([line])
 	}
 }
+
+test_scores_of_the_kernel if {
+	every score in [-1000, 0, 1000] {
+		agent_policy.oom_ok({"OOMScoreAdj": score})
+	}
+	not agent_policy.oom_ok({"OOMScoreAdj": 1001})
+	not agent_policy.oom_ok({"OOMScoreAdj": -1001})
+}
