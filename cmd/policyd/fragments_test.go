@@ -19,6 +19,7 @@ import (
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine/binding"
 	"portcullis/engine/fragment"
+	"portcullis/hostdata/initdata"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/hostdatatest"
 	"portcullis/internal/rulestest"
@@ -381,4 +382,54 @@ func TestNarrowUpdate(t *testing.T) {
 	r.quoted("sha256:8,14")
 	r.verifies(0, "--policy=narrower.rego", "--earlier=policy.rego")
 	r.verifies(3, "--policy=narrower.rego")
+}
+
+// TestFragmentsWithoutARegister: on SNP the launch record is the witness; without one a fragment is refused, and after a restart it is in force.
+func TestFragmentsWithoutARegister(t *testing.T) {
+	for _, pod := range []string{"off", "pcr"} {
+		t.Run("measure.pod "+pod, func(t *testing.T) {
+			r := newRelease(t)
+			m := newMachine(t, hostdatatest.Guest{SNP: &hostdatatest.SNP{HostData: [32]byte(sum256(r.text))}})
+			m.conf.Measure.Pod = pod
+			d := m.boot()
+			m.setPolicy(r.text, "")
+			if pod == "off" {
+				m.setPolicy(r.signed(2, imageBy("2")), binding.CodeNoBackend)
+				return
+			}
+			m.setPolicy(r.signed(2, imageBy("2")), "")
+			if got := m.kinds(); got != "policy fragment" {
+				t.Errorf("recorded %s", got)
+			}
+			d.stop()
+			if got := m.boot().d.chain.Status(t.Context()).Fragments; len(got) != 1 || got[0].SVN != 2 {
+				t.Errorf("in force after a restart: %+v", got)
+			}
+			if got := m.kinds(); got != "policy fragment" {
+				t.Errorf("recorded after a restart: %s", got)
+			}
+			m.setPolicy(r.signed(2, imageBy("3")), binding.CodeFragmentRollback)
+		})
+	}
+}
+
+// TestFragmentsInInitdata are in force before the first request, and bound by the document: on SNP nothing else has to show them. One that does
+// not verify keeps the guest closed.
+func TestFragmentsInInitdata(t *testing.T) {
+	r := newRelease(t)
+	start := func(fragments ...string) *running {
+		doc := pod(t, map[string]string{"policy.rego": r.text, initdata.FragmentsKey: strings.Join(fragments, "")})
+		m := newMachine(t, hostdatatest.Guest{SNP: &hostdatatest.SNP{HostData: [32]byte(doc.Digest())}})
+		m.disks(hostdatatest.Disk{Name: "vdb", Contents: image(t, doc)})
+		return m.boot()
+	}
+	d := start(r.signed(2, imageBy("2")), r.signed(3, imageBy("3")))
+	if got := d.d.chain.Status(t.Context()).Fragments; len(got) != 1 || got[0].SVN != 3 {
+		t.Errorf("in force: %+v", got)
+	}
+	d.setPolicy(r.signed(4, imageBy("4")), binding.CodeNoBackend) // nobody would see this one
+	closed := start(r.signed(1, imageBy("2")))                    // below minimum_svn
+	if err := closed.d.chain.Denial(); err == nil || !strings.Contains(err.Error(), string(binding.CodeFragmentRollback)) {
+		t.Errorf("a guest whose initdata has a fragment that is refused is open: %v", err)
+	}
 }
