@@ -29,22 +29,34 @@ func loadEngine(ctx context.Context, path string, stdin io.Reader, opts engine.O
 
 // loadPolicy compiles a policy file, or the policy in a manifest's annotation; "-" is standard input.
 func loadPolicy(ctx context.Context, path string, stdin io.Reader) (*engine.Policy, error) {
-	if path == "" {
-		return nil, usageError(errors.New("--policy is required"))
-	}
-	name, text, err := readText(path, stdin)
+	name, text, err := readPolicy(path, stdin)
 	if err != nil {
-		return nil, fmt.Errorf("read policy: %w", err)
+		return nil, err
 	}
-	if annotated, found, err := annotationOf(text); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	} else if found {
-		b, err := annotated.read(name, "")
-		if err != nil {
-			return nil, err
-		}
-		text = b.policy
+	return compilePolicy(ctx, name, text)
+}
+
+// readPolicy reads the text of a policy, with the name that messages give it.
+func readPolicy(path string, stdin io.Reader) (name string, text []byte, err error) {
+	if path == "" {
+		return "", nil, usageError(errors.New("--policy is required"))
 	}
+	name, text, err = readText(path, stdin)
+	if err != nil {
+		return "", nil, fmt.Errorf("read policy: %w", err)
+	}
+	annotated, found, err := annotationOf(text)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if !found {
+		return name, text, nil
+	}
+	b, err := annotated.read(name, "")
+	return name, b.policy, err
+}
+
+func compilePolicy(ctx context.Context, name string, text []byte) (*engine.Policy, error) {
 	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ Exit codes: 0 proven, 1 refuted, 3 unknown.`,
 			if err := oneStdin(args...); err != nil {
 				return err
 			}
-			o.in, o.out = cmd.InOrStdin(), cmd.OutOrStdout()
+			o.in, o.out, o.err = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			questions, err := o.questions(args)
 			if err != nil {
 				return err
@@ -61,7 +62,24 @@ type proveOptions struct {
 	within, equal, list, json bool
 	floor, witness            string
 	in                        io.Reader
-	out                       io.Writer
+	out, err                  io.Writer
+}
+
+// workingOn says after one tick, and then every ten, what is being worked on and for how long, until what it returns is called.
+func workingOn(what string, out io.Writer, tick time.Duration) (done func()) {
+	began, stop, stopped := time.Now(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for next := tick; ; next = 10 * tick {
+			select {
+			case <-stop:
+				return
+			case <-time.After(next):
+				fmt.Fprintf(out, "policyctl: %s: compared for %v so far\n", what, time.Since(began).Round(tick))
+			}
+		}
+	}()
+	return func() { close(stop); <-stopped }
 }
 
 // question is one thing to be proven of policies, in the order in which their files are named.
@@ -158,18 +176,23 @@ func (o *proveOptions) run(ctx context.Context, questions []question) error {
 func (o *proveOptions) answer(ctx context.Context, prover *prove.Prover, q question) (*prove.Result, error) {
 	var of []*prove.Policy
 	for _, file := range q.files {
-		loaded, err := loadPolicy(ctx, file, o.in)
+		name, text, err := readPolicy(file, o.in)
 		if err != nil {
 			return nil, err
 		}
-		policy, err := prover.Load(ctx, loaded.Text())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+		policy, err := prover.Load(ctx, text)
+		if err != nil { // what is no policy at all is told as such
+			if _, broken := compilePolicy(ctx, name, text); broken != nil {
+				return nil, broken
+			}
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		defer policy.Close()
 		of = append(of, policy)
 	}
+	done := workingOn(q.Says, o.err, time.Second)
 	result, err := q.ask(ctx, prover, of)
+	done()
 	if err != nil {
 		return nil, err
 	}

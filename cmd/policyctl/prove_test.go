@@ -3,10 +3,13 @@
 package main
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestProve(t *testing.T) {
@@ -49,5 +52,21 @@ func TestProve(t *testing.T) {
 	must(t, "replay", "--policy", old, witness)
 	if stdout, _, _ := policyctl("replay", "--policy", next, "--denied", witness); !strings.Contains(stdout, "ReadStreamRequest") {
 		t.Errorf("the stricter policy allows the witness:\n%s", stdout)
+	}
+}
+
+func TestAProofThatTakesLongSaysSo(t *testing.T) {
+	read, write := io.Pipe()
+	done := workingOn("b allows no more than a", write, time.Millisecond)
+	line, err := bufio.NewReader(read).ReadString('\n')
+	if want := "policyctl: b allows no more than a: compared for "; err != nil || !strings.HasPrefix(line, want) {
+		t.Errorf("it says %q (%v)", line, err)
+	}
+	read.Close()
+	done()
+	var out strings.Builder
+	workingOn("x", &out, time.Hour)()
+	if out.Len() > 0 {
+		t.Errorf("what takes no time says %q", &out)
 	}
 }
