@@ -109,14 +109,15 @@ func TestProofsStandAgainstForce(t *testing.T) {
 	pairs := all.verdicts[prove.Proven] + all.verdicts[prove.Refuted] + all.verdicts[prove.Unknown]
 	t.Logf("%d pairs, both directions: %v; %d requests against proofs, %d of them allowed by both; %d witnesses decided by OPA's library",
 		pairs/2, all.verdicts, all.asked, all.allowed, len(all.witnesses))
-	if unknown := all.verdicts[prove.Unknown]; pairs == 0 || tooMany(unknown, pairs) {
-		t.Errorf("%v: more than 2 %% are unknown", all.verdicts)
+	if unknown := all.verdicts[prove.Unknown]; pairs == 0 || tooMany(unknown, pairs, 4) {
+		t.Errorf("%v: more than 4 %% are unknown", all.verdicts)
 	}
 	onOtherEngines(t, all.witnesses)
 }
 
-// tooMany says whether more than 2 % are unknown; of few pairs two may be, which says nothing.
-func tooMany(unknown, all int) bool { return unknown > 2 && unknown*50 > all }
+// tooMany says whether more than so many percent are unknown; of few pairs two may be, which says nothing. Values drawn at random often
+// leave a pod that neither policy lets start: no request shows a difference then, and the comparison does not see that there is none.
+func tooMany(unknown, all, percent int) bool { return unknown > 2 && unknown*100 > all*percent }
 
 // forced compares and attacks, one worker to a processor.
 func forced(t *testing.T, mutants []mutant) *tally {
