@@ -122,6 +122,7 @@ name_servers(lines) if {
 
 test_lines_of_resolv_conf if {
 	name_servers([])
+	name_servers(["10.96.0.10"])
 	name_servers(["# of the node", "search shop.svc.cluster.local", "nameserver 10.96.0.10", "nameserver fe80::1%eth0", "options ndots:5", ""])
 	every line in ["x", "nameserver example.com", " nameserver 10.96.0.10", "nameservers 10.96.0.10"] {
 		not name_servers([line])

@@ -44,10 +44,10 @@ sandbox_hostname_ok if {
 
 sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
 
-# Lines of resolv.conf.
+# Lines of resolv.conf, or addresses alone.
 sandbox_dns_ok if {
 	every line in input.dns {
-		regex.match(`^(nameserver[ \t]+[0-9a-f.:]+(%.+)?|[#;].*|(search|options|domain|sortlist)[ \t].*)?$`, line)
+		regex.match(`^((nameserver[ \t]+)?[0-9a-f.:]+(%.+)?|[#;].*|(search|options|domain|sortlist)[ \t].*)?$`, line)
 	}
 }
 
