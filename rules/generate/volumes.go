@@ -285,7 +285,7 @@ func (b *builder) hostPath(volume *corev1.HostPathVolumeSource, vm corev1.Volume
 	clean := path.Clean(source)
 	guests := slices.ContainsFunc([]string{"/dev/", "/proc/", "/sys/"}, func(dir string) bool { return strings.HasPrefix(clean+"/", dir) })
 	if vm.SubPath == "" && vm.SubPathExpr == "" && guests {
-		s.Mount.From, s.Mount.Source = policydata.MountExact, source
+		s.Mount.From, s.Mount.Source = policydata.MountExact, clean // as runtimes resolve it
 		if clean == "/dev" {
 			b.warn(field+".name", "mounts /dev of the guest, in which are the devices of its TPM or TEE: a gate that guards these denies it")
 		}
