@@ -3,6 +3,7 @@
 package shim
 
 import (
+	"path"
 	"strings"
 
 	"portcullis/agentproto/agentpb"
@@ -19,7 +20,7 @@ func (c *container) copy(source, to string) {
 		file := c.shim.Files[p]
 		switch file.Type() {
 		case hostfs.Regular, hostfs.Directory, hostfs.Symlink:
-			c.copyFile(file, to+strings.TrimPrefix(p, source), p == source)
+			c.copyFile(file, path.Join(to, strings.TrimPrefix(p, source)), p == source)
 		}
 	}
 }
