@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -81,7 +82,11 @@ func isMarker(line []byte) bool {
 
 // parse fills root and json. It returns false for a document without content.
 func (d *document) parse() (bool, error) {
-	dec := yaml.NewDecoder(bytes.NewReader(d.text))
+	text := d.text
+	if !bytes.HasSuffix(text, []byte("\n")) {
+		text = append(slices.Clip(text), '\n') // as kubectl does: a text that ends the file then ends in one
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var node yaml.Node
 	switch err := dec.Decode(&node); {
 	case errors.Is(err, io.EOF):
@@ -110,7 +115,7 @@ func (d *document) parse() (bool, error) {
 		return false, d.twice(key)
 	}
 	var err error
-	if d.json, err = sigsyaml.YAMLToJSON(d.text); err != nil {
+	if d.json, err = sigsyaml.YAMLToJSON(text); err != nil {
 		return false, d.syntax(err)
 	}
 	return true, nil

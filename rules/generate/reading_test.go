@@ -3,12 +3,15 @@
 package generate_test
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf16"
 
+	"portcullis/internal/generatetest"
 	"portcullis/rules/generate"
 )
 
@@ -75,5 +78,43 @@ func TestAKeyTwiceIsRefusedAndAMergeIsNone(t *testing.T) {
 		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && got != want {
 			t.Errorf("%q: %v, want %q", more, err, want)
 		}
+	}
+}
+
+// kubectl ends every line of a file, the last one too, so a text there does not depend on it.
+func TestTheLastLineOfAFileNeedsNoLineFeed(t *testing.T) {
+	const text = `apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  containers: [{name: web, image: ghcr.io/acme/app:v2, volumeMounts: [{name: c, mountPath: /c}]}]
+  volumes: [{name: c, configMap: {name: c}}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: c}
+data:
+  text: |
+    the last line
+`
+	var made []string
+	for _, manifest := range []string{text, strings.TrimSuffix(text, "\n")} {
+		m, err := generate.Parse("web.yaml", []byte(manifest), generate.ReadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies, _, err := generatetest.Policies(m, generatetest.Settings(t, "guest-pull"), generatetest.Images(t, "testdata/images.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := policies[0].JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, string(raw))
+	}
+	sum := sha256.Sum256([]byte("the last line\n"))
+	if made[0] != made[1] || !strings.Contains(made[1], hex.EncodeToString(sum[:])) {
+		t.Errorf("without the last line feed the policy is another one:\n%s\n%s", made[0], made[1])
 	}
 }
