@@ -13,14 +13,6 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// knownDenials are the manifests whose policy denies their genuine pod, by platform
-// and name, with what it does not know. Each is a fault of the policy, and the list
-// is to become empty.
-var knownDenials = map[string]string{
-	"guest-pull/volumes": "the content of a file that the emulated node has otherwise",
-	"peer-pods/volumes":  "the content of a file that the emulated node has otherwise",
-}
-
 // nobodyTakes are manifests that a policy is made for and that no API server takes.
 var nobodyTakes = map[string]bool{"unquoted-numbers": true, "createcontainer/sysctls": true}
 
@@ -45,7 +37,6 @@ func allowsItsPods(t *testing.T, name string, made []*policydata.Policy, lives [
 	if len(lives) != len(made) {
 		t.Fatalf("%d pods are emulated, %d policies made", len(lives), len(made))
 	}
-	denied := false
 	for i, p := range made {
 		data, err := p.JSON()
 		if err != nil {
@@ -55,19 +46,13 @@ func allowsItsPods(t *testing.T, name string, made []*policydata.Policy, lives [
 		if err != nil {
 			t.Fatal(err)
 		}
-		denied = deniesOne(t, name, judge, lives[i]) || denied
-	}
-	if why, known := knownDenials[name]; known && !denied {
-		t.Errorf("%s is allowed now (%s): take it off the list", name, why)
+		allowsLife(t, name, judge, lives[i])
 	}
 }
 
-// deniesOne is true where a request is denied, and fails if that is not known.
-func deniesOne(t *testing.T, name string, judge *rulestest.Judge, life []rulestest.Request) bool {
+func allowsLife(t *testing.T, name string, judge *rulestest.Judge, life []rulestest.Request) {
 	t.Helper()
-	r := emulatortest.Denied(t, judge, life)
-	if r != nil && knownDenials[name] == "" {
+	if r := emulatortest.Denied(t, judge, life); r != nil {
 		t.Errorf("%s: %s of %v is denied: %s", name, r.Kind, r.Input["container_id"], why(t, judge, *r))
 	}
-	return r != nil
 }

@@ -131,7 +131,7 @@ func allowsItsPodsFull(t *testing.T, name string, made []*policydata.Policy, liv
 		if err != nil {
 			t.Fatal(err)
 		}
-		deniesOne(t, name, judge, lives[i])
+		allowsLife(t, name, judge, lives[i])
 	}
 }
 
