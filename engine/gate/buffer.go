@@ -3,6 +3,8 @@
 package gate
 
 import (
+	"bufio"
+	"io"
 	"math/bits"
 	"sync"
 )
@@ -11,6 +13,7 @@ import (
 // collector busy.
 type buffers struct {
 	classes [maxBufferBits - minBufferBits + 1]sync.Pool
+	readers sync.Pool // of answers
 }
 
 const (
@@ -39,4 +42,23 @@ func (p *buffers) put(b []byte) {
 	}
 	b = b[:0]
 	p.classes[class].Put(&b)
+}
+
+// answerAhead is what is read of the agent's answers at once, in bytes: an answer of 64 KiB, with what is around it.
+const answerAhead = 64<<10 + 128
+
+// reader returns a reader of answers from in. A host that connects over and over leaves no garbage.
+func (p *buffers) reader(in io.Reader) *bufio.Reader {
+	r, ok := p.readers.Get().(*bufio.Reader)
+	if !ok {
+		return bufio.NewReaderSize(in, answerAhead)
+	}
+	r.Reset(in)
+	return r
+}
+
+// putReader takes back what reader has given and nobody uses any more.
+func (p *buffers) putReader(r *bufio.Reader) {
+	r.Reset(nil)
+	p.readers.Put(r)
 }

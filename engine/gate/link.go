@@ -151,7 +151,8 @@ func lost(err error) outcome { return outcome{err: fmt.Errorf("%w: %w", ErrAgent
 
 // read hands each answer to who waits for it, until the connection ends.
 func (l *agentLink) read() {
-	in := bufio.NewReaderSize(l.conn, answerAhead)
+	in := l.buffers.reader(l.conn)
+	defer l.buffers.putReader(in)
 	for {
 		id, length, err := peekHeader(in)
 		if err != nil {
@@ -181,9 +182,6 @@ func (l *agentLink) read() {
 		}
 	}
 }
-
-// answerAhead is what is read of the agent's answers at once, in bytes: an answer of 64 KiB, with what is around it.
-const answerAhead = 64<<10 + 128
 
 // minStreamed is the length of answers, in bytes, that are passed on as they come: their reader starts before all is there.
 const minStreamed = 16 << 10
