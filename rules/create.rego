@@ -114,7 +114,8 @@ root_path := path if {
 
 else := policy.common.root_path
 
-exec_id_ok if input.exec_id == root_id
+# runtime-rs sends none
+exec_id_ok if input.exec_id in {"", root_id}
 
 exec_id_ok if input.exec_id == ""
 
