@@ -31,7 +31,6 @@ const (
 	fewerKeys                  // an object without some of its members
 	moreItems                  // a list of what is forbidden
 	onlyFalse                  // true may become false
-	stricter                   // free, then optional, then required
 )
 
 // narrowings are the fields of policy_data that may differ, * for any name. All others are compared whole, names of variables among
