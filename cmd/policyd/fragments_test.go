@@ -69,8 +69,10 @@ func newRelease(t testing.TB) *release {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.policy.Issuers = []fragment.Issuer{{Feed: "web", MinimumSVN: 2, Key: base64.StdEncoding.EncodeToString(spki),
-		May: []fragment.May{{Path: "containers.web.image", Registries: []string{"registry.example.org/shop"}}, {Path: "containers.web.exec"}}}}
+	public := base64.StdEncoding.EncodeToString(spki)
+	r.policy.Issuers = []fragment.Issuer{{Feed: "web", MinimumSVN: 2, Key: public,
+		May: []fragment.May{{Path: "containers.web.image", Registries: []string{"registry.example.org/shop"}}, {Path: "containers.web.exec"}}},
+		{Feed: "probes", Key: public, May: []fragment.May{{Path: "containers.proxy.exec"}}}}
 	r.text = r.compact(r.policy)
 	r.write("policy.rego", r.text)
 	der, err := x509.MarshalPKCS8PrivateKey(r.key)
@@ -336,11 +338,21 @@ func TestFragmentsThroughTheGate(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.setPolicy(string(fragment.Text(envelope)), binding.CodeFragmentIssuer)
+	r.setPolicy(r.signed(9, strings.Replace(imageBy("2"), "registry", "evil", 1)), binding.CodeFragmentCeiling)
+	r.setPolicy(r.signed(1, imageBy("2")), binding.CodeFragmentRollback) // below minimum_svn
 	r.setPolicy(update+"x", binding.CodeFragmentInvalid)
 	if err := r.request("SetPolicy", &agentpb.SetPolicyRequest{Policy: "portcullis-fragment:" + strings.Repeat("A", 10<<20)}); err == nil {
 		t.Error("10 MiB are taken")
 	}
 	r.fragmentEvents(1)
+	probes, err := fragment.Sign(fragment.Document{Version: 1, Feed: "probes", SVN: 1, Containers: map[string]*fragment.Part{
+		"proxy": {Exec: &[][]string{{"probe"}}}}}, r.key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.setPolicy(string(fragment.Text(probes)), "") // feeds have svns of their own
+	r.setPolicy(r.signed(5, imageBy("3")), binding.CodeFragmentRollback)
+	r.fragmentEvents(2)
 	s := r.ctl(0, "status", "--socket", r.path("run/status.sock"))
 	if !strings.Contains(s, "web") {
 		t.Errorf("status does not show the fragment:\n%s", s)
