@@ -126,7 +126,7 @@ trustee: ## ask the default EAR policy of a Trustee checkout what it reads of ou
 COSE_PYTHON ?=
 cose: ## verify fragments of ours with pycose; COSE_PYTHON=path of a Python that has it, see engine/fragment/testdata/cose.py
 	@[ -n "$(COSE_PYTHON)" ] || { echo "say which Python has pycose: make cose COSE_PYTHON=path" >&2; exit 2; }
-	PORTCULLIS_COSE_PYTHON=$(COSE_PYTHON) $(GO) test -count 1 -v -run TestPycose ./engine/fragment
+	PORTCULLIS_COSE_PYTHON=$(COSE_PYTHON) $(GO) test -count 1 -v -run TestOurEnvelopes ./engine/fragment
 
 regorus: ## hold the full form of policies to the Rego engine of kata-agent (needs cargo)
 	cargo build --quiet --release --manifest-path .ci/regorus/Cargo.toml --target-dir build/regorus
