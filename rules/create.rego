@@ -136,8 +136,10 @@ identity_ok if {
 	regex.match(policy.sandbox.name, pod.name)
 	namespace_ok
 	regex.match(`^[a-z0-9][a-z0-9-]*$`, pod.namespace)
-	regex.match(`^[a-z0-9]{64}$`, pod.id)
-	regex.match(`^[0-9a-f-]*$`, pod.uid)
+	regex.match(`^[0-9a-f]{64}$`, pod.id)
+
+	# wanted: a uid, or nothing
+	uid_ok(pod.uid)
 	input.OCI.Annotations["io.katacontainers.pkg.oci.bundle_path"] == replace(policy.common.bundle_path, "$(container-id)", root_id)
 	hostname_ok
 	log_directory_ok
@@ -165,9 +167,12 @@ log_directory_ok if {
 	container.type == "sandbox"
 	[directory, uid] := split(input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"], concat("_", [pod.namespace, pod.name, ""]))
 	regex.match(`^(/[0-9A-Za-z_.-]+)+/$`, directory)
-	regex.match(`^[0-9a-f-]+$`, uid)
+	uid_ok(uid)
 	pod.uid in {"", uid}
 }
+
+# Of a pod that the node has from a file the uid has no dashes; some runtimes send none.
+uid_ok(uid) if regex.match(`^(?:[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12})?$`, uid)
 
 annotations_ok if {
 	fixed_annotations_ok

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rules_test
+
+import (
+	"strings"
+	"testing"
+
+	"portcullis/internal/rulestest"
+)
+
+// An argument or variable $(UID) of the manifest could become an option: a uid is one, or nothing.
+func TestIDsAreHexadecimalAndUIDsAreUIDs(t *testing.T) {
+	p := newPod(t, richPod(t))
+	letters := strings.Repeat("g", 64)
+	annotated := func(key, value string) rulestest.Request {
+		return p.create(sandbox, func(_, oci, _ map[string]any) {
+			annotations := oci["Annotations"].(map[string]any)
+			delete(annotations, "io.kubernetes.cri.sandbox-log-directory")
+			annotations[key] = value
+		})
+	}
+	p.denied(annotated("io.kubernetes.cri.sandbox-id", letters), "identity")
+	for _, uid := range []string{"-", "---", "-f", "9c64c5bf", "9c64c5bf-298f-46c4-ad63-e2270a2ff44g", "9c64c5bf-298f-46c4-ad63-e2270a2ff44c-"} {
+		p.denied(annotated("io.kubernetes.cri.sandbox-uid", uid), "identity")
+	}
+	for _, uid := range []string{"", "9c64c5bf-298f-46c4-ad63-e2270a2ff44c", "9c64c5bf298f46c4ad63e2270a2ff44c"} {
+		p := newPod(t, richPod(t))
+		p.emulator.Pod.UID = uid
+		p.allowed(p.emulator.CreateContainer(sandbox))
+	}
+	made := newPod(t, richPod(t)).emulator.CreateSandbox()
+	made.Input["sandbox_id"] = letters
+	(&pod{t, p.emulator, judgeCompact(t, richPod(t))}).denied(made, "id")
+}
