@@ -146,16 +146,22 @@ stdin_allowed if {
 # The container's own process, as opposed to one started by ExecProcess.
 own_process if input.exec_id in {"", input.container_id}
 
-# Sizes of memory-backed volumes: those that are mounted already, remounted.
+# Sizes of memory-backed volumes: those of the policy, mounted already, remounted.
 UpdateEphemeralMountsRequest if {
 	policy.requests.update_ephemeral_mounts
 	every s in input.storages {
 		object.subset(s, {"driver": "ephemeral", "fstype": "tmpfs"})
 		s.source in {"tmpfs", "shm"}
 		s.driver_options == []
-		regex.match(`^/run/kata-containers/sandbox/(?:shm|ephemeral/[0-9a-z][0-9a-z.-]*)$`, s.mount_point)
+		s.mount_point in memory_points
 		every option in s.options {
 			regex.match(`^(?:remount|size=[0-9]+)$`, option)
 		}
 	}
+}
+
+memory_points contains s.mount_point if {
+	some c in array.concat([policy.sandbox], [policy_container(name) | some name in container_names])
+	some s in c.storages
+	s.driver == "ephemeral"
 }
