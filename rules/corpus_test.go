@@ -160,6 +160,9 @@ func TestCorpusStrict(t *testing.T) {
 		}
 	}
 	e, j := emulator(p), judgeCompact(t, p)
+	if err := j.SetState(context.Background(), map[string]any{"sandbox": ""}); err != nil {
+		t.Fatal(err)
+	}
 	names := map[any]string{}
 	for _, c := range readCases(t, path) {
 		r := e.Complete(rulestest.Request{Kind: c.Kind, Input: api.complete(c.Kind, c.Request)})
@@ -172,6 +175,12 @@ func TestCorpusStrict(t *testing.T) {
 		d, err := j.Ask(context.Background(), r)
 		if err != nil || d.Allowed != c.Allowed {
 			t.Errorf("%s: allowed is %v (%v), want %v: %s", c.Description, d.Allowed, err, c.Allowed, why(t, j, r))
+		}
+		if c.Kind == "CreateContainerRequest" {
+			start := rulestest.Request{Kind: "StartContainerRequest", Input: map[string]any{"container_id": r.Input["container_id"]}}
+			if d, err := j.Ask(context.Background(), start); err != nil || !d.Allowed {
+				t.Fatalf("start after %s: %v", c.Description, err)
+			}
 		}
 	}
 }

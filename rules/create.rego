@@ -27,6 +27,7 @@ CreateContainerRequest := {"allowed": true, "ops": create_ops} if {
 	sysctl_ok
 	identity_ok
 	pod_ok
+	sandbox_ok
 	annotations_ok
 	image_ok
 	storages_ok

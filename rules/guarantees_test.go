@@ -24,6 +24,7 @@ type pod struct {
 func newPod(t *testing.T, p *policydata.Policy, names ...string) *pod {
 	t.Helper()
 	out := &pod{t, emulator(p), judgeCompact(t, p)}
+	out.allowed(out.emulator.CreateSandbox())
 	for _, name := range names {
 		out.allowed(out.emulator.CreateContainer(name))
 		out.allowed(lifecycle("StartContainerRequest", name))

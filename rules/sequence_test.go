@@ -33,3 +33,13 @@ func TestIDsAreHexadecimalAndUIDsAreUIDs(t *testing.T) {
 	made.Input["sandbox_id"] = letters
 	(&pod{t, p.emulator, judgeCompact(t, richPod(t))}).denied(made, "id")
 }
+
+func TestNoContainerOutsideItsSandbox(t *testing.T) {
+	policy := richPod(t)
+	p := &pod{t, emulator(policy), judgeCompact(t, policy)}
+	p.denied(p.emulator.CreateContainer(sandbox), "sandbox")
+	other := p.emulator.CreateSandbox()
+	other.Input["sandbox_id"] = rulestest.ID("other")
+	p.allowed(other)
+	p.denied(p.emulator.CreateContainer(sandbox), "sandbox")
+}

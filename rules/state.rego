@@ -49,6 +49,14 @@ container_id_ok(id) if {
 	not id in {"image", "local", "passthrough", "rootfs", "sandbox", "shared", "virtiofs", "watchable"}
 }
 
+# Containers are made in the sandbox that was.
+#
+# at: OCI.Annotations[io.kubernetes.cri.sandbox-id]
+# wanted: the sandbox that CreateSandbox made
+sandbox_ok if data.pstate.sandbox in {"", pod.id}
+
+sandbox_ok if policy.strict.lifecycle == "free"
+
 # An id and a name are free, the first time or after RemoveContainer.
 instance_ok if {
 	# wanted: an id that is free

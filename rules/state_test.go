@@ -10,8 +10,7 @@ import (
 )
 
 func TestSandboxOnce(t *testing.T) {
-	p := newPod(t, richPod(t))
-	p.allowed(p.emulator.CreateSandbox())
+	p := newPod(t, richPod(t)) // which asks for it
 	p.denied(p.emulator.CreateSandbox(), "once")
 }
 

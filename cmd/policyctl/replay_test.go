@@ -39,15 +39,21 @@ func newEndless(tb testing.TB, size int) *endless {
 	}
 	requests = append(requests, rulestest.Request{Kind: "SetPolicyRequest", Input: map[string]any{"policy": string(text)}},
 		rulestest.Request{Kind: "RemoveContainerRequest", Input: id})
-	var cycle bytes.Buffer
+	return &endless{size: size, cycle: dumped(tb, requests...), rest: dumped(tb, e.CreateSandbox())}
+}
+
+// dumped are requests as an agent's debug log has them.
+func dumped(tb testing.TB, requests ...rulestest.Request) []byte {
+	tb.Helper()
+	var out bytes.Buffer
 	for _, r := range requests {
 		raw, err := json.Marshal(r.Input)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		fmt.Fprintf(&cycle, "[\"ep\":\"%s\",{\"input\":%s}],\n", r.Kind, raw)
+		fmt.Fprintf(&out, "[\"ep\":\"%s\",{\"input\":%s}],\n", r.Kind, raw)
 	}
-	return &endless{size: size, cycle: cycle.Bytes()}
+	return out.Bytes()
 }
 
 func (d *endless) Read(p []byte) (int, error) {

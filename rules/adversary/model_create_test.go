@@ -29,6 +29,9 @@ func (m *model) breaksCreate(r *request) string {
 		if !m.sandbox {
 			return "container before its sandbox"
 		}
+		if id := str(at(r.input, "OCI", "Annotations", "io.kubernetes.cri.sandbox-id")); m.sandboxID != "" && m.sandboxID != id {
+			return "container of another sandbox than was made"
+		}
 		for _, c := range m.containers {
 			if c.name == name {
 				return "two containers of one name"

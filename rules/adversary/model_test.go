@@ -15,6 +15,7 @@ type model struct {
 	*facts
 	weak       bool                  // the owner's settings let containers be created any number of times, and asked of in any state
 	sandbox    bool                  // it was made
+	sandboxID  string                // what it was called, nothing where the host did not say
 	identity   string                // what the first container said of the pod
 	containers map[string]*container // by id, those that may exist
 	succeeded  map[string]bool       // names of those whose process ended by itself with exit code 0
@@ -83,7 +84,7 @@ func (m *model) happened(e event, o outcome) string {
 	}
 	switch id := e.id(); e.kind {
 	case "CreateSandboxRequest":
-		m.sandbox = true
+		m.sandbox, m.sandboxID = true, str(e.input["sandbox_id"])
 	case "CreateContainerRequest":
 		m.take(e.request, o == done)
 	case "StartContainerRequest":

@@ -96,6 +96,7 @@ var advices = []advised{
 	{check: "type", words: runtimes},
 	{check: "id", path: "OCI.Root.Readonly", words: "securityContext.readOnlyRootFilesystem of $(where) changed: " + undo},
 	{check: "id", words: "ids and the root's path are the runtime's: choose the settings of this platform (genpolicy --platform)"},
+	{kind: createKind, check: "sandbox", words: "containers come after CreateSandbox, and into its sandbox; strict.lifecycle = \"free\" in the settings drops that"},
 	{check: "instance", words: "$(where) exists already, and is created once at a time; strict.instances = \"free\" in the settings drops that"},
 	{check: "order", words: "$(where) has to wait for the containers before it; order = \"free\" in the settings drops that"},
 	{check: "linux", path: "OCI.Linux.Devices", words: "volumeDevices of $(where) changed: " + undo},

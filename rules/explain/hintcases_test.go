@@ -68,6 +68,7 @@ var hints = []hint{
 	{advice: "ids and the root's path", change: []string{"web/CreateContainer:OCI.Root.Path=/"}},
 	{advice: "container other exists already", again: "CreateContainerRequest", settings: "strict = {instances = 'free'}"},
 	{advice: "container web has to wait", without: "StartContainerRequest", made: []string{"order = 'enforced'"}, settings: "order = 'free'"},
+	{advice: "containers come after CreateSandbox", without: "CreateSandboxRequest", settings: "strict = {lifecycle = 'free'}"},
 	{advice: "volumeDevices of container web changed", change: []string{"web/CreateContainer:OCI.Linux.Devices=[{\"Path\":\"/dev/x\",\"Type\":\"c\"}]"}},
 	{advice: "the node pins CPUs", change: []string{"web/CreateContainer:OCI.Linux.Resources.CPU.Cpus=\"0\""}},
 	{advice: "this is the runtime's doing", change: []string{"web/CreateContainer:OCI.Linux.CgroupsPath=/../x"}},

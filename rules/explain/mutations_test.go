@@ -28,7 +28,7 @@ func TestAnyChangeLeadsToItsField(t *testing.T) {
 		if n++; n%5 != 1 {
 			continue
 		}
-		x := explained(t, e, m.Request.Kind, m.Request.Input, nil)
+		x := explained(t, e, m.Request.Kind, m.Request.Input, made)
 		if len(x.Checks) == 0 {
 			continue // it is allowed
 		}

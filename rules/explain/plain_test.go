@@ -121,10 +121,10 @@ func TestPlainPolicyNamesTheCheck(t *testing.T) {
 				c.path, c.got = "", ""
 			}
 			request := emulator.CreateContainer(name).Input
-			if x := explained(t, e, "CreateContainerRequest", request, nil); len(x.Findings) > 0 {
+			if x := explained(t, e, "CreateContainerRequest", request, made); len(x.Findings) > 0 {
 				t.Fatalf("the request as it was: %+v", x.Findings)
 			}
-			x := explained(t, e, "CreateContainerRequest", c.apply(t, request), nil)
+			x := explained(t, e, "CreateContainerRequest", c.apply(t, request), made)
 			if c.name == "masked path" {
 				c.path, c.got = "OCI.Linux.MaskedPaths", ""
 			}

@@ -120,6 +120,7 @@ func TestOtherRequestsAreNamed(t *testing.T) {
 				request = emulator.CreateSandbox().Input
 			case createKind:
 				request = emulator.CreateContainer("web").Input
+				state["sandbox"] = ""
 			}
 			if x := explained(t, e, c.kind, request, state); len(x.Findings) > 0 {
 				t.Fatalf("the request as it was: %+v", x.Findings)

@@ -95,6 +95,11 @@ func replayWhole(t *testing.T, p *policydata.Policy, judge *rulestest.Judge, fil
 	t.Helper()
 	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
 	cases := withGenuineID(t, readCases(t, file), "gid")
+	if cases[0].Kind != "CreateSandboxRequest" {
+		if err := judge.SetState(context.Background(), map[string]any{"sandbox": ""}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	running := map[any]string{} // container id -> name
 	for _, c := range cases {
 		r := e.Complete(rulestest.Request{Kind: c.Kind, Input: complete(t, c.Kind, c.Request)})
@@ -119,6 +124,9 @@ func replayWhole(t *testing.T, p *policydata.Policy, judge *rulestest.Judge, fil
 		}
 		if allowed := ask(t, judge, r); allowed != c.Allowed {
 			t.Errorf("%s: allowed is %v, want %v", c.Description, allowed, c.Allowed)
+		}
+		if c.Kind == "CreateContainerRequest" {
+			ask(t, judge, rulestest.Request{Kind: "StartContainerRequest", Input: complete(t, "StartContainerRequest", map[string]any{"container_id": id})})
 		}
 	}
 	return len(cases)

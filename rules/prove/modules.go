@@ -7,6 +7,7 @@ package prove
 var modules = []module{
 	{"name", nil, compareNames},
 	{"instance", []string{"strict.instances"}, compareInstances},
+	{"sandbox", []string{"strict.lifecycle"}, nothing},
 	{"order", []string{"order", "containers[].after"}, compareOrder},
 	{"type", []string{"containers[].type", "containers[].pidns"}, compareType},
 	{"plain", nil, nothing},
