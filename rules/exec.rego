@@ -1,4 +1,4 @@
-# ExecProcess: another process in a container that exists.
+# ExecProcess: another process in a container that runs.
 package agent_policy
 
 import rego.v1
@@ -12,8 +12,13 @@ ExecProcessRequest if {
 }
 
 # at: container_id
-# wanted: a container that exists
-exec_container_ok if exec_container
+# wanted: a container that runs
+exec_container_ok if was("runs", name_of(input.container_id)) == true
+
+exec_container_ok if {
+	policy.strict.lifecycle == "free"
+	exec_container
+}
 
 # of the policy
 exec_container := policy_container(name_of(input.container_id))

@@ -94,9 +94,9 @@ signal_ok if not input.signal in stopping_signals
 # SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
 stopping_signals := {18, 19, 20, 21, 22}
 
-StatsContainerRequest if container_ok
+StatsContainerRequest if started_ok
 
-TtyWinResizeRequest if container_ok
+TtyWinResizeRequest if started_ok
 
 WaitProcessRequest if container_ok
 
@@ -112,19 +112,19 @@ default ReadStreamRequest := false
 ReadStreamRequest if {
 	# says: output is not open to the host: requests.read_stream
 	policy.requests.read_stream
-	container_ok
+	started_ok
 }
 
 WriteStreamRequest if {
 	# says: stdin is not open to the host: containers[].stdin, requests.exec.stdin
 	stdin_allowed
-	container_ok
+	started_ok
 }
 
 CloseStdinRequest if {
 	# says: stdin is not open to the host: containers[].stdin, requests.close_stdin
 	closing_allowed
-	container_ok
+	started_ok
 }
 
 closing_allowed if policy.requests.close_stdin

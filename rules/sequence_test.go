@@ -43,3 +43,41 @@ func TestNoContainerOutsideItsSandbox(t *testing.T) {
 	p.allowed(other)
 	p.denied(p.emulator.CreateContainer(sandbox), "sandbox")
 }
+
+func TestRequestsGoToContainersThatRun(t *testing.T) {
+	policy := richPod(t)
+	policy.Requests.ReadStream, policy.Requests.WriteStream = true, true
+	p := newPod(t, policy)
+	exec := func() rulestest.Request { return p.emulator.ExecProcess("web", []string{"true"}) }
+	streams := []string{"StatsContainerRequest", "TtyWinResizeRequest", "ReadStreamRequest", "WriteStreamRequest", "CloseStdinRequest"}
+	notStarted := func() {
+		t.Helper()
+		p.denied(exec(), "container")
+		for _, kind := range streams {
+			p.denied(lifecycle(kind, "web"), "")
+		}
+	}
+	p.allowed(p.emulator.CreateContainer("web"))
+	notStarted()
+	p.allowed(lifecycle("StartContainerRequest", "web"))
+	p.allowed(exec())
+	p.allowed(waited("web", 1))
+	p.denied(exec(), "container")
+	for _, kind := range streams { // what it wrote last is still to be read
+		p.allowed(lifecycle(kind, "web"))
+	}
+	p.allowed(lifecycle("RemoveContainerRequest", "web"))
+	p.allowed(p.emulator.CreateContainer("web"))
+	notStarted()
+}
+
+// One that was removed does not run, nor does the next of its name before it is started.
+func TestNoContainerBesideOneThatWasRemoved(t *testing.T) {
+	p := newPod(t, richPod(t, "ordered"), sandbox)
+	p.allowed(lifecycle("RemoveContainerRequest", sandbox))
+	p.denied(p.emulator.CreateContainer("init-db"), "order")
+	p.allowed(p.emulator.CreateContainer(sandbox))
+	p.denied(p.emulator.CreateContainer("init-db"), "order")
+	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p.allowed(p.emulator.CreateContainer("init-db"))
+}

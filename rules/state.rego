@@ -5,7 +5,7 @@
 #   container:<id>      name of the container with that id
 #   running:<name>      id of the container with that name
 #   started:<name>      true once it was started
-#   ended:<name>        true while its process has ended, false once it is created again
+#   runs:<name>         true while it runs, false once its process has ended or it was removed, null once it is created again
 #   signalled:<name>    true once the host sent its process a signal, false once it is created again
 #   succeeded:<name>    once its process ended with exit code 0: true without a signal, else false
 #   copied:<path>       what was copied there, see contents.rego
@@ -48,6 +48,11 @@ container_id_ok(id) if {
 	regex.match(`^[a-z0-9]{1,15}$`, id)
 	not id in {"image", "local", "passthrough", "rootfs", "sandbox", "shared", "virtiofs", "watchable"}
 }
+
+# says: no container has the id {shown(input.container_id)}, or it was never started
+started_ok if is_boolean(was("runs", name_of(input.container_id)))
+
+started_ok if policy.strict.lifecycle == "free"
 
 # Containers are made in the sandbox that was.
 #
@@ -117,7 +122,7 @@ step_done(step) if {
 step_ok(step) if step.state != "started"
 
 step_ok(step) if {
-	not was("ended", step.container)
+	was("runs", step.container) == true
 	not was("signalled", step.container)
 }
 
@@ -135,16 +140,22 @@ create_ops := array.concat(
 		{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
 		{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
 	],
-	[put(kind, container_name, false) | some kind in ["ended", "signalled"]; data.pstate[concat(":", [kind, container_name])]],
+	[put(kind, container_name, again) |
+		some kind, again in {"runs": null, "signalled": false}
+		is_boolean(was(kind, container_name))
+	],
 )
 
 StartContainerRequest := {"allowed": true, "ops": start_ops} if container_ok
 
-start_ops := [put("started", name, true) | some name in named]
+start_ops := [put(kind, name, true) |
+	some name in named
+	some kind in ["started", "runs"]
+]
 
 # Only our gate asks this, after the agent answered WaitProcess.
 WaitProcessResponse := {"allowed": true, "ops": array.concat(
-	[put("ended", ended, true)],
+	[put("runs", ended, false)],
 	[put("succeeded", ended, not_signalled) | input.response.status == 0],
 )} if {
 	ended
@@ -159,10 +170,13 @@ not_signalled if not was("signalled", ended)
 
 RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if container_ok
 
-remove_ops := [{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
-	some key, value in data.pstate
-	gone(key, value)
-]
+remove_ops := array.concat(
+	[{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
+		some key, value in data.pstate
+		gone(key, value)
+	],
+	[put("runs", name, false) | some name in named; was("running", name) == input.container_id; was("runs", name)],
+)
 
 # What is said of the container that is removed.
 gone(key, _) if key == concat("", ["container:", input.container_id])

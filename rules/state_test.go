@@ -21,7 +21,7 @@ func TestLifecycleNeedsAContainer(t *testing.T) {
 		p.denied(lifecycle(kind, "web"), "")
 	}
 	p.allowed(p.emulator.CreateContainer("web"))
-	for _, kind := range kinds {
+	for _, kind := range kinds { // it is started first
 		p.allowed(lifecycle(kind, "web"))
 	}
 	p.denied(lifecycle("SignalProcessRequest", "web"), "")

@@ -31,7 +31,8 @@ var otherChanges = []struct {
 	{execKind, nil, change{name: "unknown variable", at: "process.Env", to: add("LD_PRELOAD=/evil.so"), check: "env", path: "process.Env[LD_PRELOAD]", wanted: "no such variable"}},
 	{execKind, nil, change{name: "id of the container", at: "exec_id", to: rulestest.ID("web"), check: "stdio", path: "exec_id", wanted: "an id of its own"}},
 	{execKind, nil, change{name: "input port", at: "stdin_port", to: 9, check: "stdio", path: "stdin_port", wanted: "0", got: "9"}},
-	{execKind, map[string]any{"container:" + rulestest.ID("web"): nil}, change{name: "no such container", container: "-", at: "exec_id", to: "x", check: "container", path: "container_id", wanted: "a container that exists"}},
+	{execKind, map[string]any{"container:" + rulestest.ID("web"): nil}, change{name: "no such container", container: "-", at: "exec_id", to: "x", check: "container", path: "container_id", wanted: "a container that runs"}},
+	{execKind, map[string]any{"runs:web": false}, change{name: "container that has ended", at: "exec_id", to: "x", check: "container", path: "container_id", wanted: "a container that runs"}},
 
 	{copyKind, nil, change{name: "path", container: "-", at: "path", to: "/etc/passwd", check: "path", path: "path", got: "/etc/passwd"}},
 	{copyKind, nil, change{name: "way out", container: "-", at: "path", to: copied + "/../../x", check: "path", path: "path"}},
@@ -112,6 +113,9 @@ func TestOtherRequestsAreNamed(t *testing.T) {
 			case execKind:
 				request = emulator.ExecProcess("web", []string{"/bin/web", "--check"}).Input
 				state["container:"+rulestest.ID("web")] = "web"
+				if _, ok := state["runs:web"]; !ok {
+					state["runs:web"] = true
+				}
 				state["pod"] = map[string]any{"name": emulator.Pod.Name, "namespace": emulator.Pod.Namespace, "uid": emulator.Pod.UID}
 			case copyKind:
 				request = map[string]any{"path": copied + "/a", "file_type": "Regular", "symlink_target": nil, "file_size": 1, "file_mode": 0o644,

@@ -39,7 +39,7 @@ var modules = []module{
 	{"sandbox_hostname", []string{"sandbox.hostname", "sandbox.name"}, nothing},
 	{"sandbox_storages", []string{"sandbox.storages", "strict.storages"}, compareSandbox},
 
-	{"exec_container", nil, nothing},
+	{"exec_container", []string{"strict.lifecycle"}, nothing},
 	{"exec_command", []string{"containers[].exec", "requests.exec"}, compareCommands},
 	{"exec_process", []string{"requests.exec.terminal"}, compareTerminal},
 	{"exec_stdio", []string{"requests.exec.stdin"}, compareExecStdio},
@@ -52,6 +52,7 @@ var modules = []module{
 	{"copy_content", []string{"containers[].mounts[].contents"}, nothing},
 
 	{"container", []string{"strict.lifecycle"}, compareLifecycle},
+	{"started", []string{"strict.lifecycle"}, nothing},
 	{"signal", nil, nothing},
 	{"resources", nil, nothing},
 	{"requests", []string{"requests.allow", "requests.get_diagnostic_data", "requests.update_ephemeral_mounts"}, compareAllow},

@@ -64,13 +64,23 @@ func (s *searcher) requests(t attempt) []rulestest.Request {
 	if t.change != nil {
 		t.change(out[len(out)-1].Input)
 	}
-	if t.then != nil {
-		out = append(out, t.then(rulestest.ID(t.container))...)
-	}
+	out = append(out, t.further()...)
 	for i, r := range out {
 		out[i] = asJSON(r) // what is shown is what was decided: a nil list would be null there
 	}
 	return out
+}
+
+// further are the requests behind the last of the start, of a container that is started first.
+func (t attempt) further() []rulestest.Request {
+	if t.then == nil {
+		return nil
+	}
+	then := t.then(rulestest.ID(t.container))
+	if t.container == "" || len(then) > 0 && then[0].Kind == "StartContainerRequest" {
+		return then
+	}
+	return append([]rulestest.Request{request("StartContainerRequest", map[string]any{"container_id": rulestest.ID(t.container)})}, then...)
 }
 
 // startOf is the start of a pod up to the creation of one container: the sandbox, and what that container waits for.
