@@ -3,10 +3,13 @@
 package rules_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
 )
 
 // An argument or variable $(UID) of the manifest could become an option: a uid is one, or nothing.
@@ -80,4 +83,55 @@ func TestNoContainerBesideOneThatWasRemoved(t *testing.T) {
 	p.denied(p.emulator.CreateContainer("init-db"), "order")
 	p.allowed(lifecycle("StartContainerRequest", sandbox))
 	p.allowed(p.emulator.CreateContainer("init-db"))
+}
+
+// A volume that two containers have is one device, and a device one volume, as long as the agent has them.
+func TestADeviceIsOneVolumeInEveryContainer(t *testing.T) {
+	policy := richPod(t)
+	web, twin := policy.Containers["web"], *policy.Containers["init-cache"]
+	twin.Mounts = maps.Clone(twin.Mounts)
+	twin.Mounts["/data"], twin.Mounts["/scratch"], twin.Storages = web.Mounts["/data"], web.Mounts["/scratch"], web.Storages
+	policy.Containers["init-cache"] = &twin
+	exchanged := func(p *pod, swap bool) rulestest.Request {
+		return p.create("init-cache", func(_, oci, in map[string]any) {
+			var points []any
+			for _, s := range in["storages"].([]any) {
+				if s := s.(map[string]any); s["driver"] == "blk" {
+					points = append(points, s["mount_point"])
+				}
+			}
+			for _, m := range oci["Mounts"].([]any) {
+				m := m.(map[string]any)
+				if i := slices.Index(points, m["source"]); i >= 0 && swap {
+					m["source"] = points[1-i]
+				}
+			}
+		})
+	}
+	p := newPod(t, policy, sandbox, "web")
+	first := map[any]any{}
+	for _, m := range p.emulator.CreateContainer("web").Input["OCI"].(map[string]any)["Mounts"].([]any) {
+		first[m.(map[string]any)["destination"]] = m.(map[string]any)["source"]
+	}
+	same := false
+	for _, m := range exchanged(p, false).Input["OCI"].(map[string]any)["Mounts"].([]any) {
+		m := m.(map[string]any)
+		same = same || m["destination"] == "/data" && m["source"] == first["/data"]
+	}
+	p.denied(exchanged(p, same), "mounts")
+	p.allowed(exchanged(p, !same))
+	p = newPod(t, policy, sandbox, "web")
+	p.allowed(lifecycle("RemoveContainerRequest", "web")) // the agent keeps the storage of one that is shared
+	p.denied(exchanged(p, same), "mounts")
+	p.allowed(exchanged(p, !same))
+	for _, c := range []*policydata.Container{web, &twin} {
+		c.Storages = slices.Clone(c.Storages)
+		for i := range c.Storages {
+			c.Storages[i].Shared = c.Storages[i].Shared && c.Storages[i].Driver != "$(block)"
+		}
+	}
+	p = newPod(t, policy, sandbox, "web")
+	p.denied(exchanged(p, same), "mounts")
+	p.allowed(lifecycle("RemoveContainerRequest", "web"))
+	p.allowed(exchanged(p, same))
 }

@@ -8,6 +8,8 @@
 #   runs:<name>         true while it runs, false once its process has ended or it was removed, null once it is created again
 #   signalled:<name>    true once the host sent its process a signal, false once it is created again
 #   succeeded:<name>    once its process ended with exit code 0: true without a signal, else false
+#   device:<id>:<volume>:<mount point>  a block storage of the volume, while the container with that id exists; without an
+#                       id where the agent keeps the storage as long as the pod is there
 #   copied:<path>       what was copied there, see contents.rego
 #
 # The host chooses ids, but the prefix decides what a key means, and an id has no
@@ -58,6 +60,7 @@ started_ok if policy.strict.lifecycle == "free"
 #
 # at: OCI.Annotations[io.kubernetes.cri.sandbox-id]
 # wanted: the sandbox that CreateSandbox made
+# got: {pod.id}
 sandbox_ok if data.pstate.sandbox in {"", pod.id}
 
 sandbox_ok if policy.strict.lifecycle == "free"
@@ -140,10 +143,18 @@ create_ops := array.concat(
 		{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
 		{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
 	],
-	[put(kind, container_name, again) |
-		some kind, again in {"runs": null, "signalled": false}
-		is_boolean(was(kind, container_name))
-	],
+	array.concat(
+		[put(kind, container_name, again) |
+			some kind, again in {"runs": null, "signalled": false}
+			is_boolean(was(kind, container_name))
+		],
+		[put("device", concat(":", [owner, volume, source]), true) |
+			some [source, volume] in volumes
+			some s in input.storages
+			s.mount_point == source
+			owner := {true: "", false: input.container_id}[s.shared]
+		],
+	),
 )
 
 StartContainerRequest := {"allowed": true, "ops": start_ops} if container_ok
@@ -180,6 +191,8 @@ remove_ops := array.concat(
 
 # What is said of the container that is removed.
 gone(key, _) if key == concat("", ["container:", input.container_id])
+
+gone(key, _) if startswith(key, concat("", ["device:", input.container_id, ":"]))
 
 gone(key, value) if {
 	startswith(key, "running:")

@@ -311,18 +311,26 @@ prefix_length := 82
 
 block_points := {s.mount_point | some s in input.storages; block_device(s)}
 
-# Two volumes are never the same storage.
+# A volume is the same storage in every container that has it, and two volumes are
+# never the same storage.
 #
 # at: OCI.Mounts
-# wanted: a storage for each volume
-# got: one for several
-volumes_ok if container.storages == []
+# wanted: a storage for each volume, the same in every container
+# got: others
+volumes_ok if volumes == set()
 
 volumes_ok if {
-	uses := {[m.source, wanted.source] |
-		some m in unusual_mounts
-		wanted := container.mounts[m.destination]
-		wanted.from == "storage"
+	known := {[parts[3], parts[2]] |
+		some key, _ in data.pstate
+		parts := split(key, ":")
+		parts[0] == "device"
 	}
-	count({source | some [source, _] in uses}) == count(uses)
+	count({source | some [source, _] in (volumes | known)}) == count(volumes | known)
+	count({volume | some [_, volume] in (volumes - known)} & {volume | some [_, volume] in known}) == 0
+}
+
+volumes := {[m.source, wanted.source] |
+	some m in unusual_mounts
+	wanted := container.mounts[m.destination]
+	wanted.from == "storage"
 }

@@ -63,6 +63,7 @@ func (b *builder) process(c placed, config images.Config, out *policydata.Contai
 			out.Cwd = dir
 		}
 	}
+	out.StopSignal = stopSignal(c, config)
 	b.exec(c, out)
 	return b.mounts(c, config, vars, out)
 }

@@ -164,7 +164,8 @@ func (k container) mount(destination string, a, b policydata.Mount) {
 	set := func(key string, value any) attempt {
 		return k.create(func(i map[string]any) { mountAt(i, destination)[key] = value })
 	}
-	if a.From != b.From || a.Source != b.Source || a.Type != b.Type {
+	named := a.From == policydata.MountStorage && b.From == policydata.MountStorage && slices.Equal(usesOf(k.comparison.a, a.Source), usesOf(k.comparison.b, b.Source))
+	if a.From != b.From || a.Source != b.Source && !named || a.Type != b.Type {
 		k.differ(path, fmt.Sprintf("is %s %s from %q in one and %s %s from %q in the other", a.Type, a.From, a.Source, b.Type, b.From, b.Source), k.start())
 	}
 	most := slices.Concat(a.Options, a.ExtraOptions)
@@ -177,6 +178,20 @@ func (k container) mount(destination string, a, b policydata.Mount) {
 	if repeats(b.Options) && !slices.Equal(a.Options, b.Options) {
 		k.differ(path+".options", "one has an option twice", k.start())
 	}
+}
+
+// usesOf are the mounts of a volume in block storage, sorted: its name says which these are, and nothing else.
+func usesOf(p *policydata.Policy, volume string) []string {
+	var out []string
+	for name, c := range p.Containers {
+		for destination, m := range c.Mounts {
+			if m.From == policydata.MountStorage && m.Source == volume {
+				out = append(out, name+":"+destination)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func repeats(texts []string) bool {

@@ -7,7 +7,6 @@ package prove
 var modules = []module{
 	{"name", nil, compareNames},
 	{"instance", []string{"strict.instances"}, compareInstances},
-	{"sandbox", []string{"strict.lifecycle"}, nothing},
 	{"order", []string{"order", "containers[].after"}, compareOrder},
 	{"type", []string{"containers[].type", "containers[].pidns"}, compareType},
 	{"plain", nil, nothing},
@@ -25,6 +24,7 @@ var modules = []module{
 	{"sysctl", []string{"strict.sysctl", "containers[].sysctl"}, compareSysctls},
 	{"identity", []string{"sandbox.name", "sandbox.namespace", "sandbox.hostname", "common.bundle_path"}, compareIdentity},
 	{"pod", nil, nothing},
+	{"sandbox", []string{"strict.lifecycle"}, nothing},
 	{"annotations", []string{"strict.annotations", "common.annotations", "containers[].annotations", "containers[].vfio"}, compareAnnotations},
 	{"image", []string{"strict.image", "containers[].image", "containers[].OCI.Annotations"}, compareImage},
 	{"storages", []string{"containers[].storages", "common.storage_dir", "common.shared_dirs"}, compareStorages},
