@@ -135,3 +135,20 @@ func TestADeviceIsOneVolumeInEveryContainer(t *testing.T) {
 	p.allowed(lifecycle("RemoveContainerRequest", "web"))
 	p.allowed(exchanged(p, same))
 }
+
+// A mount over another would hide what the policy has there.
+func TestNoMountAfterOneBelowIt(t *testing.T) {
+	policy := richPod(t)
+	p := newPod(t, policy, sandbox)
+	moved := func(destination string, to int) rulestest.Request {
+		return p.create("web", func(_, oci, _ map[string]any) {
+			mounts := oci["Mounts"].([]any)
+			i := slices.IndexFunc(mounts, func(m any) bool { return m.(map[string]any)["destination"] == destination })
+			m := mounts[i]
+			mounts = slices.Delete(mounts, i, i+1)
+			oci["Mounts"] = slices.Insert(mounts, min(to, len(mounts)), m)
+		})
+	}
+	p.denied(moved("/dev", 99), "mounts")
+	p.allowed(moved("/proc", 99))
+}

@@ -180,6 +180,12 @@ mounts_ok if {
 	# item: OCI.Mounts[{destination}]
 	count({destination | some destination in single}) == count(single)
 
+	# items: mounts_over
+	# item: OCI.Mounts[{item}]
+	# wanted: before those below it
+	# got: after one
+	count(mounts_over) == 0
+
 	# item: OCI.Mounts[{destination}]
 	every destination in (object.keys(container.mounts) | {m.destination | some m in (base_mounts - all_mounts)}) - there {
 		# wanted: {source_wanted(wanted_mount(destination))}
@@ -197,6 +203,17 @@ mounts_ok if {
 }
 
 all_mounts := {m | some m in input.OCI.Mounts}
+
+# Destinations of mounts that come after one below them, and hide it. Runtimes put the
+# volumes of a pod behind the mounts that every container has.
+mounts_over contains m.destination if {
+	base := {m.destination | some m in base_mounts} - object.keys(container.mounts)
+	all := [m.destination | some m in input.OCI.Mounts]
+	volumes_alone := [{true: "", false: destination}[destination in base] | some destination in all]
+	some i, m in input.OCI.Mounts
+	before := {true: all, false: volumes_alone}[m.destination in base]
+	strings.any_prefix_match(array.slice(before, 0, i), concat("", [m.destination, "/"]))
+}
 
 base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
 
