@@ -7,8 +7,11 @@ package agent_policy
 
 import rego.v1
 
-# A policy that knows no contents does not look at names either.
-copy_content_ok if not contents_known
+# A policy that takes the mounts in part, and knows no contents, does not look at names.
+copy_content_ok if {
+	policy.strict.mounts == "optional"
+	not contents_known
+}
 
 copy_content_ok if {
 	# at: data_sha256

@@ -9,7 +9,7 @@ volume := concat("", [shared, "/", concat("", ["a" | some _ in numbers.range(1, 
 
 copying := {
 	"version": 1,
-	"containers": {},
+	"containers": {"web": {"mounts": {"/data": {"from": "shared", "source": "data"}, "/other": {"from": "shared", "source": "data.."}, "/etc/hosts": {"from": "shared", "source": "hosts"}}}},
 	"common": {"shared_dirs": [shared]},
 	"requests": {"copy_file": [concat("", ["^", shared, "/[a-z0-9]{64}-[a-z0-9]{16}-[^/]+(?:/[^/]+)*$"])]},
 }
@@ -30,6 +30,8 @@ test_copy_refused if {
 		file("/a", {"file_type": "Symlink", "symlink_target": "/b"}),
 		file("/a", {"file_type": "Symlink", "symlink_target": "b/../../.."}),
 		file("/a", {"file_type": "Symlink"}),
+		file(".x", {}), file("/../x", {}), file("x/a", {}),
+		object.union(file("", {}), {"path": replace(concat("", [volume, "/a"]), "-data/", "-hosts/")}),
 		object.union(file("", {}), {"path": "/etc/passwd"}),
 		object.union(file("", {}), {"path": concat("", ["/x", volume])}),
 		object.union(file("", {}), {"path": concat("", [shared, "/rootfs/bin/sh"])}),
