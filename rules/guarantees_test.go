@@ -264,7 +264,7 @@ func TestNoSuccessOfASignalledContainer(t *testing.T) {
 	p.allowed(lifecycle("StartContainerRequest", sandbox))
 	p.allowed(p.emulator.CreateContainer("init-db"))
 	p.allowed(lifecycle("StartContainerRequest", "init-db"))
-	p.allowed(signalled("init-db", 3))
+	p.allowed(signalled("init-db", 15))
 	p.allowed(waited("init-db", 0))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 }
@@ -288,14 +288,17 @@ func TestNoInitContainerAgainOnceItSucceeded(t *testing.T) {
 	p.denied(p.emulator.CreateContainer("init-db"), "order")
 }
 
-func TestNoSignalThatStopsAProcess(t *testing.T) {
-	p := newPod(t, richPod(t), sandbox, "web")
-	for _, signal := range []int{18, 19, 20, 21, 22} {
+func TestNoSignalButThoseThatAKubeletSends(t *testing.T) {
+	policy := richPod(t)
+	policy.Containers["web"].StopSignal = 3
+	p := newPod(t, policy, sandbox, "init-db", "web")
+	for _, signal := range []int{0, 1, 2, 10, 18, 19, 20, 21, 22, 28, 37} {
 		p.denied(signalled("web", signal), "signal")
 	}
-	for _, signal := range []int{2, 3, 9, 15, 28, 37} {
+	for _, signal := range []int{3, 9, 15} {
 		p.allowed(signalled("web", signal))
 	}
+	p.denied(signalled("init-db", 3), "signal")
 }
 
 func TestNoControlGroupOfAnother(t *testing.T) {

@@ -85,14 +85,18 @@ signal_ops := [put("signalled", name, true) |
 	some name in named
 ]
 
-# None that stops a process without ending it.
+# What a kubelet sends: SIGTERM, SIGKILL, and what the image or the manifest names
+# instead of SIGTERM.
 #
-# wanted: no signal that stops a process without ending it
 # at: signal
-signal_ok if not input.signal in stopping_signals
+# wanted: SIGTERM, SIGKILL, or the signal that the image names
+signal_ok if input.signal in {9, 15, exec_container.stop_signal}
 
-# SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
-stopping_signals := {18, 19, 20, 21, 22}
+# Never one that stops a process without ending it: SIGCONT to SIGTTOU.
+signal_ok if {
+	policy.strict.lifecycle == "free"
+	not input.signal in {18, 19, 20, 21, 22}
+}
 
 StatsContainerRequest if started_ok
 

@@ -133,6 +133,7 @@ upstream_container(name, c, process) := {
 	"pidns": c.sandbox_pidns,
 	"readonly_root": c.OCI.Root.Readonly,
 	"stdin": false,
+	"stop_signal": 15,
 	"storages": c.storages,
 	"sysctl": {"fixed": {}, "optional": object.get(c.OCI.Linux, "Sysctl", {})},
 	"terminal": process.Terminal,

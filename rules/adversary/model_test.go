@@ -177,6 +177,8 @@ func (m *model) breaksLifecycle(e event) string {
 	if e.kind == "SignalProcessRequest" {
 		if n := number(e.input["signal"]); n >= 18 && n <= 22 {
 			return "signal that stops a process without ending it"
+		} else if !slices.Contains([]int64{9, 15, int64(m.policy.Containers[c.name].StopSignal)}, n) {
+			return "signal that no kubelet sends"
 		}
 	}
 	return ""

@@ -91,7 +91,7 @@ var table = map[reflect.Type]fields{
 		harmless: "failureThreshold grpc httpGet initialDelaySeconds " +
 			"periodSeconds successThreshold tcpSocket terminationGracePeriodSeconds timeoutSeconds",
 	},
-	reflect.TypeFor[corev1.Lifecycle]():        {used: "postStart preStop", harmless: "stopSignal"},
+	reflect.TypeFor[corev1.Lifecycle]():        {used: "postStart preStop stopSignal"},
 	reflect.TypeFor[corev1.LifecycleHandler](): {used: "exec", harmless: "httpGet sleep tcpSocket"},
 	reflect.TypeFor[corev1.ExecAction]():       {used: "command"},
 	reflect.TypeFor[corev1.VolumeDevice]():     {used: "devicePath name"},

@@ -27,8 +27,9 @@ type Container struct {
 	Paths        string           `json:"paths"` // key of Common.Paths
 	PIDNS        bool             `json:"pidns"` // sandbox_pidns: shareProcessNamespace
 	ReadonlyRoot bool             `json:"readonly_root"`
-	Stdin        bool             `json:"stdin"`    // WriteStream and CloseStdin to the container's own process
-	Storages     []Storage        `json:"storages"` // beside the guest pull of the image; one to one
+	Stdin        bool             `json:"stdin"`       // WriteStream and CloseStdin to the container's own process
+	StopSignal   uint32           `json:"stop_signal"` // that ends the container, 1 to 64; SIGTERM and SIGKILL are allowed beside it
+	Storages     []Storage        `json:"storages"`    // beside the guest pull of the image; one to one
 	Sysctl       Sysctl           `json:"sysctl"`
 	Terminal     bool             `json:"terminal"`
 	Type         ContainerType    `json:"type"`

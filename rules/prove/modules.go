@@ -49,11 +49,11 @@ var modules = []module{
 	{"copy_path", []string{"requests.copy_file"}, compareCopyPath},
 	{"copy_mode", nil, nothing},
 	{"copy_link", []string{"containers[].mounts"}, compareLinks},
-	{"copy_content", []string{"containers[].mounts[].contents"}, nothing},
+	{"copy_content", []string{"containers[].mounts[].contents", "strict.mounts"}, nothing},
 
 	{"container", []string{"strict.lifecycle"}, compareLifecycle},
 	{"started", []string{"strict.lifecycle"}, nothing},
-	{"signal", nil, nothing},
+	{"signal", []string{"containers[].stop_signal", "strict.lifecycle"}, compareSignals},
 	{"resources", nil, nothing},
 	{"requests", []string{"requests.allow", "requests.get_diagnostic_data", "requests.update_ephemeral_mounts"}, compareAllow},
 	{"streams", []string{"requests.write_stream", "requests.close_stdin", "requests.exec.stdin", "containers[].stdin"}, compareStreams},

@@ -79,6 +79,17 @@ func compareStreams(c *comparison) {
 	})
 }
 
+// compareSignals: the signal that ends a container, beside those that all may be sent.
+func compareSignals(c *comparison) {
+	c.each(func(k container) {
+		if signal := k.b.StopSignal; signal != k.a.StopSignal && signal != 9 && signal != 15 && c.a.Strict.Lifecycle != "free" {
+			k.differ(k.at("stop_signal"), fmt.Sprintf("signal %d may be sent in one only", signal), attempt{container: k.name, then: func(id string) []rulestest.Request {
+				return []rulestest.Request{request("SignalProcessRequest", map[string]any{"container_id": id, "exec_id": "", "signal": signal})}
+			}})
+		}
+	})
+}
+
 // compareCommands: what may be executed.
 func compareCommands(c *comparison) {
 	a := c.a.Requests.Exec
