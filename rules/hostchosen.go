@@ -31,7 +31,7 @@ type Domain struct {
 	Is         []string `json:"is,omitempty"`         // one of these
 	Pattern    string   `json:"pattern,omitempty"`    // or text that matches
 	Min        *int64   `json:"min,omitempty"`        // or a whole number from here
-	Max        *int64   `json:"max,omitempty"`        // up to here
+	Max        *uint64  `json:"max,omitempty"`        // up to here
 	Missing    string   `json:"missing,omitempty"`    // what matches may be left out: the field, the key or the item
 	Null       bool     `json:"null,omitempty"`       // the message may be there or not
 	Twice      bool     `json:"twice,omitempty"`      // an item may be there more than once
