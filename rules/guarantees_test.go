@@ -243,9 +243,13 @@ func TestNoContainerOutOfOrder(t *testing.T) {
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 	p.allowed(waited("init-db", 1)) // an exit code other than 0 is no success
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
+	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
+	p.allowed(p.emulator.CreateContainer("init-db"))
+	p.allowed(lifecycle("StartContainerRequest", "init-db"))
 	p.allowed(waited("init-db", 0))
 	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
 	p.allowed(p.emulator.CreateContainer("init-cache"))
+	p.allowed(lifecycle("StartContainerRequest", "init-cache"))
 	p.denied(p.emulator.CreateContainer("web"), "order")
 	p.allowed(waited("init-cache", 0))
 	p.allowed(p.emulator.CreateContainer("web"))
@@ -265,6 +269,18 @@ func TestNoSuccessOfASignalledContainer(t *testing.T) {
 	p.allowed(p.emulator.CreateContainer("init-db"))
 	p.allowed(lifecycle("StartContainerRequest", "init-db"))
 	p.allowed(signalled("init-db", 15))
+	p.allowed(waited("init-db", 0))
+	p.denied(p.emulator.CreateContainer("init-cache"), "order")
+}
+
+// A process ends once: its first exit code counts.
+func TestNoSuccessAfterAFailure(t *testing.T) {
+	p := newPod(t, richPod(t, "ordered"))
+	p.allowed(p.emulator.CreateContainer(sandbox))
+	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p.allowed(p.emulator.CreateContainer("init-db"))
+	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p.allowed(waited("init-db", 1))
 	p.allowed(waited("init-db", 0))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 }

@@ -164,10 +164,13 @@ start_ops := [put(kind, name, true) |
 	some kind in ["started", "runs"]
 ]
 
-# Only our gate asks this, after the agent answered WaitProcess.
+# Only our gate asks this, after the agent answered WaitProcess. A process ends once.
 WaitProcessResponse := {"allowed": true, "ops": array.concat(
 	[put("runs", ended, false)],
-	[put("succeeded", ended, not_signalled) | input.response.status == 0],
+	[put("succeeded", ended, not_signalled) |
+		input.response.status == 0
+		was("runs", ended) == true
+	],
 )} if {
 	ended
 	input.request.exec_id in {"", input.request.container_id}
