@@ -55,12 +55,8 @@ copy_fitting contains null if null in copy_contents
 copy_fitting contains contents if {
 	some contents in copy_contents
 	placed_ok(contents, concat("/", copied.inner), copy_value)
-	bits.and(input.file_mode, mode_needed) == mode_needed
+	bits.and(input.file_mode, 365) >= {true: 365, false: 0}[copy_value == null]
 }
-
-default mode_needed := 0
-
-mode_needed := 365 if input.file_type == "Directory"
 
 copy_value := [input.symlink_target] if {
 	input.file_type == "Symlink"

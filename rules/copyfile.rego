@@ -32,9 +32,7 @@ copy_mode_ok if {
 
 # wanted: no set-id bits
 # got: {octal(input.file_mode)}
-copy_mode_ok if bits.and(input.file_mode, set_id_bits) == 0
-
-set_id_bits := 3072
+copy_mode_ok if bits.and(input.file_mode, 3072) == 0
 
 # Below a volume, and not out of it. The agent writes a file by way of one whose
 # name ends in .tmp: a link there would lead it elsewhere.

@@ -152,9 +152,7 @@ namespace_ok if pod.namespace == policy.sandbox.namespace
 
 hostname_ok if policy.sandbox.hostname == ""
 
-hostname_ok if input.OCI.Hostname == hostname
-
-hostname_ok if input.OCI.Hostname == ""
+hostname_ok if input.OCI.Hostname in {"", hostname}
 
 hostname := trim_right(substring(pod.name, 0, 63), "-.") if policy.sandbox.hostname == "$(sandbox-name)"
 

@@ -39,20 +39,17 @@ control_group_ok if {
 	path := input.OCI.Linux.CgroupsPath
 	regex.match(`^(?:/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*$`, path)
 	not contains(path, "..")
-	control_group_last(path)
+	parts := split(replace(path, "/", ":"), ":")
+	control_group_free(parts[count(parts) - 1])
 }
-
-control_group_last(path) if {
-	control_group_free(substring(path, count(path) - id_length, -1))
-	regex.match(`[/:][0-9a-f]{64}$`, path)
-}
-
-control_group_last(path) if endswith(path, concat("", [":", root_id]))
 
 # The group of this container, or at least of no other and of no unit of the guest.
 control_group_free(id) if id == root_id
 
-control_group_free(id) if not name_of(id)
+control_group_free(id) if {
+	regex.match(`^[0-9a-f]{64}$`, id)
+	not name_of(id)
+}
 
 linux_devices_ok if {
 	# where

@@ -12,7 +12,7 @@ import (
 
 // asked are rules that a guest or a tool asks for by name. They keep their names, as do those that decide and the checks that these
 // ask, which people are told of.
-var asked = []string{"pod_complete", "policy", "container", "exec_container"}
+var asked = []string{"pod_complete", "policy", "container", "env_ok"}
 
 // shortNames are the names of rules and functions in the files and what they are called in every text that this package makes.
 var shortNames = sync.OnceValue(func() map[string]string {
@@ -38,16 +38,15 @@ var shortNames = sync.OnceValue(func() map[string]string {
 // heads are the names of rules: those that decide begin with a capital.
 var (
 	heads    = regexp.MustCompile(`(?m)^(?:default )?([a-z_][a-z0-9_]*)(?:\(.*\))?(?: contains .*| :?= .*| if .*)$`)
+	checks   = regexp.MustCompile(`\w+_ok(?m:$)`)
 	deciding = regexp.MustCompile(`(?m)^[A-Z]\w+ (?:.*\n)(?:[\t}].*\n)*`)
 )
 
 // keepChecks keeps the names of the checks that the rules that decide ask.
 func keepChecks(text string, kept map[string]bool) {
 	for _, rule := range deciding.FindAllString(text, -1) {
-		for _, word := range token.FindAllString(rule, -1) {
-			if strings.HasSuffix(word, "_ok") {
-				kept[word] = true
-			}
+		for _, word := range checks.FindAllString(rule, -1) {
+			kept[word] = true
 		}
 	}
 }

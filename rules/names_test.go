@@ -14,7 +14,7 @@ import (
 
 // A policy carries the text, so names are short; those stay by which the rules are asked, or which people are told.
 func TestNamesAreShortUnlessAsked(t *testing.T) {
-	asked := []string{"pod_complete", "policy", "container", "exec_container"}
+	asked := []string{"pod_complete", "policy", "container"}
 	for form, text := range map[string]string{"ours": rules.Text(), "upstream": rules.UpstreamText()} {
 		module, err := ast.ParseModuleWithOpts(form, text, ast.ParserOptions{RegoVersion: ast.RegoV0})
 		if err != nil {

@@ -37,7 +37,7 @@ const header = "package agent_policy\n\nimport rego.v1\n"
 // order is the order of the files in the module, one in which it compresses well.
 func order(source string) []string {
 	return []string{
-		source, "requests.rego", "state.rego", "exec.rego", "sandbox.rego", "process.rego",
+		source, "state.rego", "sandbox.rego", "requests.rego", "exec.rego", "process.rego",
 		"storage.rego", "linux.rego", "create.rego", "copyfile.rego", "contents.rego", "network.rego",
 	}
 }

@@ -35,10 +35,7 @@ container_ok if name_of(input.container_id)
 
 container_ok if policy.strict.lifecycle == "free"
 
-safe_id(id) if {
-	count(id) <= 128
-	regex.match(`^[0-9a-z][0-9A-Za-z._-]*$`, id)
-}
+safe_id(id) if regex.match(`^[0-9a-z][0-9A-Za-z._-]{0,127}$`, id)
 
 # A container's id can be no name of a directory of the agent.
 container_id_ok(id) if regex.match(`^[0-9a-f]{64}$`, id)
@@ -78,12 +75,7 @@ instance_ok if {
 
 instance_ok if {
 	policy.strict.instances == "free"
-	not name_of(input.container_id)
-}
-
-instance_ok if {
-	policy.strict.instances == "free"
-	name_of(input.container_id) == container_name
+	not name_of(input.container_id) != container_name
 }
 
 # What the containers of a pod share does not change from one to the next.
@@ -140,8 +132,8 @@ awaited if {
 create_ops := array.concat(
 	[
 		{"op": "add", "path": "/pstate/pod", "value": pod},
-		{"op": "add", "path": concat("", ["/pstate/container:", input.container_id]), "value": container_name},
-		{"op": "add", "path": concat("", ["/pstate/running:", container_name]), "value": input.container_id},
+		put("container", input.container_id, container_name),
+		put("running", container_name, input.container_id),
 	],
 	array.concat(
 		[put(kind, container_name, again) |
@@ -193,9 +185,10 @@ remove_ops := array.concat(
 )
 
 # What is said of the container that is removed.
-gone(key, _) if key == concat("", ["container:", input.container_id])
-
-gone(key, _) if startswith(key, concat("", ["device:", input.container_id, ":"]))
+gone(key, _) if {
+	some kind in ["container", "device"]
+	startswith(concat("", [key, ":"]), concat(":", [kind, input.container_id, ""]))
+}
 
 gone(key, value) if {
 	startswith(key, "running:")

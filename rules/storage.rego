@@ -211,8 +211,7 @@ mounts_over contains m.destination if {
 	all := [m.destination | some m in input.OCI.Mounts]
 	volumes_alone := [{true: "", false: destination}[destination in base] | some destination in all]
 	some i, m in input.OCI.Mounts
-	before := {true: all, false: volumes_alone}[m.destination in base]
-	strings.any_prefix_match(array.slice(before, 0, i), concat("", [m.destination, "/"]))
+	strings.any_prefix_match(array.slice({true: all, false: volumes_alone}[m.destination in base], 0, i), concat("", [m.destination, "/"]))
 }
 
 base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
@@ -310,7 +309,7 @@ source_ok(wanted, source) if {
 
 # A file that the host shares or copies, by its path:
 # <shared directory>/<container id>-<16 random>-<name>/<inner>/…
-shared_file(path) := {"id": substring(top, 0, id_length), "name": substring(top, prefix_length, -1), "inner": inner} if {
+shared_file(path) := {"id": split(top, "-")[0], "name": substring(top, prefix_length, -1), "inner": inner} if {
 	some dir in policy.common.shared_dirs
 	startswith(path, concat("", [dir, "/"]))
 	parts := split(trim_prefix(path, concat("", [dir, "/"])), "/")
@@ -318,8 +317,6 @@ shared_file(path) := {"id": substring(top, 0, id_length), "name": substring(top,
 	inner := array.slice(parts, 1, count(parts))
 	regex.match(`^[0-9a-f]{64}-[a-z0-9]{16}-.`, top)
 }
-
-id_length := 64
 
 random_length := 17
 

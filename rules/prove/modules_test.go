@@ -107,7 +107,7 @@ func TestEveryFieldOfPolicyDataIsCompared(t *testing.T) {
 
 // The other way around: what the rules ask of the policy is in the table.
 func TestEveryFieldThatTheRulesReadIsCompared(t *testing.T) {
-	heads := map[string]string{"policy": "", "container": "containers[].", "exec_container": "containers[]."}
+	heads := map[string]string{"policy": "", "container": "containers[].", rules.WithNames("exec_container"): "containers[]."}
 	n := 0
 	ast.WalkRefs(parsed(t), func(ref ast.Ref) bool {
 		head, ok := ref[0].Value.(ast.Var)
