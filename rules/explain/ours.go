@@ -61,7 +61,7 @@ func (o *ours) load() error {
 	if o.policy, err = o.data(); err != nil {
 		return fmt.Errorf("read policy_data: %w", err)
 	}
-	if rule := map[string]string{createKind: "container", execKind: "exec_container"}[o.kind]; rule != "" {
+	if rule := map[string]string{createKind: "container", execKind: rules.WithNames("exec_container")}[o.kind]; rule != "" {
 		if o.container, err = o.eval(rule); err != nil {
 			return err
 		}

@@ -251,6 +251,9 @@ func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 	limit(!c.PIDNS, "has a process namespace of its own")
 	limit(!c.Terminal, "has no terminal")
 	limit(!c.Stdin, "standard input is closed to the host")
+	if c.StopSignal != 0 {
+		s.may("signal %d, beside those that every container may be sent", c.StopSignal)
+	}
 	sets := p.Common.Capabilities[c.Capabilities]
 	for _, set := range []struct {
 		name  string

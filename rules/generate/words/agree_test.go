@@ -86,6 +86,7 @@ var inNoPolicy = []string{
 	"has no effect in the guest",       // SELinux options
 	"which has no effect in the guest", // seccomp profiles of the node
 	"is a port of the node",
+	"a StatefulSet's controller puts the pod's name in its place", // the policy has that name
 	"was not given and is optional; the policy takes it as absent",
 	"kata-agent writes by way of one temporary file", // one of them may be lost, which no policy can change
 	"of which the guest will not see",                // what an image has and tardev leaves out
