@@ -17,7 +17,7 @@ resources_ok(r) if {
 	# item: OCI.Linux.Resources.{item}
 	# wanted: none
 	# got: {object.get(r, split(item, "."), null)}
-	count({concat(".", [key, name]) | some key in ["CPU", "Memory"]; some name, value in r[key]; not value in {0, "", false}} - {"CPU.Period", "CPU.Quota", "CPU.Shares", "Memory.Limit", "Memory.Swap"}) == 0
+	count({concat(".", [key, name]) | some key in ["CPU", "Memory"]; value := r[key][name]; not value in {0, "", false}} - {"CPU.Period", "CPU.Quota", "CPU.Shares", "Memory.Limit", "Memory.Swap"}) == 0
 
 	# item: OCI.Linux.Resources.HugepageLimits[{h.Pagesize}]
 	# wanted: a size of pages
