@@ -79,9 +79,9 @@ func mutate(t *testing.T, r *rand.Rand, name string, p *policydata.Policy) mutan
 // tally counts what came of pairs.
 type tally struct {
 	sync.Mutex
-	verdicts                  map[prove.Verdict]int
-	asked, allowed, sequences int
-	witnesses                 []shown
+	verdicts       map[prove.Verdict]int
+	asked, allowed int
+	witnesses      []shown
 }
 
 // shown is a refutation: all of the witness is allowed by loose, the last is denied by strict.
