@@ -3,6 +3,7 @@
 package adversary_test
 
 import (
+	"maps"
 	"slices"
 
 	"portcullis/rules/policydata"
@@ -209,7 +210,13 @@ func (m *model) breaksSandbox(r *request) string {
 	if host := m.policy.Sandbox.Hostname; host == "$(sandbox-name)" {
 		about.Names["host name"] = name
 	}
-	return m.deviates(r, m.facts.sandbox.input, about)
+	genuine := m.facts.sandbox.input
+	if weak(m.policy.Strict.ContainerID) && str(r.input["sandbox_id"]) == "" {
+		// Where ids are free, requests that name no sandbox are taken too.
+		genuine = maps.Clone(genuine)
+		genuine["sandbox_id"] = ""
+	}
+	return m.deviates(r, genuine, about)
 }
 
 func nameIn(p *policydata.Policy) string { return p.Sandbox.Name }
