@@ -60,6 +60,9 @@ func TestReportInChromium(t *testing.T) {
 		t.Fatal(err)
 	}
 	report("other", "--policy", policy)
+	for _, p := range preparedManifests {
+		report(p.name, "--policy", policyOf(t, p.spec, "", p.dropIns...))
+	}
 
 	said, err := checkPages(out, pages...)
 	t.Logf("\n%s", said)

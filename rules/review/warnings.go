@@ -158,11 +158,14 @@ func (w *warnings) requests(p *policydata.Policy) {
 func (w *warnings) strictness(p *policydata.Policy) {
 	for _, s := range strictWords(p.Strict) {
 		if s.Level != policydata.Required {
-			level := Look
-			if s.Level == policydata.Free {
-				level = Grave
+			switch {
+			case s.Level != policydata.Free:
+				w.add(Look, "", "%s", s.Words)
+			case s.Key == "image": // whatever else is bound, the host says what runs
+				w.grave(rankPolicy, "", "%s", s.Words)
+			default: // a setting of the cluster; what is wrong with this pod comes before it
+				w.grave(rankOther, "", "%s", s.Words)
 			}
-			w.add(level, "", "%s", s.Words)
 		}
 	}
 	after := slices.ContainsFunc(slices.Collect(valuesOf(p.Containers)), func(c *policydata.Container) bool {

@@ -35,7 +35,7 @@ func (t *tab) check(ctx context.Context, picture string) ([]string, error) {
 		return nil, err
 	}
 	var faults []string
-	for _, look := range []func(context.Context) (string, error){t.scripts, t.width, t.keyboard} {
+	for _, look := range []func(context.Context) (string, error){t.scripts, t.width, t.firstScreen, t.keyboard} {
 		fault, err := look(ctx)
 		if err != nil {
 			return nil, err
@@ -89,6 +89,16 @@ func (t *tab) width(ctx context.Context) (string, error) {
 	wide, err := chromedp.Run(ctx, chromedp.Evaluate[int64]("document.documentElement.scrollWidth"))
 	if wide > t.wide {
 		return fmt.Sprintf("is %d px wide in a window of %d px", wide, t.wide), err
+	}
+	return "", err
+}
+
+// firstScreen finds grave warnings, up to five, that are not seen without scrolling.
+func (t *tab) firstScreen(ctx context.Context) (string, error) {
+	const below = `Array.from(document.querySelectorAll(".warnings li.grave")).slice(0, 5).filter(w => w.getBoundingClientRect().bottom > innerHeight).length`
+	n, err := chromedp.Run(ctx, chromedp.Evaluate[int](below))
+	if n > 0 {
+		return fmt.Sprintf("has %d of its gravest warnings below the first screen", n), err
 	}
 	return "", err
 }
