@@ -143,7 +143,7 @@ interop: build ## play a pod through the gate in front of a real agent: make int
 	@.ci/interop "$(KATA_AGENT)"
 
 GENUINE := $(CURDIR)/rules/testdata/genuine
-lab: test-packages ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 40 minutes, 5 GB)
+lab: test-packages ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 25 minutes, 5 GB)
 	@.ci/lab/run $(GENUINE)
 
 # A real API server takes a quarter of an hour to build on two cores: it is not part of `make test`.

@@ -26,6 +26,16 @@ type Store interface {
 	Fetch(ctx context.Context, ref Reference, d ocispec.Descriptor) (io.ReadCloser, error)
 }
 
+// ReferrerStore is a [Store] that knows which manifests refer to another one, as their "subject" (OCI distribution
+// specification 1.1, "listing referrers").
+type ReferrerStore interface {
+	Store
+
+	// Referrers describes the manifests that refer to the manifest of, in the repository of ref. It returns an error wrapping
+	// [ErrNotFound] when there is none.
+	Referrers(ctx context.Context, ref Reference, of digest.Digest) ([]ocispec.Descriptor, error)
+}
+
 // Target is what a reference stands for in a store.
 type Target struct {
 	// Descriptor has the digest. Size 0 and MediaType "" mean unknown.

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/spf13/pflag"
 
 	"portcullis/images"
@@ -32,7 +33,8 @@ type imageFlags struct {
 	caFile, arch      string
 	useCache          bool
 	cacheDir          string
-	keys              []string
+	keys              []string // files, or identities
+	trustedRoot       string
 }
 
 // containerdSocket is where containerd listens by default; usualSocket
@@ -54,7 +56,9 @@ func (f *imageFlags) add(set *pflag.FlagSet) {
 	set.StringVar(&f.arch, "arch", "amd64", "`ARCH` of the images, such as arm64 or linux/arm64")
 	set.BoolVarP(&f.useCache, "use-cached-files", "u", false, "keep what is downloaded in the user's cache folder")
 	set.StringArrayVar(&f.keys, "verify-images", nil,
-		"only images that cosign signed with a key whose public half is in the PEM file `KEY` (repeatable: any of them); implies --require-digests")
+		"only images that cosign signed with the key whose public half is in the PEM file `KEY`, or for issuer=URL,identity=NAME"+
+			" (repeatable: any of them); implies --require-digests")
+	set.StringVar(&f.trustedRoot, "trusted-root", "", "Sigstore's trusted root `FILE`, for identities of --verify-images")
 	set.StringVar(&f.cacheDir, "layers-cache-file-path", "", "keep what is downloaded in the folder `DIR`")
 }
 
@@ -113,30 +117,68 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 	opener := images.NewOpener(stores, images.Options{Platform: platform})
 	s.images = opener
 	if len(f.keys) > 0 {
-		keys, err := f.publicKeys()
+		signers, err := f.signers()
 		if err != nil {
 			return nil, err
 		}
-		s.images = signature.NewOpener(opener, stores, keys)
+		s.images = signature.NewOpener(opener, stores, signers)
 	}
 	return s, nil
 }
 
-// publicKeys reads --verify-images.
-func (f *imageFlags) publicKeys() (signature.Keys, error) {
-	var keys signature.Keys
-	for _, file := range f.keys {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("--verify-images: %w", err)
+// signers reads --verify-images.
+func (f *imageFlags) signers() (signature.Signers, error) {
+	var signers signature.Signers
+	var trusted *root.TrustedRoot
+	for _, text := range f.keys {
+		if !signature.IsIdentity(text) {
+			signer, err := publicKey(text)
+			if err != nil {
+				return nil, err
+			}
+			signers = append(signers, signer)
+			continue
 		}
-		key, err := signature.ParseKey(text)
-		if err != nil {
-			return nil, usagef("--verify-images %s: %v", file, err)
+		if trusted == nil {
+			var err error
+			if trusted, err = f.rootOfTrust(); err != nil {
+				return nil, err
+			}
 		}
-		keys = append(keys, key)
+		signer, err := signature.NewIdentity(text, trusted)
+		if err != nil {
+			return nil, usagef("--verify-images: %v", err)
+		}
+		signers = append(signers, signer)
 	}
-	return keys, nil
+	return signers, nil
+}
+
+func publicKey(file string) (signature.Signer, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--verify-images: %w", err)
+	}
+	key, err := signature.ParseKey(text)
+	if err != nil {
+		return nil, usagef("--verify-images %s: %v", file, err)
+	}
+	return signature.NewKey(key)
+}
+
+// rootOfTrust reads --trusted-root. It is never fetched: whoever answers would say whom to trust.
+func (f *imageFlags) rootOfTrust() (*root.TrustedRoot, error) {
+	if f.trustedRoot == "" {
+		return nil, usagef("--verify-images issuer=...: an identity needs --trusted-root FILE, such as cosign trusted-root create writes")
+	}
+	trusted, err := root.NewTrustedRootFromPath(f.trustedRoot)
+	if err != nil {
+		return nil, fmt.Errorf("--trusted-root %s: %w", f.trustedRoot, err)
+	}
+	if len(trusted.FulcioCertificateAuthorities()) == 0 {
+		return nil, usagef("--trusted-root %s: it names no certificate authority", f.trustedRoot)
+	}
+	return trusted, nil
 }
 
 // remote opens containerd or the registries.

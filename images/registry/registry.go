@@ -14,6 +14,7 @@ package registry
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,10 +63,11 @@ type Progress struct {
 // Store is an [images.Store] over registries. It may be used by any number of goroutines.
 type Store struct {
 	o      Options
+	remote []remote.Option
 	puller *remote.Puller
 }
 
-var _ images.Store = (*Store)(nil)
+var _ images.ReferrerStore = (*Store)(nil)
 
 // New makes a store. It does not go to the network.
 func New(o Options) (*Store, error) {
@@ -84,16 +86,17 @@ func New(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	puller, err := remote.NewPuller(
+	options := []remote.Option{
 		remote.WithTransport(newTransport(o)),
 		remote.WithAuthFromKeychain(o.Keychain),
 		remote.WithUserAgent(o.UserAgent),
 		remote.WithRetryBackoff(remote.Backoff{Duration: o.Backoff, Factor: 3, Jitter: 0.1, Steps: o.Attempts}),
-	)
+	}
+	puller, err := remote.NewPuller(options...)
 	if err != nil {
 		return nil, fmt.Errorf("registry store: %w", err)
 	}
-	return &Store{o: o, puller: puller}, nil
+	return &Store{o: o, remote: options, puller: puller}, nil
 }
 
 // Resolve asks the hosts for the manifest, which a later Fetch then finds in the cache. A pinned reference that the cache
@@ -123,6 +126,32 @@ func (s *Store) Resolve(ctx context.Context, ref images.Reference) (images.Targe
 		return s.o.Cache.Put(target.Descriptor.Digest, got.Size, strings.NewReader(string(got.Manifest)))
 	})
 	return target, err
+}
+
+// Referrers asks the hosts until one knows of a manifest that refers to of. A registry of old is asked for the index that
+// clients keep there under the digest as tag.
+func (s *Store) Referrers(ctx context.Context, ref images.Reference, of digest.Digest) ([]ocispec.Descriptor, error) {
+	var found []ocispec.Descriptor
+	err := s.each(ctx, ref, func(repo name.Repository) error {
+		index, err := remote.Referrers(repo.Digest(of.String()), append(slices.Clone(s.remote), remote.WithContext(ctx))...)
+		if err != nil {
+			return err
+		}
+		raw, err := index.RawManifest()
+		if err != nil {
+			return err
+		}
+		var parsed ocispec.Index
+		if err := json.Unmarshal(raw, &parsed); err != nil {
+			return fmt.Errorf("index of referrers: %w", err)
+		}
+		if len(parsed.Manifests) == 0 {
+			return fmt.Errorf("%w: nothing refers to %s", images.ErrNotFound, of)
+		}
+		found = parsed.Manifests
+		return nil
+	})
+	return found, err
 }
 
 // Fetch opens the blob or manifest d, downloading it into the cache unless it is there.
@@ -222,7 +251,7 @@ func (s *Store) repository(host, path string) (name.Repository, error) {
 // isAbsent says whether a registry answered that it has no such thing.
 func isAbsent(err error) bool {
 	var t *transport.Error
-	return errors.As(err, &t) && t.StatusCode == http.StatusNotFound
+	return errors.As(err, &t) && t.StatusCode == http.StatusNotFound || errors.Is(err, images.ErrNotFound)
 }
 
 // meter reports what passes through it.

@@ -67,9 +67,9 @@ func manifestOf(t *testing.T, store images.Store, name string) string {
 	return target.Descriptor.Digest.String()
 }
 
-func keys(t *testing.T, names ...string) signature.Keys {
+func keys(t *testing.T, names ...string) signature.Signers {
 	t.Helper()
-	var out signature.Keys
+	var out signature.Signers
 	for _, name := range names {
 		text, err := os.ReadFile("testdata/" + name + ".pub")
 		if err != nil {
@@ -79,7 +79,11 @@ func keys(t *testing.T, names ...string) signature.Keys {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, key)
+		signer, err := signature.NewKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, signer)
 	}
 	return out
 }
