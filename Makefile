@@ -123,10 +123,14 @@ trustee: ## ask the default EAR policy of a Trustee checkout what it reads of ou
 	@[ -n "$(TRUSTEE)" ] || { echo "say where Trustee is: make trustee TRUSTEE=path" >&2; exit 2; }
 	PORTCULLIS_TRUSTEE=$(abspath $(TRUSTEE)) $(GO) test -count 1 -v -run TestVerifierServicesReadImagesAndUsers ./rules
 
-COSE_PYTHON ?=
-cose: ## verify fragments of ours with pycose; COSE_PYTHON=path of a Python that has it, see engine/fragment/testdata/cose.py
-	@[ -n "$(COSE_PYTHON)" ] || { echo "say which Python has pycose: make cose COSE_PYTHON=path" >&2; exit 2; }
-	PORTCULLIS_COSE_PYTHON=$(COSE_PYTHON) $(GO) test -count 1 -v -run TestOurEnvelopes ./engine/fragment
+COSE := $(CURDIR)/build/cose
+COSE_PYTHON ?= $(COSE)/bin/python
+$(COSE)/bin/python: # the versions that engine/fragment/testdata/cose.py says
+	python3 -m venv $(COSE)
+	$(COSE)/bin/pip install --quiet --disable-pip-version-check pycose==1.1.0 cbor2==5.6.5
+
+cose: $(COSE_PYTHON) ## verify fragments of ours with pycose (needs python3-venv; COSE_PYTHON=path of a Python that has it)
+	PORTCULLIS_COSE_PYTHON=$(abspath $(COSE_PYTHON)) $(GO) test -count 1 -v -run TestOurEnvelopes ./engine/fragment
 
 regorus: ## hold the full form of policies to the Rego engine of kata-agent (needs cargo)
 	cargo build --quiet --release --manifest-path .ci/regorus/Cargo.toml --target-dir build/regorus

@@ -53,7 +53,7 @@ func readVector(t testing.TB, name string) []byte {
 	return b
 }
 
-// pythonVar names a Python that has pycose, which is then asked too: make cose COSE_PYTHON=path.
+// pythonVar names a Python that has pycose, which is then asked too: make cose.
 const pythonVar = "PORTCULLIS_COSE_PYTHON"
 
 // TestOurEnvelopes: each algorithm verifies here, and with pycose if it is there; by another key neither.
@@ -96,8 +96,12 @@ func askPycose(t *testing.T, name string, envelope []byte, key crypto.Signer) {
 	if err := os.WriteFile(file, envelope, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := exec.Command(python, "testdata/cose.py", "verify", spki(t, key.Public()), file).Output(); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s: pycose says %v, payload %q", name, err, got)
+	ask := exec.Command(python, "testdata/cose.py", "verify", spki(t, key.Public()), file)
+	var said bytes.Buffer
+	ask.Stderr = &said
+	if got, err := ask.Output(); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s: pycose says %v, payload %q\n%s", name, err, got, &said)
+		return
 	}
 	if exec.Command(python, "testdata/cose.py", "verify", spki(t, newKey(t).Public()), file).Run() == nil {
 		t.Errorf("%s: pycose verifies it by another key", name)
