@@ -27,7 +27,7 @@ var preparedManifests = []prepared{
   initContainers: [{name: check, image: ` + boundImage + `}]
   volumes: [{name: logs, hostPath: {path: /var/log}}]`, nil,
 		[5]string{"Is privileged", "can be skipped", "fills, reads and may change /host/log", "content is", "API_TOKEN"}},
-	{"shop", `containers:
+	{"shop-by-tag", `containers:
   - {name: web, image: ` + tagged + `, env: [{name: SESSION_SECRET, value: s}]}
   - {name: queue, image: ` + tagged + `, volumeMounts: [{name: data, mountPath: /data}]}
   initContainers: [{name: migrate, image: ` + boundImage + `, env: [{name: DB_PASSWORD, value: p}]}]

@@ -81,7 +81,7 @@ func checkPages(out string, pages ...string) (string, error) {
 func TestBadPageInChromium(t *testing.T) {
 	dir := t.TempDir()
 	page := filepath.Join(dir, "bad.html")
-	text := `<!DOCTYPE html><title>x</title><img src="other.png"><p style="width:2000px;color:#ccc;background:#fff">text</p><script>console.error("x")</script>`
+	text := `<!DOCTYPE html><title>x</title><img src="other.png"><p style="width:2000px;color:#ccc;background:#fff">text</p><ul class="warnings" style="margin-top:2000px"><li class="grave">x</li></ul><script>console.error("x")</script>`
 	if err := os.WriteFile(page, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestBadPageInChromium(t *testing.T) {
 	if err == nil {
 		t.Fatal("a bad page passes")
 	}
-	for _, fault := range []string{"image-alt", "color-contrast", "html-has-lang", "px wide", "holds 1 scripts", "console error", "loads file://", "the first Tab goes to"} {
+	for _, fault := range []string{"image-alt", "color-contrast", "html-has-lang", "px wide", "holds 1 scripts", "console error", "loads file://", "1 of its gravest warnings below the first screen", "the first Tab goes to"} {
 		if !strings.Contains(said, fault) {
 			t.Errorf("the check does not say %q:\n%s", fault, said)
 		}
