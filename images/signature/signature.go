@@ -46,30 +46,26 @@ type Signer interface {
 // Signers are those any of whom may have signed.
 type Signers []Signer
 
-// Verify looks for a signature by one of the signers on the image's index or manifest, in the first of stores that has any
-// signature of it. The error wraps [ErrUnsigned], [ErrForeign], or is a failure to look.
+// Verify looks for a signature by one of the signers on what the image's reference is pinned to, in the first of stores that has
+// any signature of it. Of an index that is the index: a signed manifest in an index of somebody else's is not enough, for a
+// runtime may choose another one. The error wraps [ErrUnsigned], [ErrForeign], or is a failure to look.
 func (s Signers) Verify(ctx context.Context, stores []images.Store, img *images.Image) error {
-	missing := true
-	for _, of := range []digest.Digest{img.Digests.Index, img.Digests.Manifest} {
-		if of == "" {
-			continue
-		}
-		ok, err := s.signed(ctx, stores, img.Reference, of)
-		if errors.Is(err, images.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("look for signatures of %s: %w", img.Reference, err)
-		}
-		if ok {
-			return nil
-		}
-		missing = false
+	of, unsigned := img.Digests.Lock(), fmt.Errorf("image %s %w", img.Reference, ErrUnsigned)
+	if of == "" {
+		return unsigned
 	}
-	if missing {
-		return fmt.Errorf("image %s %w", img.Reference, ErrUnsigned)
+	ok, err := s.signed(ctx, stores, img.Reference, of)
+	switch {
+	case errors.Is(err, images.ErrNotFound) && img.Digests.Index != "":
+		return fmt.Errorf("%w; it is an index, so sign that, or name the manifest of the platform, %s", unsigned, img.Digests.Manifest)
+	case errors.Is(err, images.ErrNotFound):
+		return unsigned
+	case err != nil:
+		return fmt.Errorf("look for signatures of %s: %w", img.Reference, err)
+	case !ok:
+		return fmt.Errorf("image %s %w", img.Reference, ErrForeign)
 	}
-	return fmt.Errorf("image %s %w", img.Reference, ErrForeign)
+	return nil
 }
 
 // signed says whether one of the signers signed what has this digest. The error wraps [images.ErrNotFound] where no store has
