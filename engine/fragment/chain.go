@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -123,8 +124,8 @@ func (a anchor) leafKey(chain [][]byte) (crypto.PublicKey, error) {
 	certs := make([]*x509.Certificate, len(chain))
 	for i, der := range chain {
 		c, err := x509.ParseCertificate(der)
-		if err != nil || len(c.UnhandledCriticalExtensions) > 0 {
-			return nil, fmt.Errorf("%w: certificate %d of x5chain cannot be read", ErrIssuer, i)
+		if err != nil || len(c.UnhandledCriticalExtensions) > 0 || constrains(c) {
+			return nil, fmt.Errorf("%w: certificate %d of x5chain cannot be read, or has constraints that are not understood", ErrIssuer, i)
 		}
 		certs[i] = c
 	}
@@ -140,9 +141,29 @@ func (a anchor) leafKey(chain [][]byte) (crypto.PublicKey, error) {
 	return a.keyOf(certs[0])
 }
 
+// constrains says whether a certificate limits the names of those below it, critically or not. What a subject may be under such limits is
+// not worked out here.
+func constrains(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(nameConstraints) })
+}
+
+var nameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+
+// elsewhere are purposes that have nothing to do with documents: certificates of servers have names too.
+var elsewhere = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageTimeStamping, x509.ExtKeyUsageOCSPSigning}
+
+// isForDocuments says whether a certificate has a purpose that is not elsewhere, or is for any.
+func isForDocuments(c *x509.Certificate) bool {
+	if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return false
+	}
+	free := len(c.ExtKeyUsage) == 0 || len(c.UnknownExtKeyUsage) > 0
+	return free || slices.ContainsFunc(c.ExtKeyUsage, func(u x509.ExtKeyUsage) bool { return !slices.Contains(elsewhere, u) })
+}
+
 // keyOf is the key of a leaf that may sign, and has the subject.
 func (a anchor) keyOf(leaf *x509.Certificate) (crypto.PublicKey, error) {
-	if leaf.IsCA || leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+	if leaf.IsCA || !isForDocuments(leaf) {
 		return nil, fmt.Errorf("%w: the leaf of x5chain may not sign documents", ErrIssuer)
 	}
 	for key, want := range a.subject {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -176,6 +177,10 @@ func (c *Capabilities) sets() [][]string {
 	return [][]string{c.Ambient, c.Bounding, c.Effective, c.Inheritable, c.Permitted}
 }
 
+// imageName is what an image may be called: host and port, components, a tag, one digest. Within it no reader of names finds another
+// registry or repository, as there are no dots alone, users before an @, escapes, or empty components.
+var imageName = regexp.MustCompile(`^[0-9A-Za-z]+([._-]+[0-9A-Za-z]+)*(:[0-9]+)?(/[0-9a-z]+([._-]+[0-9a-z]+)*)*(:[0-9A-Za-z_][0-9A-Za-z._-]*)?@sha256:[0-9a-f]{64}$`)
+
 // check demands that every name says what the image holds.
 func (i *Image) check() error {
 	digits, ok := strings.CutPrefix(i.Digest, "sha256:")
@@ -183,8 +188,8 @@ func (i *Image) check() error {
 		return errors.New("image: digest is not sha256: and 64 hexadecimal digits, or also is not there")
 	}
 	for _, name := range append([]string{i.Name}, i.Also...) {
-		if !strings.HasSuffix(name, "@"+i.Digest) || strings.ContainsAny(name, " \t\n") {
-			return fmt.Errorf("image: name %.100q does not end with @ and the digest", name)
+		if !strings.HasSuffix(name, "@"+i.Digest) || !imageName.MatchString(name) {
+			return fmt.Errorf("image: name %.100q is not that of an image with @ and the digest at its end", name)
 		}
 	}
 	return nil

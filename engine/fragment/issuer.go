@@ -114,9 +114,12 @@ func (i *Issuer) check() error {
 	if len(i.May) == 0 {
 		return errors.New("may is empty, so that it could set nothing")
 	}
-	for _, m := range i.May {
+	for k, m := range i.May {
 		if _, _, err := m.Target(); err != nil {
 			return err
+		}
+		if slices.ContainsFunc(i.May[:k], func(o May) bool { return o.Path == m.Path }) { // whose bounds would count
+			return fmt.Errorf("may: path %.60q is there twice", m.Path)
 		}
 	}
 	if i.Key != "" {

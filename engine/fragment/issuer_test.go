@@ -60,6 +60,13 @@ func TestChains(t *testing.T) {
 	pinned := func(a authority) fragment.Issuer {
 		return fragment.Issuer{Feed: feed, May: mayImage(), Root: a.digest(), Subject: map[string]string{"CN": "Release", "O": "Example"}}
 	}
+	constrained := authority{middleKey, root.issue(t, middleKey, func(c *x509.Certificate) {
+		ca(c)
+		c.PermittedDNSDomains = []string{"example.org"}
+	})}
+	purposes := func(all ...x509.ExtKeyUsage) [][]byte {
+		return [][]byte{root.issue(t, key, func(c *x509.Certificate) { c.ExtKeyUsage = all }).Raw, root.cert.Raw}
+	}
 	twice := root.issue(t, key, func(c *x509.Certificate) { c.Subject.Organization = []string{"Example", "Other"} })
 	tests := map[string]struct {
 		chain  [][]byte
@@ -77,6 +84,9 @@ func TestChains(t *testing.T) {
 		"a leaf that issues":            {[][]byte{noCA.issue(t, key, leafCertificate).Raw, noCA.cert.Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
 		"a CA that signs":               {[][]byte{root.issue(t, key, func(c *x509.Certificate) { c.IsCA = true }).Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
 		"a leaf for other uses":         {[][]byte{root.issue(t, key, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }).Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
+		"a leaf of a server":            {purposes(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth), pinned(root), fragment.ErrIssuer},
+		"a leaf to sign code":           {purposes(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageCodeSigning), pinned(root), nil},
+		"limited names":                 {[][]byte{constrained.issue(t, key, leafCertificate).Raw, constrained.cert.Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
 		"longer than the root allows":   {[][]byte{limited.issue(t, key, leafCertificate).Raw, limited.cert.Raw, noPath.cert.Raw}, pinned(noPath), fragment.ErrIssuer},
 		"another subject":               {[][]byte{root.issue(t, key, func(c *x509.Certificate) { c.Subject.CommonName = "Release2" }).Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
 		"a subject with two values":     {[][]byte{twice.Raw, root.cert.Raw}, pinned(root), fragment.ErrIssuer},
@@ -141,6 +151,9 @@ func TestIssuersAreHeldToTheirShape(t *testing.T) {
 	}
 	for name, change := range map[string]func(*fragment.Issuer){
 		"no key": func(i *fragment.Issuer) { i.Key = "" },
+		"a path twice": func(i *fragment.Issuer) {
+			i.May = append(i.May, fragment.May{Path: i.May[0].Path, Registries: []string{"registry.example.org"}})
+		},
 		"key and root": func(i *fragment.Issuer) {
 			i.Root, i.Subject = "sha256:"+strings.Repeat("0", 64), map[string]string{"CN": "x"}
 		},

@@ -30,7 +30,7 @@ func Merge(measured []byte, fragments []Accepted) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := merger{data: data, measured: map[string]bool{}}
+	m := merger{data: data, measured: map[string][]byte{}}
 	if err := m.open(); err != nil {
 		return nil, err
 	}
@@ -63,8 +63,8 @@ func readTree(data []byte) (tree, error) {
 type merger struct {
 	data       tree
 	containers tree
-	caps       tree            // common.capabilities
-	measured   map[string]bool // containers of the measured policy
+	caps       tree              // common.capabilities
+	measured   map[string][]byte // containers of the measured policy, as JSON
 }
 
 func (m *merger) open() error {
@@ -74,8 +74,12 @@ func (m *merger) open() error {
 	if !ok || m.containers == nil || m.caps == nil {
 		return fmt.Errorf("%w: policy_data is not in genpolicy's shape", ErrPolicy)
 	}
-	for name := range m.containers {
-		m.measured[name] = true
+	for name, c := range m.containers {
+		text, err := encode(c)
+		if err != nil {
+			return err
+		}
+		m.measured[name] = text
 	}
 	return nil
 }
@@ -105,7 +109,7 @@ func (m *merger) part(issuer *Issuer, name string, p *Part) error {
 		return err
 	}
 	for _, field := range p.fields() {
-		may := issuer.grants(name, field, m.measured[name])
+		may := issuer.grants(name, field, m.measured[name] != nil)
 		if may == nil {
 			return fmt.Errorf("the issuer may not set %s", field)
 		}
@@ -127,26 +131,24 @@ func pulled(c tree) bool {
 	return image["from"] == "guest-pull"
 }
 
-// container is the container to change: that of the policy, or a copy of the one that a new one is like.
+// container is the container to change: that of the policy, or a copy of the one that a new one is like, as it was measured: what
+// another issuer has set there is within that one's ceiling alone.
 func (m *merger) container(name string, p *Part) (tree, error) {
-	if m.measured[name] {
+	if m.measured[name] != nil {
 		c, ok := m.containers[name].(tree)
 		if !ok || p.Like != "" {
 			return nil, errors.New("the measured policy has it, so it is like no other")
 		}
 		return c, nil
 	}
-	if p.Like == "" || !m.measured[p.Like] || strings.HasPrefix(p.Like, "$") {
+	like := m.measured[p.Like]
+	if like == nil || strings.HasPrefix(p.Like, "$") {
 		return nil, errors.New("the measured policy has no such container, nor the one that it is like")
 	}
 	if p.Image == nil {
 		return nil, errors.New("a container that the measured policy lacks needs an image")
 	}
-	text, err := encode(m.containers[p.Like])
-	if err != nil {
-		return nil, err
-	}
-	return readTree(text)
+	return readTree(like)
 }
 
 // grants is what lets the issuer set a field; nil if nothing does. A container that the measured policy lacks is granted as a whole, and
@@ -191,10 +193,16 @@ func (m *May) bounds(field string, p *Part) error {
 	return nil
 }
 
-// within says whether an image's name is below a registry or repository: "registry.example" is not the start of "registry.example.org/".
+// within says whether an image's name is below a registry or repository: "registry.example" is not the start of "registry.example.org/",
+// nor of "registry.example:5000/", where somebody else may listen.
 func within(name, registry string) bool {
+	name, _, _ = strings.Cut(name, "@")
 	rest, ok := strings.CutPrefix(name, registry)
-	return ok && registry != "" && (strings.HasSuffix(registry, "/") || rest != "" && strings.ContainsAny(rest[:1], "/@:"))
+	if !ok || registry == "" {
+		return false
+	}
+	isTag := strings.HasPrefix(rest, ":") && !strings.Contains(rest, "/")
+	return strings.HasSuffix(registry, "/") || rest == "" || strings.HasPrefix(rest, "/") || isTag
 }
 
 // set changes the container. A field with an odd type in the measured policy is replaced whole.

@@ -136,6 +136,71 @@ func TestTheCeiling(t *testing.T) {
 	}
 }
 
+// TestAnImageIsOfTheRegistryThatItsNameBeginsWith, however a reader takes the name apart.
+func TestAnImageIsOfTheRegistryThatItsNameBeginsWith(t *testing.T) {
+	for _, tt := range []struct {
+		registry, name string
+		allowed        bool
+	}{
+		{"registry.example", "registry.example/app", true},
+		{"registry.example/", "registry.example/shop/app", true},
+		{"registry.example:5000", "registry.example:5000/shop/app:v1", true},
+		{"registry.example/shop", "registry.example/shop", true},
+		{"registry.example/shop", "registry.example/shop:v1.2_3-4", true},
+		{"registry.example/a_b/c--d", "registry.example/a_b/c--d/e__f", true},
+		{"registry.example", "registry.example:5000/app", false},
+		{"registry.example:5000", "registry.example:50001/app", false},
+		{"registry.example", "registry.example:x@evil.example/app", false},
+		{"registry.example", "registry.example@evil.example/app", false},
+		{"registry.example/shop", "registry.example/shop/../evil/app", false},
+		{"registry.example/shop/", "registry.example/shop/../evil", false},
+		{"registry.example/shop", "registry.example/shop:v1/../../evil", false},
+		{"registry.example/shop", "registry.example/shop/./app", false},
+		{"registry.example/shop", "registry.example/shop//app", false},
+		{"registry.example/shop", "registry.example/shop/%2e%2e/evil", false},
+		{"registry.example/shop", "registry.example/shop/app@" + oldDigest, false},
+		{"registry.example/shop", "registry.example/shop/app?ns=evil.example", false},
+		{"registry.example/shop", "registry.example/shop/app#x", false},
+		{"registry.example/shop", "registry.example/shop/app\u00a0", false},
+		{"registry.example/shop", "registry.example/shop/\x00", false},
+		{"registry.example/shop", "registry.example/shop\\app", false},
+		{"registry.example/shop", "REGISTRY.example/shop/app", false},
+		{"registry.example", "https://registry.example/app", false},
+	} {
+		issuer := byKey(t, newKey(t).Public())
+		issuer.May = []fragment.May{{Path: "containers.app.image", Registries: []string{tt.registry}}}
+		d := document(map[string]*fragment.Part{"app": {Image: &fragment.Image{Name: tt.name + "@" + newDigest, Also: []string{}, Digest: newDigest}}})
+		_, err := d.JSON()
+		if err == nil {
+			_, err = fragment.Merge(policy(t, issuer), []fragment.Accepted{{Document: d, Issuer: &issuer}})
+		}
+		if tt.allowed != (err == nil) {
+			t.Errorf("%q of %q, allowed %v: %v", tt.name, tt.registry, tt.allowed, err)
+		}
+	}
+}
+
+// TestANewContainerIsLikeTheMeasuredOne: what one issuer has set of it, another may not hand on.
+func TestANewContainerIsLikeTheMeasuredOne(t *testing.T) {
+	one, other := byKey(t, newKey(t).Public()), byKey(t, newKey(t).Public())
+	one.May = []fragment.May{{Path: "containers.app.capabilities", Capabilities: []string{"CAP_NET_ADMIN"}}, {Path: "containers.app.args"}}
+	other.May = []fragment.May{{Path: "containers.side", Registries: []string{"registry.example.org/shop"}}}
+	measured := policy(t, one, other)
+	merged, err := fragment.Merge(measured, []fragment.Accepted{
+		{Document: document(map[string]*fragment.Part{"app": {Capabilities: capabilities("CAP_NET_ADMIN"), Args: &[]string{"sh"}}}), Issuer: &one},
+		{Document: document(map[string]*fragment.Part{"side": {Like: "app", Image: image()}}), Issuer: &other},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after := containersOf(t, measured)["app"], containersOf(t, merged)["side"]
+	for _, field := range []string{"capabilities", "args"} {
+		if diff := cmp.Diff(before[field], after[field]); diff != "" {
+			t.Errorf("%s (-measured +new)\n%s", field, diff)
+		}
+	}
+}
+
 // TestMergeRefusesOtherPolicies: what is in another shape takes no fragments.
 func TestMergeRefusesOtherPolicies(t *testing.T) {
 	issuer := byKey(t, newKey(t).Public())
