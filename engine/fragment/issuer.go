@@ -200,6 +200,9 @@ func (i *Issuer) publicKey(chain [][]byte) (crypto.PublicKey, error) {
 	return a.leafKey(chain)
 }
 
+// MayMake says whether the issuer may make a container of that name, where the measured policy has none.
+func (i *Issuer) MayMake(container string) bool { return i.grants(container, "", false) != nil }
+
 // Within says whether all that this issuer may set, another may set too, of the same ID and feed: each path within its bounds, and from
 // no lower SVN on.
 func (i *Issuer) Within(other Issuer) bool {

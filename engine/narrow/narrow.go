@@ -78,10 +78,11 @@ func Check(current, next []byte, rules policytext.Digest) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotNarrower, err)
 	}
-	if err := issuers(current, next); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotNarrower, err)
+	mayUpdate, err := issuers(current, next)
+	if err == nil {
+		err = gone(a, b, mayUpdate)
 	}
-	if err := gone(a, b); err != nil {
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotNarrower, err)
 	}
 	delete(a, "issuers")
@@ -106,27 +107,28 @@ func read(text []byte, rules policytext.Digest) (map[string]any, error) {
 	return data, d.Decode(&data)
 }
 
-// issuers must each have been able to do so much before.
-func issuers(current, next []byte) error {
+// issuers are those of next, each of whom must have been able to do so much before.
+func issuers(current, next []byte) ([]fragment.Issuer, error) {
 	a, err := fragment.Issuers(current)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b, err := fragment.Issuers(next)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range b {
 		if !slices.ContainsFunc(a, b[i].Within) {
-			return fmt.Errorf("issuer %s may set more", b[i].Line())
+			return nil, fmt.Errorf("issuer %s may set more", b[i].Line())
 		}
 	}
-	return nil
+	return b, nil
 }
 
 // gone refuses containers that are missing, and of which others have depended: one that waits keeps what it waits for from running again,
-// and one with known contents keeps files of that name as they are.
-func gone(a, b map[string]any) error {
+// one with known contents keeps files of that name as they are, one with a mount below another keeps links away from there. A name that is
+// free may be an issuer's to use.
+func gone(a, b map[string]any, issuers []fragment.Issuer) error {
 	before, _ := a["containers"].(map[string]any)
 	after, _ := b["containers"].(map[string]any)
 	for name, c := range before {
@@ -136,11 +138,19 @@ func gone(a, b map[string]any) error {
 		if a["order"] != "free" {
 			return fmt.Errorf("containers.%s is gone, and the order of containers is enforced", name)
 		}
+		if slices.ContainsFunc(issuers, func(i fragment.Issuer) bool { return i.MayMake(name) }) {
+			return fmt.Errorf("containers.%s is gone, and an issuer may make another", name)
+		}
 		container, _ := c.(map[string]any)
 		mounts, _ := container["mounts"].(map[string]any)
 		for destination, m := range mounts {
 			if mount, ok := m.(map[string]any); !ok || mount["contents"] != nil {
 				return fmt.Errorf("containers.%s is gone, and the contents of its mount %s are known", name, destination)
+			}
+			for other := range mounts {
+				if strings.HasPrefix(other, destination+"/") {
+					return fmt.Errorf("containers.%s is gone, and its mount %s was below %s", name, other, destination)
+				}
 			}
 		}
 	}

@@ -3,6 +3,7 @@
 package prove
 
 import (
+	"maps"
 	"slices"
 
 	"portcullis/engine/fragment"
@@ -19,6 +20,11 @@ func compareIssuers(c *comparison) {
 		}
 		if !b.Within(c.a.Issuers[at]) {
 			c.differ("issuers", b.Line()+" may set more in one")
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.a.Containers)) {
+			if _, kept := c.b.Containers[name]; !kept && b.MayMake(name) {
+				c.differ("issuers", b.Line()+" may make a container "+name+" in one only: the other has it")
+			}
 		}
 	}
 }

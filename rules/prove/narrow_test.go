@@ -119,8 +119,8 @@ func TestWhatAGuestTakesForNarrowerIsProven(t *testing.T) {
 	}
 }
 
-// TestLessThatAllowsMoreIsNotTakenForNarrower: a name that is known keeps a variable from being a service's, and a container that waits keeps
-// the one that it waits for from running twice.
+// TestLessThatAllowsMoreIsNotTakenForNarrower: a name that is known keeps a variable from being a service's, and a container keeps the one
+// that it waits for from running twice, links from where its mounts are, and its name from an issuer.
 func TestLessThatAllowsMoreIsNotTakenForNarrower(t *testing.T) {
 	prover := newProver(t)
 	for name, c := range map[string]struct{ wide, slim func(*policydata.Policy) }{
@@ -146,6 +146,29 @@ func TestLessThatAllowsMoreIsNotTakenForNarrower(t *testing.T) {
 				p.Containers["waits"] = &waits
 			},
 			func(p *policydata.Policy) { delete(p.Containers, "waits") },
+		},
+		"a container with a mount below another": {
+			func(p *policydata.Policy) {
+				p.Order = policydata.OrderFree
+				mount := policydata.Mount{From: "shared", Source: "data", Type: "bind", Options: []string{"ro"}}
+				p.Containers["web"].Mounts["/data"] = mount
+				other := *p.Containers["web"]
+				below := mount
+				below.Source = "more"
+				other.Mounts = map[string]policydata.Mount{"/data": mount, "/data/more": below}
+				p.Containers["other"] = &other
+			},
+			func(p *policydata.Policy) { delete(p.Containers, "other") },
+		},
+		"a container that an issuer may make if it is not there": {
+			func(p *policydata.Policy) {
+				p.Order = policydata.OrderFree
+				other := *p.Containers["web"]
+				other.Mounts = map[string]policydata.Mount{}
+				p.Containers["other"] = &other
+				p.Issuers = []fragment.Issuer{issuer(2, fragment.May{Path: "containers.other", Registries: []string{"registry.example.org/"}})}
+			},
+			func(p *policydata.Policy) { delete(p.Containers, "other") },
 		},
 		"a container whose files are known": {
 			func(p *policydata.Policy) {
