@@ -30,8 +30,8 @@ import (
 )
 
 const (
-	issuer = "https://token.example"
-	name   = "builder@example.org"
+	issuer  = "https://token.example"
+	builder = "builder@example.org"
 )
 
 // sigstore is a certificate authority, logs and time stamps in memory, as sigstore-go has them for tests. Its certificates are
@@ -63,7 +63,7 @@ func (s sigstore) root() *root.TrustedRoot {
 func (s sigstore) simple(store *imagestest.Store, img *images.Image, signed digest.Digest, at time.Time) {
 	s.t.Helper()
 	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, signed)
-	entity, err := s.SignAtTime(name, issuer, payload, at)
+	entity, err := s.SignAtTime(builder, issuer, payload, at)
 	check(s.t, err)
 	certificate, entry := s.material(entity)
 	content, err := entity.SignatureContent()
@@ -87,7 +87,7 @@ func (s sigstore) simple(store *imagestest.Store, img *images.Image, signed dige
 func (s sigstore) bundled(store *imagestest.Store, img *images.Image, signed digest.Digest, predicate string, at time.Time) {
 	s.t.Helper()
 	statement := fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`, signed.Encoded(), predicate)
-	entity, err := s.AttestAtTime(name, issuer, statement, at, true)
+	entity, err := s.AttestAtTime(builder, issuer, statement, at, true)
 	check(s.t, err)
 	certificate, entry := s.material(entity)
 	content, err := entity.SignatureContent()
@@ -149,15 +149,15 @@ func TestASignatureByAnIdentityCountsForItAlone(t *testing.T) {
 		predicate      string
 		want           error
 	}{
-		{name: "by its name", identity: "identity=" + name},
+		{name: "by its name", identity: "identity=" + builder},
 		{name: "by a pattern", identity: "identity-regexp=.*@example[.]org"},
 		{name: "by a part of a name", identity: "identity=builder@example", want: signature.ErrForeign},
 		{name: "by a pattern of a part", identity: "identity-regexp=example", want: signature.ErrForeign},
 		{name: "by another name", identity: "identity=other@example.org", want: signature.ErrForeign},
-		{name: "under another root of trust", identity: "identity=" + name, foreign: true, want: signature.ErrForeign},
-		{name: "after the certificate's time", identity: "identity=" + name, late: true, want: signature.ErrForeign},
-		{name: "of another image", identity: "identity=" + name, of: other, want: signature.ErrForeign},
-		{name: "that says something else of the image", identity: "identity=" + name, predicate: "https://slsa.dev/provenance/v1", want: signature.ErrForeign},
+		{name: "under another root of trust", identity: "identity=" + builder, foreign: true, want: signature.ErrForeign},
+		{name: "after the certificate's time", identity: "identity=" + builder, late: true, want: signature.ErrForeign},
+		{name: "of another image", identity: "identity=" + builder, of: other, want: signature.ErrForeign},
+		{name: "that says something else of the image", identity: "identity=" + builder, predicate: "https://slsa.dev/provenance/v1", want: signature.ErrForeign},
 	} {
 		for _, form := range []string{"simple", "bundle"} {
 			if form == "simple" && c.predicate != "" {
@@ -202,7 +202,7 @@ func TestACertificateOfNoLogCountsForNothingWhereTheRootNamesLogs(t *testing.T) 
 	store, img, _ := signed(t, "registry.example/ec:v1")
 	by := newSigstore(t)
 	by.simple(store, img, img.Digests.Manifest, time.Now().Add(5*time.Minute))
-	signer, err := signature.NewIdentity("issuer="+issuer+",identity="+name, by.VirtualSigstore)
+	signer, err := signature.NewIdentity("issuer="+issuer+",identity="+builder, by.VirtualSigstore)
 	check(t, err)
 	if err := (signature.Signers{signer}).Verify(t.Context(), []images.Store{store}, img); !errors.Is(err, signature.ErrForeign) {
 		t.Errorf("got %v, want %v", err, signature.ErrForeign)

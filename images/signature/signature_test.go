@@ -211,3 +211,22 @@ func TestKeysThatAreNoneAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// What cosign 3 signed and stored; TestBundleVectors makes it.
+func TestAnImageInABundleOfCosignIsTrustedUnderItsOwnKeyAlone(t *testing.T) {
+	store, err := layout.Open("testdata/bundled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	opener := images.NewOpener([]images.Store{store}, images.Options{})
+	for name, want := range map[string]error{"bundled": nil, "ec": signature.ErrForeign} {
+		img, err := opener.Image(t.Context(), "registry.example/bundled:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := keys(t, name).Verify(t.Context(), []images.Store{store}, img); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("under the key %s: %v, want %v", name, err, want)
+		}
+	}
+}

@@ -27,23 +27,11 @@ import (
 
 var cosign = flag.String("cosign", "cosign", "the cosign program")
 
-// TestVectors makes testdata with cosign, under new keys:
+// TestVectors makes testdata/signed with cosign 2, under new keys:
 //
 //	go test -tags vectors ./images/signature -run TestVectors -cosign /usr/bin/cosign
 func TestVectors(t *testing.T) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	defer server.Close()
-	host := strings.TrimPrefix(server.URL, "http://")
-	v := &vectors{t: t, host: host, keys: t.TempDir()}
-	if err := os.RemoveAll("testdata/signed"); err != nil {
-		t.Fatal(err)
-	}
-	out, err := layout.Write("testdata/signed", empty.Index)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v.out = out
-
+	v := newVectors(t, "testdata/signed")
 	v.cosign("generate-key-pair", "--output-key-prefix", filepath.Join(v.keys, "ec"))
 	v.run("openssl", "genrsa", "-out", filepath.Join(v.keys, "rsa.pem"), "2048")
 	v.cosign("import-key-pair", "--key", filepath.Join(v.keys, "rsa.pem"), "--output-key-prefix", filepath.Join(v.keys, "rsa"))
@@ -65,7 +53,43 @@ func TestVectors(t *testing.T) {
 	})
 	v.check(remote.WriteIndex(v.ref("index:v1"), index))
 	v.sign("index:v1", "ec")
-	v.check(out.AppendIndex(index, named("index:v1")))
+	v.check(v.out.AppendIndex(index, named("index:v1")))
+}
+
+// TestBundleVectors makes testdata/bundled with cosign 3, under a new key:
+//
+//	go test -tags vectors ./images/signature -run TestBundleVectors -cosign /usr/bin/cosign
+func TestBundleVectors(t *testing.T) {
+	v := newVectors(t, "testdata/bundled")
+	v.cosign("generate-key-pair", "--output-key-prefix", filepath.Join(v.keys, "ec"))
+	text, err := os.ReadFile(filepath.Join(v.keys, "ec.pub"))
+	v.check(err)
+	v.check(os.WriteFile("testdata/bundled.pub", text, 0o644))
+	image := v.image("bundled")
+	v.check(remote.Write(v.ref("bundled:v1"), image))
+	v.keep("bundled:v1", image)
+	digest, err := image.Digest()
+	v.check(err)
+	v.cosign("sign", "--yes", "--use-signing-config=false", "--tlog-upload=false", "--key", filepath.Join(v.keys, "ec.key"),
+		v.host+"/bundled@"+digest.String())
+	tag := "bundled:sha256-" + digest.Hex
+	referrers, err := remote.Index(v.ref(tag))
+	v.check(err)
+	v.check(v.out.AppendIndex(referrers, named(tag)))
+}
+
+// newVectors starts a registry, and a layout in a folder.
+func newVectors(t *testing.T, folder string) *vectors {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	out, err := layout.Write(folder, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &vectors{t: t, host: strings.TrimPrefix(server.URL, "http://"), keys: t.TempDir(), out: out}
 }
 
 // vectors are signed images in the making.
