@@ -3,12 +3,10 @@
 package agentproto
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -16,6 +14,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"portcullis/internal/strictjson"
 )
 
 // FromInput is the reverse of [Input]: it reads a request of type mt from JSON in
@@ -34,7 +34,7 @@ import (
 // A request may also carry its own name as "type", as lists of mixed requests have
 // it: "CreateContainer" or "CreateContainerRequest".
 //
-// It is meant for the tools. Duplicate keys are not refused, the last one counts.
+// It is meant for the tools. A key twice is an error, as is text behind the value.
 func FromInput(mt protoreflect.MessageType, input []byte) (proto.Message, error) {
 	m, err := fromInput(mt, input)
 	if err != nil {
@@ -48,14 +48,9 @@ func fromInput(mt protoreflect.MessageType, input []byte) (proto.Message, error)
 	if err != nil {
 		return nil, err
 	}
-	decoder := json.NewDecoder(bytes.NewReader(input))
-	decoder.UseNumber()
 	var tree any
-	if err := decoder.Decode(&tree); err != nil {
+	if err := strictjson.Tree(input, &tree); err != nil {
 		return nil, err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one JSON value")
 	}
 	object, ok := tree.(map[string]any)
 	if !ok {

@@ -159,7 +159,10 @@ func recoverTo(err *error, as error) {
 // plain data; any other is compiled as it stands, so that taking it apart can never change what it means.
 func (c *Compiler) load(ctx context.Context, text []byte) (*Policy, error) {
 	p, err := policytext.Split(text)
-	if err != nil || p.Form == policytext.Bare {
+	switch {
+	case errors.Is(err, policytext.ErrTwice):
+		return nil, fmt.Errorf("compile policy: %w", err)
+	case err != nil || p.Form == policytext.Bare:
 		return c.loadWhole(ctx, text)
 	}
 	data, err := jsonvalue.ReadStrict(p.Data)

@@ -4,7 +4,6 @@ package images
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"portcullis/internal/strictjson"
 )
 
 // Media types of Docker's distribution format, which the OCI image specification was made from.
@@ -114,7 +115,7 @@ func (f *fetcher) descend(d ocispec.Descriptor, depth int) (*found, error) {
 		return nil, err
 	}
 	var doc document
-	if err := json.Unmarshal(raw, &doc); err != nil {
+	if err := strictjson.Unmarshal(raw, &doc); err != nil {
 		return nil, fmt.Errorf("manifest %s: %w: %w", d.Digest, ErrNotImage, err)
 	}
 	if doc.SchemaVersion != 2 {
@@ -153,7 +154,7 @@ func (f *fetcher) manifest(d digest.Digest, m ocispec.Manifest) (*found, error) 
 		return nil, err
 	}
 	var config ocispec.Image
-	if err := json.Unmarshal(raw, &config); err != nil {
+	if err := strictjson.Unmarshal(raw, &config); err != nil {
 		return nil, fmt.Errorf("config %s: %w", m.Config.Digest, err)
 	}
 	if len(config.RootFS.DiffIDs) != len(m.Layers) {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +16,7 @@ import (
 
 	"portcullis/engine/binding"
 	"portcullis/internal/bounded"
+	"portcullis/internal/strictjson"
 	"portcullis/measure/record"
 )
 
@@ -145,7 +145,7 @@ func readStatus(ctx context.Context, socket string) (binding.Status, error) {
 	if err != nil {
 		return s, err
 	}
-	return s, json.Unmarshal(text, &s)
+	return s, strictjson.Unmarshal(text, &s)
 }
 
 func statusText(s binding.Status) string {

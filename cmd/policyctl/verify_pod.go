@@ -22,6 +22,7 @@ import (
 
 	"portcullis/engine/policytext"
 	"portcullis/internal/bounded"
+	"portcullis/internal/strictjson"
 	"portcullis/internal/version"
 	"portcullis/measure/evidence"
 	"portcullis/measure/record"
@@ -143,14 +144,14 @@ func podOf(policy []byte) (podPolicy, error) {
 		return podPolicy{}, errors.New("the policy has no policy_data that says what the pod's containers are")
 	}
 	var data podData
-	if err := json.Unmarshal(parts.Data, &data); err != nil {
+	if err := strictjson.Unmarshal(parts.Data, &data); err != nil {
 		return podPolicy{}, fmt.Errorf("policy_data: %w", err)
 	}
 	var out podPolicy
 	byName := map[string]podContainer{}
-	if err := json.Unmarshal(data.Containers, &byName); err != nil {
+	if err := strictjson.Unmarshal(data.Containers, &byName); err != nil {
 		var list []podContainer
-		if err := json.Unmarshal(data.Containers, &list); err != nil {
+		if err := strictjson.Unmarshal(data.Containers, &list); err != nil {
 			return podPolicy{}, fmt.Errorf("policy_data.containers: %w", err)
 		}
 		out.Ordered = true

@@ -6,13 +6,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"portcullis/internal/strictjson"
 	"portcullis/measure/evidence"
 )
 
@@ -124,7 +124,7 @@ func (p tpmFiles) read(e *evidence.TPM) error {
 		return nil
 	}
 	e.Key.Challenge = new(evidence.Challenge)
-	if err := json.Unmarshal(challenge, e.Key.Challenge); err != nil {
+	if err := strictjson.Unmarshal(challenge, e.Key.Challenge); err != nil {
 		return fmt.Errorf("--challenge: %w", err)
 	}
 	return nil

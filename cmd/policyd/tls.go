@@ -3,12 +3,12 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 
 	"portcullis/engine/gate"
 	"portcullis/internal/bounded"
+	"portcullis/internal/strictjson"
 )
 
 // tlsConfig says where the certificates of tls:// addresses are: in files, or in the configuration that agent-protocol-forwarder is
@@ -50,7 +50,7 @@ func (c tlsConfig) files() (f gate.TLSFiles, err error) {
 		if err != nil {
 			return f, err
 		}
-		if json.Unmarshal(text, &given) != nil { // whose error would quote a key
+		if strictjson.Unmarshal(text, &given) != nil { // whose error would quote a key
 			return f, fmt.Errorf("read %s: not the forwarder's JSON", c.Forwarder)
 		}
 	}

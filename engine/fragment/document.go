@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"portcullis/internal/strictjson"
 )
 
 // Version is that of the document described here.
@@ -91,9 +93,7 @@ func encode(v any) ([]byte, error) {
 // parse reads a document. Since there is one encoding, keys that are unknown, there twice or in another case are refused.
 func parse(payload []byte) (Document, error) {
 	var d Document
-	r := json.NewDecoder(bytes.NewReader(payload))
-	r.DisallowUnknownFields()
-	if err := r.Decode(&d); err != nil {
+	if err := strictjson.Known(payload, &d); err != nil {
 		return d, fmt.Errorf("%w: %.200v", ErrDocument, err)
 	}
 	again, err := d.JSON()

@@ -3,7 +3,6 @@
 package fragment
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -17,6 +16,7 @@ import (
 	"unicode"
 
 	"portcullis/engine/policytext"
+	"portcullis/internal/strictjson"
 )
 
 // Bounds of what a policy says of issuers.
@@ -53,9 +53,7 @@ var Fields = []string{"args", "capabilities", "cwd", "env", "exec", "image", "mo
 // ReadIssuers reads a list of issuers in the shape of policy_data.issuers. The error is [ErrIssuers].
 func ReadIssuers(text []byte) ([]Issuer, error) {
 	var issuers []Issuer
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&issuers); err != nil {
+	if err := strictjson.Known(text, &issuers); err != nil {
 		return nil, fmt.Errorf("%w: %.200v", ErrIssuers, err)
 	}
 	return issuers, Check(issuers)
@@ -67,13 +65,16 @@ var ErrIssuers = errors.New("policy_data.issuers is not understood")
 // Issuers reads those that the text of a policy names. None is no error.
 func Issuers(text []byte) ([]Issuer, error) {
 	p, err := policytext.Split(text)
+	if errors.Is(err, policytext.ErrTwice) {
+		return nil, fmt.Errorf("%w: %w", ErrIssuers, err)
+	}
 	if err != nil {
 		return nil, nil // in no shape that has issuers
 	}
 	var data struct {
 		Issuers json.RawMessage `json:"issuers"`
 	}
-	if err := json.Unmarshal(p.Data, &data); err != nil || data.Issuers == nil {
+	if err := strictjson.Unmarshal(p.Data, &data); err != nil || data.Issuers == nil {
 		return nil, nil
 	}
 	return ReadIssuers(data.Issuers)

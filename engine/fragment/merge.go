@@ -3,14 +3,13 @@
 package fragment
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"portcullis/engine/policytext"
+	"portcullis/internal/strictjson"
 )
 
 // Accepted is a fragment with the issuer of the measured policy who vouches for it.
@@ -50,10 +49,8 @@ func Merge(measured []byte, fragments []Accepted) ([]byte, error) {
 type tree = map[string]any
 
 func readTree(data []byte) (tree, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
 	var t tree
-	if err := d.Decode(&t); err != nil {
+	if err := strictjson.Tree(data, &t); err != nil {
 		return nil, fmt.Errorf("%w: policy_data: %w", ErrPolicy, err)
 	}
 	return t, nil

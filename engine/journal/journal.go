@@ -8,7 +8,6 @@
 package journal
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -22,6 +21,7 @@ import (
 	"portcullis/engine"
 	"portcullis/internal/atomicfile"
 	"portcullis/internal/bounded"
+	"portcullis/internal/strictjson"
 )
 
 // Bounds of the two files, in bytes.
@@ -126,9 +126,7 @@ func (j *Journal) Load() (Record, []byte, error) {
 
 func decode(raw []byte) (Record, error) {
 	var r Record
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
+	if err := strictjson.Known(raw, &r); err != nil {
 		return r, fmt.Errorf("decode record: %w", err)
 	}
 	if r.Version != version {

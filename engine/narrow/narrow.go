@@ -8,8 +8,6 @@
 package narrow
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -18,6 +16,7 @@ import (
 
 	"portcullis/engine/fragment"
 	"portcullis/engine/policytext"
+	"portcullis/internal/strictjson"
 )
 
 // ErrNotNarrower says that it cannot be seen that a policy allows no more; it may or may not.
@@ -101,10 +100,8 @@ func read(text []byte, rules policytext.Digest) (map[string]any, error) {
 	if p.Form == policytext.Bare || p.Digest != rules {
 		return nil, errors.New("its rules are not those that this guest can compare policies of")
 	}
-	d := json.NewDecoder(bytes.NewReader(p.Data))
-	d.UseNumber()
 	var data map[string]any
-	return data, d.Decode(&data)
+	return data, strictjson.Tree(p.Data, &data)
 }
 
 // issuers are those of next, each of whom must have been able to do so much before.

@@ -8,10 +8,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
+
+	"portcullis/internal/strictjson"
 )
 
 // Form is how a policy text carries its policy_data.
@@ -26,6 +28,10 @@ const (
 
 // ErrForm says that a text is in none of the forms: there is no policy_data at its end, or it is not JSON.
 var ErrForm = errors.New("no policy_data found")
+
+// ErrTwice says that a text is in one of the forms, and that an object of its policy_data has two members of one name. Engines differ
+// in which of them counts.
+var ErrTwice = errors.New("policy_data is ambiguous")
 
 // Digest names rules: the SHA-256 of the bytes that precede policy_data in the full form.
 type Digest [sha256.Size]byte
@@ -61,7 +67,7 @@ var (
 )
 
 // Split takes text apart. A text that only resembles the compact form is a full text. That the rules of a full text stand on their
-// own, so that policy_data is sure to be a rule and not a part of one, is for the caller to see. The error is ErrForm.
+// own, so that policy_data is sure to be a rule and not a part of one, is for the caller to see. The error is ErrForm, or ErrTwice.
 func Split(text []byte) (Parts, error) {
 	if bare := bytes.TrimSpace(text); bytes.HasPrefix(bare, []byte("{")) {
 		return withData(Parts{Form: Bare}, bare)
@@ -84,7 +90,10 @@ func Split(text []byte) (Parts, error) {
 
 func withData(p Parts, data []byte) (Parts, error) {
 	p.Data = bytes.TrimSpace(data)
-	if !json.Valid(p.Data) {
+	switch err := strictjson.Check(p.Data); {
+	case errors.Is(err, strictjson.ErrTwice):
+		return Parts{}, fmt.Errorf("%w: %w", ErrTwice, err)
+	case err != nil:
 		return Parts{}, ErrForm
 	}
 	return p, nil
@@ -93,7 +102,7 @@ func withData(p Parts, data []byte) (Parts, error) {
 // WithData is a full or compact text with another policy_data: one JSON value. The error is ErrForm.
 func WithData(text, data []byte) ([]byte, error) {
 	at := bytes.LastIndex(text, assignment)
-	if at < 0 || !json.Valid(data) {
+	if at < 0 || strictjson.Check(data) != nil {
 		return nil, ErrForm
 	}
 	return slices.Concat(text[:at+len(assignment)], bytes.TrimSpace(data), []byte("\n")), nil

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -151,7 +152,7 @@ func malformedBodies() []string {
 	deep := strings.Repeat("[", 10001) + strings.Repeat("]", 10001)
 	return []string{
 		"", " ", "{", "}", "[]", "1", `"x"`, "null", "true", "nul", `{"input"`, `{"input":}`, `{"input":null}`, `{"input":{}`, `{"input":{}}}`,
-		`{"input":{}} trailing`, `{"input":{}}{"input":1}`, `{"input":1,"input":{"first":true}}`, `{"INPUT":{"first":true}}`,
+		`{"input":{}} trailing`, `{"input":{}}{"input":1}`, `{"INPUT":{"first":true}}`,
 		`{"input":{"a":"` + "\xff" + `"}}`, `{"input":{"a":"` + "\x01" + `"}}`, `{"input":{"a":"\ud800"}}`, `{"input":1e999}`, `{"input":01}`,
 		`{"input":NaN}`, `{"input":'x'}`, `{"inp\u0075t":{"first":true}}`, `{"other":{}}`, `{"input":` + deep + `}`, "\xef\xbb\xbf{}", "\x00",
 		`{"input":{"first":true,"second":true}}`, `{"input":[{"a":1}],"metadata":{"x":[1]}}`, `input: {}`, "<xml/>",
@@ -208,6 +209,27 @@ func TestAnswersAreThoseOfOPA(t *testing.T) {
 		t.Errorf("only %d requests", len(all))
 	}
 	differences(t, opa, ours.url, all)
+}
+
+// OPA takes the last of two members of one name.
+func TestInputsWithAKeyTwiceAreRefused(t *testing.T) {
+	ours := startRig(t, "package agent_policy\nExecProcessRequest { input.a }", nil)
+	for _, body := range []string{
+		`{"input":{"a":false},"input":{"a":true}}`, `{"input":{"a":true,"b":{"c":1,"\u0063":2}}}`, `{"input":{"a":true,"a":true}} trailing`, `{"input":{"a":true},"x":1,"x":2}`,
+	} {
+		if r := ours.send(t, "POST", "/v1/data/agent_policy/ExecProcessRequest", body); r.status != 400 || !strings.Contains(r.body, "a key is there twice") {
+			t.Errorf("%s: %d %s", body, r.status, r.body)
+		}
+	}
+	if r := ours.send(t, "POST", "/v0/data/agent_policy/ExecProcessRequest", `{"a":true,"a":true}`); r.status != 400 {
+		t.Errorf("version 0 of the API: %d %s", r.status, r.body)
+	}
+	if r := ours.send(t, "GET", "/v1/data/agent_policy/ExecProcessRequest?input="+url.QueryEscape(`{"a":true,"a":true}`), ""); r.status != 400 {
+		t.Errorf("a parameter: %d %s", r.status, r.body)
+	}
+	if r := ours.send(t, "POST", "/v1/data/agent_policy/ExecProcessRequest", `{"input":{"a":true,"b":{"a":1}}}`); r.status != 200 {
+		t.Errorf("one of each: %d %s", r.status, r.body)
+	}
 }
 
 // allowedRequests are what testdata/pod.rego allows.

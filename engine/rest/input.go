@@ -20,6 +20,7 @@ import (
 
 	"portcullis/engine"
 	"portcullis/engine/jsonvalue"
+	"portcullis/internal/strictjson"
 )
 
 // input is what a request asks about: JSON text that is known to be well-formed. Nil is no input.
@@ -117,8 +118,19 @@ func readInput(r *http.Request) (input, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in, ok := soleInput(body); ok {
-		return in, nil
+	text := body
+	err = strictjson.Check(text)
+	var first json.RawMessage
+	if err != nil && json.NewDecoder(bytes.NewReader(body)).Decode(&first) == nil {
+		text, err = first, strictjson.Check(first) // as OPA, which reads no further
+	}
+	if errors.Is(err, strictjson.ErrTwice) {
+		return nil, malformed("body contains malformed input document: %w", err)
+	}
+	if err == nil {
+		if in, ok := soleInput(text); ok {
+			return in, nil
+		}
 	}
 	var request struct {
 		Input json.RawMessage `json:"input"`
@@ -132,11 +144,8 @@ func readInput(r *http.Request) (input, error) {
 	return input(request.Input), nil
 }
 
-// soleInput is the input of a body that agents send: an object with nothing else in it.
+// soleInput is the input of a well-formed body that agents send: an object with nothing else in it.
 func soleInput(body []byte) (input, bool) {
-	if !json.Valid(body) {
-		return nil, false
-	}
 	var found input
 	n := 0
 	ok := input(body).members(func(name string, member []byte) {
@@ -171,6 +180,9 @@ func readInputV0(r *http.Request) (input, error) {
 	case err != nil:
 		return nil, malformed("unexpected parse error for input: body contains malformed input document: %w", err)
 	}
+	if err := strictjson.Check(text); err != nil {
+		return nil, malformed("body contains malformed input document: %w", err)
+	}
 	return input(text), nil
 }
 
@@ -185,7 +197,11 @@ func readInputParameter(r *http.Request) (input, error) {
 	}
 	text := []byte(values[len(values)-1])
 	var x any
-	if err := util.UnmarshalJSON(text, &x); err != nil {
+	err := util.UnmarshalJSON(text, &x)
+	if err == nil {
+		err = strictjson.Check(text)
+	}
+	if err != nil {
 		return nil, malformed("parameter contains malformed input document: %w", err)
 	}
 	return input(text), nil

@@ -226,8 +226,6 @@ func TestWhatAPolicyDoesNotReadDoesNotKeepDecisionsApartAndWhatItReadsDoes(t *te
 			{"ReadsRequest", `{"a":2,"b":1}`, none},
 			{"ReadsRequest", `{"a":1}`, yes},
 			{"ReadsRequest", `{"b":1}`, none},
-			{"ReadsRequest", `{"a":2,"a":1}`, yes},
-			{"ReadsRequest", `{"a":1,"a":2}`, none},
 			{"ReadsRequest", `[1]`, none},
 			{"ReadsAllRequest", `{"a":1}`, yes},
 			{"ReadsAllRequest", `{"a":1,"c":1}`, none},

@@ -12,6 +12,8 @@ import (
 	"io"
 	"regexp"
 	"time"
+
+	"portcullis/internal/strictjson"
 )
 
 // MaxLine bounds one line, or one element of an array, in bytes: the longest request, 4 MiB, written as an array of numbers.
@@ -221,7 +223,7 @@ func (r *Reader) nextLine() (rec Record, ok bool, err error) {
 		return Record{}, false, nil
 	}
 	rec, ok, err = r.parse(text)
-	if err != nil && !ended && !errors.As(err, new(*DeniedError)) {
+	if err != nil && !ended && !errors.As(err, new(*DeniedError)) && !errors.Is(err, strictjson.ErrTwice) { // which is whole
 		r.truncated = true
 		return r.pass()
 	}
@@ -277,7 +279,7 @@ func (r *Reader) parse(text []byte) (rec Record, ok bool, err error) {
 		Time    time.Time       `json:"time"`
 	}
 	text = bytes.TrimSuffix(text, []byte{','})
-	if err := json.Unmarshal(text, &entry); err != nil {
+	if err := strictjson.Unmarshal(text, &entry); err != nil {
 		if denied := deniedText.FindSubmatch(text); denied != nil {
 			return Record{}, false, &LineError{Line: r.line, Err: &DeniedError{Kind: string(denied[1]), Reason: string(denied[2])}}
 		}
@@ -314,7 +316,10 @@ func (r *Reader) parseOld(text []byte) (rec Record, ok bool, err error) {
 	array := append([]byte{'['}, text[len(oldPrefix):]...)
 	var elems []json.RawMessage
 	rec.Line = r.line
-	if json.Unmarshal(array, &elems) != nil || len(elems) != 2 || json.Unmarshal(elems[0], &rec.Kind) != nil || !isObject(elems[1]) {
+	if err := strictjson.Unmarshal(array, &elems); err != nil {
+		return Record{}, false, &LineError{Line: r.line, Err: fmt.Errorf("%w: %w", ErrFormat, err)}
+	}
+	if len(elems) != 2 || strictjson.Unmarshal(elems[0], &rec.Kind) != nil || !isObject(elems[1]) {
 		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
 	}
 	if isDecision(elems[1]) {
@@ -322,7 +327,7 @@ func (r *Reader) parseOld(text []byte) (rec Record, ok bool, err error) {
 	}
 	rec.Request = elems[1]
 	var wrapped map[string]json.RawMessage
-	if err := json.Unmarshal(elems[1], &wrapped); err != nil {
+	if err := strictjson.Unmarshal(elems[1], &wrapped); err != nil {
 		return Record{}, false, &LineError{Line: r.line, Err: ErrFormat}
 	}
 	if input, has := wrapped["input"]; has && len(wrapped) == 1 && isObject(input) {
@@ -339,7 +344,7 @@ func isDecision(raw json.RawMessage) bool {
 		return false
 	}
 	var m map[string]json.RawMessage
-	if json.Unmarshal(raw, &m) != nil {
+	if strictjson.Unmarshal(raw, &m) != nil {
 		return false
 	}
 	_, hasAllowed := m["allowed"]

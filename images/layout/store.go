@@ -9,7 +9,6 @@ package layout
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 
 	"portcullis/images"
 	"portcullis/internal/bounded"
+	"portcullis/internal/strictjson"
 )
 
 // containerdName is an annotation that holds a whole image name where ref.name holds only the tag.
@@ -95,7 +95,7 @@ func readJSON(f files, name string, into any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := json.Unmarshal(raw, into); err != nil {
+	if err := strictjson.Unmarshal(raw, into); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil

@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,8 @@ import (
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"portcullis/internal/strictjson"
 )
 
 // DockerConfig takes credentials from a Docker configuration file: passwords, identity tokens, registry tokens, and the
@@ -19,15 +22,17 @@ import (
 // read or parsed is an error, and so is a helper that fails.
 func DockerConfig(file string) (authn.Keychain, error) {
 	config := configfile.New(file)
-	f, err := os.Open(file)
+	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return authn.NewMultiKeychain(), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading registry credentials: %w", err)
 	}
-	defer f.Close()
-	if err := config.LoadFromReader(f); err != nil {
+	if err = strictjson.Check(text); err == nil {
+		err = config.LoadFromReader(bytes.NewReader(text))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("reading registry credentials: %s: %w", file, err)
 	}
 	return dockerKeychain{config}, nil

@@ -14,7 +14,6 @@ package registry
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +34,7 @@ import (
 
 	"portcullis/images"
 	"portcullis/images/cache"
+	"portcullis/internal/strictjson"
 )
 
 // Options configure a [Store]. Only Cache is required.
@@ -142,7 +142,7 @@ func (s *Store) Referrers(ctx context.Context, ref images.Reference, of digest.D
 			return err
 		}
 		var parsed ocispec.Index
-		if err := json.Unmarshal(raw, &parsed); err != nil {
+		if err := strictjson.Unmarshal(raw, &parsed); err != nil {
 			return fmt.Errorf("index of referrers: %w", err)
 		}
 		if len(parsed.Manifests) == 0 {

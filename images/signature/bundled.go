@@ -5,7 +5,6 @@ package signature
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 
 	"portcullis/images"
+	"portcullis/internal/strictjson"
 )
 
 // The names of cosign's second form: a bundle with an in-toto statement, whose subject is the image. Other statements, such as
@@ -63,7 +63,7 @@ func referrers(ctx context.Context, store images.Store, image images.Reference, 
 		return nil, err
 	}
 	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
+	if err := strictjson.Unmarshal(raw, &index); err != nil {
 		return nil, fmt.Errorf("index of referrers %s: %w", ref, err)
 	}
 	return index.Manifests, nil
@@ -95,7 +95,7 @@ func (s Signers) artifact(ctx context.Context, store images.Store, image images.
 			return false, err
 		}
 		var b bundle.Bundle
-		if err := b.UnmarshalJSON(raw); err != nil {
+		if strictjson.Check(raw) != nil || b.UnmarshalJSON(raw) != nil {
 			continue // of a release to come, or nobody's
 		}
 		for _, signer := range s {

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -20,6 +19,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"portcullis/internal/strictjson"
 )
 
 // identitySigner is whom an identity provider knew by a name when Fulcio gave out a certificate.
@@ -89,7 +90,7 @@ func (s simpleSignature) bundle() (*bundle.Bundle, error) {
 	var stamps *protobundle.TimestampVerificationData
 	if text := s.annotations[timeAnnotation]; text != "" {
 		var stamp struct{ SignedRFC3161Timestamp []byte }
-		if err := json.Unmarshal([]byte(text), &stamp); err != nil {
+		if err := strictjson.Unmarshal([]byte(text), &stamp); err != nil {
 			return nil, err
 		}
 		stamps = &protobundle.TimestampVerificationData{
@@ -124,14 +125,14 @@ func logEntry(text string) (*protorekor.TransparencyLogEntry, error) {
 			LogID          string `json:"logID"`
 		}
 	}
-	if err := json.Unmarshal([]byte(text), &kept); err != nil {
+	if err := strictjson.Unmarshal([]byte(text), &kept); err != nil {
 		return nil, fmt.Errorf("entry of the log: %w", err)
 	}
 	var kind struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
 	}
-	if err := json.Unmarshal(kept.Payload.Body, &kind); err != nil {
+	if err := strictjson.Unmarshal(kept.Payload.Body, &kind); err != nil {
 		return nil, fmt.Errorf("body of the log's entry: %w", err)
 	}
 	id, err := hex.DecodeString(kept.Payload.LogID)

@@ -5,13 +5,13 @@ package signature
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"portcullis/images"
+	"portcullis/internal/strictjson"
 )
 
 // The names of cosign's first form.
@@ -72,7 +72,7 @@ func layersOf(ctx context.Context, store images.Store, ref images.Reference, d o
 		return nil, err
 	}
 	var manifest ocispec.Manifest
-	if err := json.Unmarshal(raw, &manifest); err != nil {
+	if err := strictjson.Unmarshal(raw, &manifest); err != nil {
 		return nil, fmt.Errorf("manifest of signatures %s: %w", d.Digest, err)
 	}
 	if len(manifest.Layers) > maxSignatures {
@@ -91,7 +91,7 @@ func names(payload []byte, want digest.Digest) bool {
 			Type string `json:"type"`
 		} `json:"critical"`
 	}
-	if err := json.Unmarshal(payload, &p); err != nil {
+	if err := strictjson.Unmarshal(payload, &p); err != nil {
 		return false
 	}
 	return p.Critical.Type == payloadKind && p.Critical.Image.Digest == want.String()

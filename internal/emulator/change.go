@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"portcullis/internal/strictjson"
 )
 
 // ErrChange is returned for a change that fits no request.
@@ -44,7 +46,10 @@ func ParseChange(text string) (Change, error) {
 	}
 	value := c.Path[end+1:]
 	c.Path = c.Path[:end]
-	if json.Unmarshal([]byte(value), &c.Value) != nil {
+	switch err := strictjson.Unmarshal([]byte(value), &c.Value); {
+	case errors.Is(err, strictjson.ErrTwice):
+		return c, fmt.Errorf("%w: %w", ErrChange, err)
+	case err != nil:
 		c.Value = value
 	}
 	return c, nil

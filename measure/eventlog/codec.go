@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"portcullis/internal/strictjson"
 )
 
 // RFC 7464, section 2.2.
@@ -79,7 +81,7 @@ func decodeOne(framed []byte, num int) (Record, error) {
 	if len(framed) > MaxRecordSize {
 		return r, fmt.Errorf("%w: record %d is larger than %d bytes", ErrInvalid, num, MaxRecordSize)
 	}
-	if err := json.Unmarshal(framed[1:len(framed)-1], &r); err != nil {
+	if err := strictjson.Unmarshal(framed[1:len(framed)-1], &r); err != nil {
 		return r, fmt.Errorf("%w: record %d: %w", ErrInvalid, num, err)
 	}
 	if err := r.check(num); err != nil {

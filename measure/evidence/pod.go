@@ -5,11 +5,11 @@ package evidence
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
+	"portcullis/internal/strictjson"
 	"portcullis/measure/eventlog"
 	"portcullis/measure/record"
 )
@@ -317,7 +317,7 @@ type SignedRecord struct {
 // head, "pod-log", and judges the record.
 func (r *Result) signedRecord(reportData, nonce []byte, b Bound, s SignedRecord, o Options) {
 	var a record.Answer
-	if err := json.Unmarshal(s.Answer, &a); err != nil {
+	if err := strictjson.Unmarshal(s.Answer, &a); err != nil {
 		r.result("pod-log", fmt.Errorf("answer of the record's socket: %w", err))
 		return
 	}

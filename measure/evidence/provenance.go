@@ -11,13 +11,14 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
 
 	spb "github.com/google/go-sev-guest/proto/sevsnp"
+
+	"portcullis/internal/strictjson"
 )
 
 // Provenance is what shows that a TPM holds the attestation key, and which. Give one of them.
@@ -137,7 +138,7 @@ func (h *hclReport) key() (*rsa.PublicKey, error) {
 			E   string `json:"e"`
 		} `json:"keys"`
 	}
-	if err := json.Unmarshal(h.runtime, &runtime); err != nil {
+	if err := strictjson.Unmarshal(h.runtime, &runtime); err != nil {
 		return nil, fmt.Errorf("runtime data: %w", err)
 	}
 	for _, k := range runtime.Keys {

@@ -5,13 +5,14 @@ package evidence
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+
+	"portcullis/internal/strictjson"
 )
 
 // launchSize is the length of SNP's MEASUREMENT and ID_KEY_DIGEST, and of TDX's MRTD and RTMRs, in bytes.
@@ -41,7 +42,7 @@ type Reference struct {
 // It returns [ErrReference] for values that are of the wrong length or no hexadecimal.
 func ParseReference(text []byte) (Reference, error) {
 	var values map[string]any
-	if err := json.Unmarshal(text, &values); err != nil {
+	if err := strictjson.Unmarshal(text, &values); err != nil {
 		return Reference{}, fmt.Errorf("%w: %w", ErrReference, err)
 	}
 	r := Reference{RTMRs: map[int][][]byte{}, PCRs: map[uint32][][]byte{}}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 
+	"portcullis/internal/strictjson"
 	"portcullis/measure"
 	"portcullis/measure/eventlog"
 )
@@ -110,7 +111,7 @@ func Parse(text string) (Fact, error) {
 		return Fact{}, fmt.Errorf("%w: %.60q", ErrFact, text)
 	}
 	var f Fact
-	if err := json.Unmarshal([]byte(content), &f); err != nil {
+	if err := strictjson.Unmarshal([]byte(content), &f); err != nil {
 		return Fact{}, fmt.Errorf("%w: %.60q: %w", ErrFact, text, err)
 	}
 	f.Kind = Kind(kind)

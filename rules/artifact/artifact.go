@@ -7,7 +7,6 @@ package artifact
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -15,6 +14,8 @@ import (
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
+
+	"portcullis/internal/strictjson"
 )
 
 // The types that name the format.
@@ -98,7 +99,7 @@ func Pull(ctx context.Context, from oras.ReadOnlyTarget, name string) (Artifact,
 		return a, d, fmt.Errorf("pull policy: %w", err)
 	}
 	var manifest ocispec.Manifest
-	if err := json.Unmarshal(raw, &manifest); err != nil {
+	if err := strictjson.Unmarshal(raw, &manifest); err != nil {
 		return a, d, fmt.Errorf("pull policy: %s %w: %w", name, ErrForm, err)
 	}
 	if manifest.ArtifactType != Type {

@@ -12,11 +12,11 @@
 package explain
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+
+	"portcullis/internal/strictjson"
 )
 
 // Question is a request that was denied, with the state it was judged in.
@@ -122,14 +122,9 @@ func (x *Explanation) AddReason(reason string) {
 
 // decode reads one JSON value with its numbers as they are written.
 func decode(text []byte) (any, error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
 	var v any
-	if err := dec.Decode(&v); err != nil {
+	if err := strictjson.Tree(text, &v); err != nil {
 		return nil, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("text after the JSON value")
 	}
 	return v, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"portcullis/internal/strictjson"
 )
 
 // ErrImagePolicy says that an image policy, or the cdh.toml that it is to stand in, will not do.
@@ -25,7 +27,7 @@ func CompactImagePolicy(text []byte) (string, error) {
 		Default []any `json:"default"`
 	}
 	var out bytes.Buffer
-	if err := json.Unmarshal(text, &policy); err != nil {
+	if err := strictjson.Unmarshal(text, &policy); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrImagePolicy, err)
 	}
 	if len(policy.Default) == 0 {

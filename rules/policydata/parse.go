@@ -11,6 +11,7 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"portcullis/engine/policytext"
+	"portcullis/internal/strictjson"
 )
 
 // ErrUpstream is returned by Parse for policy_data that is not in this project's shape.
@@ -46,6 +47,6 @@ func IsUpstream(data []byte) bool {
 	var v struct {
 		Containers json.RawMessage `json:"containers"`
 	}
-	err := json.Unmarshal(data, &v)
+	err := strictjson.Unmarshal(data, &v)
 	return err == nil && bytes.HasPrefix(v.Containers, []byte("["))
 }

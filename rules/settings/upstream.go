@@ -3,7 +3,6 @@
 package settings
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -12,6 +11,7 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 
+	"portcullis/internal/strictjson"
 	"portcullis/rules/policydata"
 )
 
@@ -27,6 +27,11 @@ type Ignored struct{ Key, Reason string }
 // of Microsoft's branches.
 func FromUpstream(base DropIn, patches ...DropIn) (*Settings, []Ignored, error) {
 	text := base.Text
+	for _, d := range append([]DropIn{base}, patches...) {
+		if err := strictjson.Check(d.Text); err != nil {
+			return nil, nil, fmt.Errorf("read settings %s: %w", d.Name, err)
+		}
+	}
 	for _, p := range patches {
 		patch, err := jsonpatch.DecodePatch(p.Text)
 		if err != nil {
@@ -37,7 +42,7 @@ func FromUpstream(base DropIn, patches ...DropIn) (*Settings, []Ignored, error) 
 		}
 	}
 	var up upstream
-	if err := json.Unmarshal(text, &up); err != nil {
+	if err := strictjson.Unmarshal(text, &up); err != nil {
 		return nil, nil, fmt.Errorf("read settings %s: %w", base.Name, err)
 	}
 	ignored, err := ignoredKeys(text)
@@ -285,7 +290,7 @@ var meaningless = map[string]string{
 // ignoredKeys lists the keys of the text that are not read.
 func ignoredKeys(text []byte) ([]Ignored, error) {
 	var given map[string]any
-	if err := json.Unmarshal(text, &given); err != nil {
+	if err := strictjson.Unmarshal(text, &given); err != nil {
 		return nil, err
 	}
 	var out []Ignored

@@ -17,6 +17,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"portcullis/internal/strictjson"
 )
 
 // The types that name the format.
@@ -116,7 +118,7 @@ func Parse(text []byte) (*Statement, error) {
 		return nil, fmt.Errorf("%w: it has %d bytes, and at most %d are read", ErrForm, len(text), MaxBytes)
 	}
 	var s Statement
-	if err := json.Unmarshal(text, &s); err != nil {
+	if err := strictjson.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrForm, err)
 	}
 	build := s.Predicate.BuildDefinition.BuildType

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 
 	"portcullis/engine"
 	"portcullis/hostdata/initdata"
+	"portcullis/internal/strictjson"
 	"portcullis/rules/admission"
 )
 
@@ -49,7 +51,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var review admissionv1.AdmissionReview
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReview)).Decode(&review); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+	if err == nil {
+		err = strictjson.Unmarshal(body, &review)
+	}
+	if err != nil {
 		http.Error(w, "not an AdmissionReview in JSON", http.StatusBadRequest)
 		return
 	}

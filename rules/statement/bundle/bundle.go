@@ -23,6 +23,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"portcullis/internal/strictjson"
 	"portcullis/rules/statement"
 )
 
@@ -71,7 +72,11 @@ func Verify(text []byte, key signature.Verifier) (*statement.Statement, error) {
 		return nil, fmt.Errorf("verify bundle: %w: it has %d bytes, and at most %d are read", ErrForm, len(text), MaxBytes)
 	}
 	var b bundle.Bundle
-	if err := b.UnmarshalJSON(text); err != nil {
+	err := strictjson.Check(text)
+	if err == nil {
+		err = b.UnmarshalJSON(text)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("verify bundle: %w: %w", ErrForm, err)
 	}
 	envelope, err := b.Envelope()
