@@ -415,7 +415,8 @@ func (m *model) breaksEphemeral(input object) string {
 				return "option of a volume in memory: " + str(o)
 			}
 		}
-		if !known || str(at(s, "driver")) != "ephemeral" || str(at(s, "fstype")) != "tmpfs" || len(list(at(s, "driver_options"))) > 0 {
+		source := slices.Contains([]string{"tmpfs", "shm"}, str(at(s, "source")))
+		if !known || !source || str(at(s, "driver")) != "ephemeral" || str(at(s, "fstype")) != "tmpfs" || len(list(at(s, "driver_options"))) > 0 {
 			return "other than a volume in memory: " + text(s)
 		}
 	}

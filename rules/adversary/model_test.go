@@ -120,7 +120,7 @@ func (m *model) answer(e event) {
 	i := slices.IndexFunc(m.waits, func(w wait) bool { return w.id == e.owner() && w.of.started })
 	c := m.waits[i].of
 	m.waits = slices.Delete(m.waits, i, i+1)
-	if c.ended {
+	if c.ended || m.containers[e.owner()] != c { // of one that was removed nobody knows how it ended
 		return
 	}
 	c.ended, c.status = true, int(number(at(e.input, "response", "status")))

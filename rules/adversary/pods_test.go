@@ -27,6 +27,7 @@ type event struct {
 // pod is a manifest's pod on a platform.
 type pod struct {
 	name     string
+	number   int // among all that there are
 	policy   *policydata.Policy
 	life     []event   // of the genuine pod
 	scenes   [][]event // parts of it that stand by themselves
@@ -62,11 +63,13 @@ var (
 // pods makes the pods of the plans whose names the pattern matches.
 func pods(t testing.TB, pattern string) (out []*pod) {
 	t.Helper()
+	number := 0
 	for _, p := range plans {
 		for _, platform := range p.platforms {
 			name := strings.Join(append([]string{p.manifest[strings.LastIndex(p.manifest, "/")+1:], platform}, p.dropIns...), "/")
-			if regexp.MustCompile(pattern).MatchString(name) {
+			if number++; regexp.MustCompile(pattern).MatchString(name) {
 				out = append(out, newPod(t, name, p.manifest, platform, p.dropIns))
+				out[len(out)-1].number = number
 			}
 		}
 	}

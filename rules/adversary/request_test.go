@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"portcullis/agentproto"
 )
 
 // object is a JSON object; numbers in it are json.Number.
@@ -38,6 +40,16 @@ func (r *request) value() (ast.Value, error) {
 
 // id is the container that it names.
 func (r *request) id() string { s, _ := r.input["container_id"].(string); return s }
+
+// comes is false for what no message can hold, a port below zero for instance: it never reaches the rules.
+func (r *request) comes() bool {
+	kind, ok := agentproto.MessageByName(r.kind)
+	if !ok || r.kind == "CopyFileRequest" {
+		return true // an answer, and what has more than the message
+	}
+	_, err := agentproto.FromInput(kind, []byte(text(r.input)))
+	return err == nil
+}
 
 // requests are those seen, each once.
 type requests map[string]*request
