@@ -143,9 +143,11 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 				}
 				o.SNPRoots = map[string][]*trust.AMDRootCerts{product: {r}}
 			}
-			if e.Record, err = f.signed(cmd.Context()); err != nil {
+			var updates evidence.Fragments
+			if e.Record, updates, err = f.signed(cmd.Context()); err != nil {
 				return err
 			}
+			e.Policy = updates.Policy
 			return f.conclude(cmd.OutOrStdout(), evidence.VerifySNP(cmd.Context(), e, o), e.Bound)
 		},
 	}
@@ -185,9 +187,11 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 			if o.TDXRoots, err = pool(roots); err != nil {
 				return err
 			}
-			if e.Record, err = f.signed(cmd.Context()); err != nil {
+			var updates evidence.Fragments
+			if e.Record, updates, err = f.signed(cmd.Context()); err != nil {
 				return err
 			}
+			e.Policy = updates.Policy
 			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTDX(cmd.Context(), e, o), e.Bound)
 		},
 	}

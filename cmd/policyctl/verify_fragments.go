@@ -72,16 +72,18 @@ func updated(pod *evidence.Pod, f evidence.Fragments, log []byte) error {
 	return nil
 }
 
-// signed reads the record that the report has to vouch for, and what may have updated its policy.
-func (f *verifyFlags) signed(ctx context.Context) (*evidence.SignedRecord, error) {
+// signed reads the record that the report has to vouch for, nil for none, and the policy with what may have updated it.
+func (f *verifyFlags) signed(ctx context.Context) (*evidence.SignedRecord, evidence.Fragments, error) {
+	updates, err := f.fragments(ctx)
+	if err != nil {
+		return nil, updates, err
+	}
 	s, err := f.pod.signed(ctx)
 	if err != nil || s == nil {
-		return s, err
+		return nil, updates, err
 	}
-	if s.Fragments, err = f.fragments(ctx); err != nil {
-		return nil, err
-	}
-	return s, updated(&s.Pod, s.Fragments, s.Log)
+	s.Fragments = updates
+	return s, updates, updated(&s.Pod, updates, s.Log)
 }
 
 // readFragments reads what may have updated the policy, and what that makes of the pod's containers.

@@ -72,6 +72,16 @@ func recordEvents(facts []record.Fact) []chainEvent {
 	return out
 }
 
+// unseen adds a check that says unknown where fragments may have updated the policy and nothing that was given would show them.
+func (r *Result) unseen(policy []byte, s *SignedRecord) {
+	issuers, err := fragment.Issuers(policy)
+	if s != nil || err != nil || len(issuers) == 0 { // of issuers that it does not understand a guest takes none
+		return
+	}
+	r.add(Check{Name: "fragments", Verdict: Unknown, Reason: FragmentUnseen,
+		Detail: "the policy names issuers, and only the guest's record shows whether they have updated it; give --pod with --record and --log"})
+}
+
 // fragmentJudge holds fragments of a log against what may have updated the policy.
 type fragmentJudge struct {
 	f       Fragments

@@ -29,6 +29,7 @@ const (
 	Unreadable      = "unreadable"       // of a kind that cannot be read here, a later processor for instance
 	EarlierUnknown  = "earlier-unknown"  // another policy ruled before, and nothing says whether it may have
 	FragmentUnknown = "fragment-unknown" // a fragment updated the policy, and nothing says whether it may have
+	FragmentUnseen  = "fragment-unseen"  // fragments may have updated the policy, and what would show them was not given
 	FragmentExpired = "fragment-expired" // its certificates are not valid now, and nothing says when it was signed
 )
 

@@ -29,6 +29,8 @@ type SNP struct {
 	// Nonce is what the verifier sent, at most 64 bytes: the start of REPORT_DATA, zeros behind.
 	Nonce []byte
 	Bound Bound
+	// Policy is the text of the policy; nil: it is not known. Where it names issuers, Record alone shows what they have updated.
+	Policy []byte
 	// Record is the record of the pod's life; nil: it is not asked for. The report data are then those of [record.ReportData].
 	Record *SignedRecord
 }
@@ -40,6 +42,7 @@ func VerifySNP(ctx context.Context, e SNP, o Options) Result {
 	report := r.snpReport(ctx, "", e.Report, e.Certs, o)
 	if report != nil {
 		r.reportData(report.GetReportData(), e.Nonce, e.Bound, e.Record, o)
+		r.unseen(e.Policy, e.Record)
 		r.field("hostdata", report.GetHostData(), e.Bound)
 		r.launchedSNP("", report.GetMeasurement(), report.GetIdKeyDigest(), o.Reference)
 		r.ignored(o.Reference)

@@ -206,6 +206,8 @@ func TestSNP(t *testing.T) {
 		{"a zero ID key names nobody", func(_ *evidence.SNP, o *evidence.Options) {
 			o.Reference = evidence.Reference{IDKeys: [][]byte{make([]byte, 48)}}
 		}, 3, "measurement", evidence.Unknown},
+		{"a policy that nobody may update", func(e *evidence.SNP, _ *evidence.Options) { e.Policy = []byte(noIssuers) }, 0, "hostdata", evidence.Pass},
+		{"a policy that an issuer may have updated", func(e *evidence.SNP, _ *evidence.Options) { e.Policy = []byte(oneIssuer) }, 3, "fragments", evidence.Unknown},
 		{"sha384 initdata is cut", func(e *evidence.SNP, _ *evidence.Options) {
 			d := sha512.Sum384([]byte("initdata"))
 			e.Report, e.Bound = a.report(t, nonce, d[:32], nil), evidence.Bound{Alg: "sha384", Digest: d[:]}
@@ -267,6 +269,13 @@ func TestSNPOfAnotherProcessorLine(t *testing.T) {
 		})
 	}
 }
+
+// Policies that name no issuers and one.
+const (
+	noIssuers = "package agent_policy\n\nrules := \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n\npolicy_data := {}\n"
+	oneIssuer = "package agent_policy\n\nrules := \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\n\npolicy_data := {\"issuers\":" +
+		`[{"feed":"app","key":"MCowBQYDK2VwAyEAPV55OZwPT2q7jA2bvJ3eVIp3YrRnXJ7f6mTxNgfRFLM=","may":[{"path":"containers.web.exec"}],"minimum_svn":1}]}` + "\n"
+)
 
 // version2 makes the report one that does not say which processor made it.
 func version2(raw []byte) []byte {

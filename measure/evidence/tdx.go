@@ -24,6 +24,8 @@ type TDX struct {
 	// Nonce is what the verifier sent, at most 64 bytes: the start of REPORTDATA, zeros behind.
 	Nonce []byte
 	Bound Bound
+	// Policy is the text of the policy; nil: it is not known. Where it names issuers, Record alone shows what they have updated.
+	Policy []byte
 	// Record is the record of the pod's life; nil: it is not asked for. The report data are then those of [record.ReportData].
 	Record *SignedRecord
 }
@@ -52,6 +54,7 @@ func VerifyTDX(_ context.Context, e TDX, o Options) Result {
 	}
 	r.result("debug", err)
 	r.reportData(body.GetReportData(), e.Nonce, e.Bound, e.Record, o)
+	r.unseen(e.Policy, e.Record)
 	r.field("mrconfigid", body.GetMrConfigId(), e.Bound)
 	r.launchedTDX(body.GetMrTd(), body.GetRtmrs(), o.Reference)
 	r.ignored(o.Reference)

@@ -71,6 +71,7 @@ func TestTDX(t *testing.T) {
 		{"a register more", func(_ *evidence.TDX, o *evidence.Options) {
 			o.Reference = evidence.Reference{RTMRs: map[int][][]byte{3: rtmrs[2]}}
 		}, 1, "rtmr3", evidence.Fail},
+		{"a policy that an issuer may have updated", func(e *evidence.TDX, _ *evidence.Options) { e.Policy = []byte(oneIssuer) }, 1, "fragments", evidence.Unknown},
 		{"collateral out of reach", func(_ *evidence.TDX, o *evidence.Options) { o.Fetch, o.TDXGetter = true, noNetwork{} }, 1, "collateral", evidence.Unknown},
 	}
 	for _, tt := range tests {

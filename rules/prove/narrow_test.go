@@ -285,3 +285,24 @@ func TestNarrowRefusesOtherRules(t *testing.T) {
 		}
 	}
 }
+
+// TestNarrowRefusesDataWithTwoReadings: of two members of one name, readers take the one or the other.
+func TestNarrowRefusesDataWithTwoReadings(t *testing.T) {
+	ours, err := data(t, pods[0]).Compact(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, once := range []string{"policy_data := {", `"requests":{`} {
+		twice := once + `"allow":["GetMetricsRequest"],`
+		if once != `"requests":{` {
+			twice = once + `"requests":{"allow":["GetMetricsRequest"]},`
+		}
+		text := strings.Replace(string(ours), once, twice, 1)
+		if text == string(ours) {
+			t.Fatalf("there is no %s", once)
+		}
+		if err := narrow.Check(ours, []byte(text), policytext.DigestOf([]byte(rules.Text()))); err == nil {
+			t.Errorf("%s: taken", twice)
+		}
+	}
+}
