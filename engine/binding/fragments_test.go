@@ -306,6 +306,22 @@ func TestFragmentsOfInitdata(t *testing.T) {
 	}
 	again.forbids("CreateContainerRequest", create(2))
 	newBench(t).start(config(toImage(t, 1, 2)), closedDefault, false).denies(binding.CodeInitdataInvalid)
+
+	// Killed before the second was accepted: the document is its witness still.
+	b = newBench(t)
+	p = b.start(config(toImage(t, 2, 2)), closedDefault, false)
+	envelope, err := fragment.FromText([]byte(toImage(t, 3, 3)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.journal.Propose(envelope); err != nil {
+		t.Fatal(err)
+	}
+	again = b.start(config(toImage(t, 2, 2), toImage(t, 3, 3)), closedDefault, false)
+	if again.startup != nil {
+		t.Fatalf("killed while a fragment of initdata was taken: %v", again.startup)
+	}
+	again.allows("CreateContainerRequest", create(3))
 }
 
 // TestRestartGoesOnWithFragments: each is held against the policy once more, and the register against the latest.

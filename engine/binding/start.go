@@ -264,7 +264,15 @@ func (c *Chain) kept(name string) (*update, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.open(envelope)
+	u, err := c.open(envelope)
+	if err != nil {
+		return nil, err
+	}
+	u.initdata = c.cfg.Initdata != nil && slices.ContainsFunc(c.cfg.Initdata.Fragments, func(text []byte) bool {
+		bound, err := fragment.FromText(text)
+		return err == nil && bytes.Equal(bound, envelope)
+	})
+	return u, nil
 }
 
 // compileRestored compiles the measured text, or what the restored fragments make of it.
