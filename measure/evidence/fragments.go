@@ -183,8 +183,8 @@ func (j *fragmentJudge) doubt(e record.Fact, reason, detail string) {
 	}
 }
 
-// Policies are the texts that decided after each fragment of a log, by the fragment's digest, as far as the envelopes are at hand: what a
-// pod's containers may have been made by.
+// Policies are the texts that decided after each fragment of a log, by the fragment's digest, as far as all that were in force then are at
+// hand: what a pod's containers may have been made by.
 func (f Fragments) Policies(log []byte) (map[string][]byte, error) {
 	records, err := eventlog.Decode(log)
 	if err != nil {
@@ -216,21 +216,28 @@ func (f Fragments) policies(events []chainEvent) (map[string][]byte, error) {
 	}
 	out := map[string][]byte{}
 	var accepted []fragment.Accepted
+	missing := map[string]bool{} // lines whose latest fragment is not at hand
 	for _, e := range events {
 		if e.fragment == nil {
-			accepted = nil
+			accepted, missing = nil, map[string]bool{}
 			continue
 		}
+		line := e.fragment.Issuer + " " + e.fragment.Feed
 		s := known[e.fragment.Digest]
 		if s == nil {
+			missing[line] = true
 			continue
 		}
+		delete(missing, line)
 		issuer, err := s.Issuer(issuers)
 		if err != nil {
 			return nil, err
 		}
 		accepted = slices.DeleteFunc(accepted, func(a fragment.Accepted) bool { return a.Issuer.Line() == issuer.Line() })
 		accepted = append(accepted, fragment.Accepted{Document: s.Document, Issuer: issuer})
+		if len(missing) > 0 {
+			continue
+		}
 		if out[e.fragment.Digest], err = fragment.Merge(f.Policy, accepted); err != nil {
 			return nil, err
 		}

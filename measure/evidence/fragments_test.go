@@ -190,3 +190,23 @@ func TestPoliciesAfterFragments(t *testing.T) {
 		}
 	}
 }
+
+// TestAFragmentByItsDigestAloneLeavesThePodUnknown: what it made of the pod is not known, also where a later one of another feed is at hand.
+func TestAFragmentByItsDigestAloneLeavesThePodUnknown(t *testing.T) {
+	u := newUpdates(t)
+	digestOnly, given, after := u.fragment(t, u.issuer, "app", 2), u.fragment(t, u.chained, "app", 1), u.fragment(t, u.issuer, "app", 3)
+	f := Fragments{Policy: u.policy, Envelopes: [][]byte{given.envelope, after.envelope}, Digests: []string{digestOnly.fact.Digest}}
+	texts, err := f.policies([]chainEvent{{}, {&digestOnly.fact}, {&given.fact}, {&after.fact}})
+	if err != nil || texts[given.fact.Digest] != nil || texts[after.fact.Digest] == nil {
+		t.Errorf("texts after the second and third: %s, %s, %v", texts[given.fact.Digest], texts[after.fact.Digest], err)
+	}
+	facts := goodPod()
+	facts = append(facts[:7:7], append([]record.Fact{digestOnly.fact}, facts[7:]...)...)
+	var r Result
+	r.podRecord(chained(t, facts), claim{bound: podBound, fragments: f, options: Options{Now: u.notAfter.AddDate(0, 0, -1)}}, podOfTwo)
+	for _, c := range r.Checks {
+		if (c.Name == "pod-containers" || c.Name == "pod-exec") && (c.Verdict != Unknown || !strings.Contains(c.Detail, "give it with --fragment")) {
+			t.Errorf("%s: %s %s", c.Name, c.Verdict, c.Detail)
+		}
+	}
+}

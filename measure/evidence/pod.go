@@ -97,9 +97,9 @@ func (r *Result) podRecord(records []eventlog.Record, c claim, want Pod) {
 	j := podJudge{pod: pod, facts: facts, want: want}
 	r.result("pod-policy", j.policies(c.bound, c.earlier))
 	r.fragments("pod-fragments", recordEvents(facts), c.fragments, c.options)
-	r.result("pod-containers", j.containers())
+	r.judged("pod-containers", j.containers())
 	r.result("pod-order", j.order())
-	r.result("pod-exec", j.execs())
+	r.judged("pod-exec", j.execs())
 	missing := j.missing()
 	r.Pod = j.result(records, missing)
 	err = j.incomplete(missing)
@@ -200,25 +200,29 @@ func (j *podJudge) cameSoFar(a After, then *record.Container) bool {
 }
 
 // command finds what an exec ran, among what its container may run.
-func (j *podJudge) command(e *record.Process) (text string, known bool) {
+func (j *podJudge) command(e *record.Process) (text string, known bool, err error) {
 	want, err := j.wantAt(func(f record.Fact) bool {
 		return f.Kind == record.Exec && f.ID == e.Container.ID && f.Digest == e.Digest
 	}, e.Container.Name)
 	if err != nil || want == nil {
-		return "", false
+		return "", false, err
 	}
 	for _, c := range want.Execs {
 		if c.Digest == e.Digest {
-			return c.Text, true
+			return c.Text, true, nil
 		}
 	}
-	return "", want.AnyExec
+	return "", want.AnyExec, nil
 }
 
 // execs names a command that nobody asked for.
 func (j *podJudge) execs() error {
 	for _, e := range j.pod.Execs {
-		if _, known := j.command(e); !known {
+		_, known, err := j.command(e)
+		if err != nil {
+			return err
+		}
+		if !known {
 			return fmt.Errorf("in container %s something was executed that the policy does not name: arguments with digest %s, at least %d times",
 				e.Container.Name, e.Digest, e.Count)
 		}
@@ -282,7 +286,7 @@ func (j *podJudge) result(records []eventlog.Record, missing []string) *PodResul
 		out.Containers = append(out.Containers, run)
 	}
 	for _, e := range j.pod.Execs {
-		text, _ := j.command(e)
+		text, _, _ := j.command(e)
 		out.Execs = append(out.Execs, ExecRun{e.Container.Name, e.Digest, text, e.Count})
 	}
 	return out

@@ -3,11 +3,24 @@
 package evidence
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"portcullis/measure/record"
 )
+
+// errNotGiven says that a container came after a fragment of which the verifier has the digest alone: nobody here knows what it was to be.
+var errNotGiven = errors.New("which was not given: give it with --fragment")
+
+// judged adds a check of [Result.result], unknown where what it needs was not given.
+func (r *Result) judged(name string, err error) {
+	if errors.Is(err, errNotGiven) {
+		r.unknown(name, err.Error())
+		return
+	}
+	r.result(name, err)
+}
 
 // wantAt is what a container was to be when a fact came: by the policy, or by the latest fragment before it.
 func (j *podJudge) wantAt(then func(record.Fact) bool, name string) (*PodContainer, error) {
@@ -21,7 +34,7 @@ func (j *podJudge) wantAt(then func(record.Fact) bool, name string) (*PodContain
 		case f.Kind == record.Fragment:
 			updated, ok := j.want.Updated[f.Digest]
 			if !ok {
-				return nil, fmt.Errorf("container %s came after fragment %.16s of feed %s, which was not given", name, f.Digest, f.Feed)
+				return nil, fmt.Errorf("container %s came after fragment %.16s of feed %s, %w", name, f.Digest, f.Feed, errNotGiven)
 			}
 			want.Containers = updated
 		}
