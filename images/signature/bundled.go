@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -80,31 +81,26 @@ func bundles(all []ocispec.Descriptor) []ocispec.Descriptor {
 	return out
 }
 
-// artifact says whether the bundle in an artifact is a signature by one of the signers.
+// artifact says whether the bundle in an artifact is a signature by one of the signers. It has one, as cosign makes it: more of them are
+// not looked at, or a registry could have any number fetched.
 func (s Signers) artifact(ctx context.Context, store images.Store, image images.Reference, d ocispec.Descriptor, want digest.Digest) (bool, error) {
 	layers, err := layersOf(ctx, store, image, d)
 	if err != nil {
 		return false, err
 	}
-	for _, layer := range layers {
-		if !strings.HasPrefix(layer.MediaType, bundleType) {
-			continue
-		}
-		raw, err := images.Content(ctx, store, image, layer, maxBundle)
-		if err != nil {
-			return false, err
-		}
-		var b bundle.Bundle
-		if strictjson.Check(raw) != nil || b.UnmarshalJSON(raw) != nil {
-			continue // of a release to come, or nobody's
-		}
-		for _, signer := range s {
-			if signer.bundled(&b, want) {
-				return true, nil
-			}
-		}
+	at := slices.IndexFunc(layers, func(l ocispec.Descriptor) bool { return strings.HasPrefix(l.MediaType, bundleType) })
+	if at < 0 {
+		return false, nil
 	}
-	return false, nil
+	raw, err := images.Content(ctx, store, image, layers[at], maxBundle)
+	if err != nil {
+		return false, err
+	}
+	var b bundle.Bundle
+	if strictjson.Check(raw) != nil || b.UnmarshalJSON(raw) != nil {
+		return false, nil // of a release to come, or nobody's
+	}
+	return slices.ContainsFunc(s, func(signer Signer) bool { return signer.bundled(&b, want) }), nil
 }
 
 // signs says whether a bundle is cosign's signature on an image, by who.

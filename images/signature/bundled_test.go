@@ -174,3 +174,49 @@ func TestASignedManifestDoesNotVouchForAnIndexOfSomebodyElse(t *testing.T) {
 		t.Errorf("as the hint says: %v", err)
 	}
 }
+
+// A registry may answer with as many artifacts, layers and bytes as it likes, and no more is fetched than the bounds say.
+func TestWhatARegistryAnswersIsBounded(t *testing.T) {
+	const kind = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	k := newKeyHolder(t)
+	for name, c := range map[string]struct {
+		artifacts, layers, bytes int
+		limit                    bool // else nobody's signature
+	}{
+		"many artifacts":       {129, 1, 10, true},
+		"a bundle of 2 MiB":    {1, 1, 2 << 20, true},
+		"many layers":          {1, 129, 10, true},
+		"more than one bundle": {3, 100, 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, img, _ := signed(t, "registry.example/ec:v1")
+			delete(store.Names, beside(img))
+			var found []ocispec.Descriptor
+			var bundles []digest.Digest
+			for n := range c.artifacts {
+				var layers []ocispec.Descriptor
+				for m := range c.layers {
+					layer := store.AddBlob(kind, fmt.Appendf(nil, "%d%s", n*c.layers+m, strings.Repeat(" ", c.bytes)))
+					layers, bundles = append(layers, layer), append(bundles, layer.Digest)
+				}
+				artifact := store.AddBlob(ocispec.MediaTypeImageManifest, marshal(t, ocispec.Manifest{ArtifactType: kind, Layers: layers}))
+				artifact.ArtifactType = kind
+				found = append(found, artifact)
+			}
+			store.Name(img.Reference.Name()+":sha256-"+img.Digests.Lock().Encoded(),
+				store.AddBlob(ocispec.MediaTypeImageIndex, marshal(t, ocispec.Index{Manifests: found})))
+			err := k.signers().Verify(t.Context(), []images.Store{store}, img)
+			var limit *images.LimitError
+			if errors.As(err, &limit) != c.limit || !c.limit && !errors.Is(err, signature.ErrForeign) {
+				t.Errorf("got %v", err)
+			}
+			fetched := 0
+			for _, d := range bundles {
+				fetched += store.Fetched(d)
+			}
+			if want := map[bool]int{true: 0, false: c.artifacts}[c.limit]; fetched != want {
+				t.Errorf("%d bundles were fetched, want %d", fetched, want)
+			}
+		})
+	}
+}
