@@ -118,8 +118,6 @@ else := policy.common.root_path
 # runtime-rs sends none
 exec_id_ok if input.exec_id in {"", root_id}
 
-exec_id_ok if input.exec_id == ""
-
 exec_id_ok if policy.strict.container_id == "free"
 
 # Who the pod is. pod_ok holds every later container to it.
@@ -150,13 +148,14 @@ namespace_ok if policy.sandbox.namespace == ""
 
 namespace_ok if pod.namespace == policy.sandbox.namespace
 
-hostname_ok if policy.sandbox.hostname == ""
+# wanted: {hostname_wanted}
+hostname_ok if regex.match(policy.sandbox.hostname, input.OCI.Hostname)
 
 hostname_ok if input.OCI.Hostname in {"", hostname}
 
 hostname := trim_right(substring(pod.name, 0, 63), "-.") if policy.sandbox.hostname == "$(sandbox-name)"
 
-else := policy.sandbox.hostname
+else := ""
 
 # at: OCI.Annotations[io.kubernetes.cri.sandbox-log-directory]
 # wanted: /var/log/pods/{pod.namespace}_{pod.name}_{pod.uid} or in another directory, for the sandbox alone

@@ -4,14 +4,12 @@ package rules_test
 
 import (
 	"context"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"portcullis/images"
-	"portcullis/images/layout"
 	"portcullis/internal/emulator/recordings"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
@@ -40,7 +38,7 @@ func TestSingleLeafChangesOfRecordedRequestsAreDenied(t *testing.T) {
 	folder := recordings.Folder(t)
 	all := newTally()
 	for _, set := range recordedPods {
-		store := openLayout(t, filepath.Join(folder, set.images))
+		store := generatetest.Layout(t, filepath.Join(folder, set.images))
 		for _, recorded := range recordings.Pods(t, folder, set.set) {
 			if !slices.Contains(strings.Fields(set.pods), recorded.Name) {
 				continue
@@ -51,27 +49,22 @@ func TestSingleLeafChangesOfRecordedRequestsAreDenied(t *testing.T) {
 		}
 	}
 	for _, kind := range strictKinds {
-		leaf, list := all.of(kind)
+		leaf, list := all.split([]string{kind})
 		t.Logf("%s: %d leaves changed, %d allowed; %d changes of lists, %d allowed", kind, leaf.tried, leaf.allowed, list.tried, list.allowed)
 	}
-	var sum count
-	for _, kind := range strictKinds {
-		leaf, _ := all.of(kind)
-		sum = count{sum.tried + leaf.tried, sum.allowed + leaf.allowed}
-	}
-	percent := 100 * float64(sum.allowed) / float64(max(sum.tried, 1))
-	t.Logf("%d leaves were changed, %d allowed (%.2f %%)", sum.tried, sum.allowed, percent)
-	if sum.tried < 5000 || percent > 2 {
-		t.Errorf("%d changes, %.2f %% allowed, want at most 2 %%", sum.tried, percent)
+	sum, _ := all.split(strictKinds)
+	t.Logf("%d leaves were changed, %d allowed (%.2f %%)", sum.tried, sum.allowed, sum.percent())
+	if sum.tried < 5000 || sum.percent() > mostValues {
+		t.Errorf("%d changes, %.2f %% allowed, want at most %v %%", sum.tried, sum.percent(), mostValues)
 	}
 }
 
-// of adds up the changes of leaves and of lists of a kind of request.
-func (m *mutationTally) of(kind string) (leaf, list count) {
+// split adds up the changes of values and those of lists, of some kinds of request.
+func (m *mutationTally) split(kinds []string) (leaf, list count) {
 	for at, changes := range m.counts {
 		for change, c := range changes {
 			switch {
-			case at.kind != kind:
+			case !slices.Contains(kinds, at.kind):
 			case slices.Contains(leaves, change):
 				leaf = count{leaf.tried + c.tried, leaf.allowed + c.allowed}
 			default:
@@ -115,39 +108,9 @@ func policyOf(t *testing.T, recorded recordings.Pod, platform string, store imag
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, _, err := generatetest.Policies(m, generatetest.Settings(t, platform), storedImages{store})
+	made, _, err := generatetest.Policies(m, generatetest.Settings(t, platform), generatetest.Stored{Store: store})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return made[0]
-}
-
-func openLayout(t *testing.T, archive string) *layout.Store {
-	t.Helper()
-	dir := t.TempDir()
-	if out, err := exec.Command("tar", "xzf", archive, "-C", dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	index, err := filepath.Glob(filepath.Join(dir, "*", "index.json"))
-	if err != nil || len(index) != 1 {
-		t.Fatalf("%s holds no layout (%v)", archive, err)
-	}
-	store, err := layout.Open(filepath.Dir(index[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { store.Close() })
-	return store
-}
-
-// storedImages finds images in one store.
-type storedImages struct{ store images.Store }
-
-// Image implements generate.Images.
-func (s storedImages) Image(ctx context.Context, reference string) (*images.Image, error) {
-	ref, err := images.ParseReference(reference)
-	if err != nil {
-		return nil, err
-	}
-	return images.Open(ctx, s.store, ref, images.Options{})
 }

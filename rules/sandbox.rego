@@ -37,7 +37,7 @@ sandbox_id_ok if {
 	input.sandbox_id == ""
 }
 
-sandbox_hostname_ok if policy.sandbox.hostname == ""
+sandbox_hostname_ok if regex.match(policy.sandbox.hostname, input.hostname)
 
 sandbox_hostname_ok if {
 	policy.sandbox.hostname == "$(sandbox-name)"
@@ -46,7 +46,7 @@ sandbox_hostname_ok if {
 	regex.match(policy.sandbox.name, input.hostname)
 }
 
-sandbox_hostname_ok if input.hostname in {"", policy.sandbox.hostname}
+sandbox_hostname_ok if input.hostname == ""
 
 # Lines of resolv.conf, or addresses alone.
 sandbox_dns_ok if {

@@ -99,7 +99,7 @@ func TestGenuineSpecificationsAreAllowed(t *testing.T) {
 			recorded[p.Manifest][name] = append(recorded[p.Manifest][name], p)
 		}
 	}
-	store := storedImages{openLayout(t, filepath.Join(folder, "images.tar.gz"))}
+	store := generatetest.Stored{Store: generatetest.Layout(t, filepath.Join(folder, "images.tar.gz"))}
 	for manifest, pods := range recorded {
 		for _, d := range deployments {
 			t.Run(d.platform+"/"+strings.TrimSuffix(manifest, ".yaml"), func(t *testing.T) {

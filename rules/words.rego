@@ -146,3 +146,8 @@ metadata_got(options) := {"phrase": sprintf("%d options", [count(options)])} if 
 	keys := [key | some key, value in metadata; object.get(input.OCI.Annotations, key, value) != value]
 	key := keys[0]
 } else := {"phrase": "more or less of them"}
+
+# The host name that the policy wants, or none.
+hostname_wanted := {"one of": ["", hostname]} if hostname != ""
+
+else := {"phrase": concat(" ", ["empty or what matches", policy.sandbox.hostname])}

@@ -78,7 +78,10 @@ func (e Emulator) Order() []string {
 
 // CreateSandbox returns the request that begins the pod.
 func (e Emulator) CreateSandbox() Request {
-	hostname := strings.ReplaceAll(e.Policy.Sandbox.Hostname, "$(sandbox-name)", e.Pod.Name)
+	hostname := ""
+	if e.Policy.Sandbox.Hostname == policydata.PodHostname {
+		hostname = e.Pod.Name
+	}
 	return Request{"CreateSandboxRequest", map[string]any{
 		"hostname": hostname, "dns": []any{"nameserver 10.96.0.10", ""}, "storages": wire(e.Policy.Sandbox.Storages),
 		"sandbox_pidns": e.Policy.Sandbox.PIDNS, "sandbox_id": e.Pod.SandboxID, "guest_hook_path": "", "kernel_modules": []any{},

@@ -43,7 +43,8 @@ type Mutation struct {
 	Request Request // changes when the next is made
 }
 
-// Mutations makes every single-leaf change of a request, in a fixed order. Under
+// Mutations makes every single-leaf change of a request, in a fixed order, and none twice: an
+// empty string has one text put to it, and a list of one item is cleared, not dropped from too. Under
 // guest pull the annotations travel twice; a change of one is made in both places,
 // or else only their equality would be tried.
 func Mutations(r Request) iter.Seq[Mutation] {
@@ -134,8 +135,8 @@ func (m *mutator) walk(at place, v any, set func(any)) {
 	switch v := v.(type) {
 	case string:
 		m.try(Append, at, v+"x", v, set)
-		m.try(Prefix, at, "x"+v, v, set)
 		if v != "" {
+			m.try(Prefix, at, "x"+v, v, set)
 			m.try(Empty, at, "", v, set)
 		}
 	case bool:
@@ -161,7 +162,9 @@ func (m *mutator) list(at place, v []any, set func(any)) {
 	}
 	m.try(Clear, at, []any{}, v, set)
 	for i := range v {
-		m.try(Drop, at.item(i), slices.Delete(slices.Clone(v), i, i+1), v, set)
+		if len(v) > 1 {
+			m.try(Drop, at.item(i), slices.Delete(slices.Clone(v), i, i+1), v, set)
+		}
 		m.try(Repeat, at.item(i), slices.Insert(slices.Clone(v), i, v[i]), v, set)
 		m.walk(at.item(i), v[i], func(value any) { v[i] = value })
 	}
@@ -183,7 +186,9 @@ func (m *mutator) object(at place, v map[string]any, set func(any)) {
 			next = at.key(name)
 			rest := maps.Clone(v)
 			delete(rest, name)
-			m.try(Drop, next, rest, v, set)
+			if len(rest) > 0 {
+				m.try(Drop, next, rest, v, set)
+			}
 		}
 		m.walk(next, v[name], func(value any) { v[name] = value })
 	}

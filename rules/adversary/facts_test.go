@@ -162,12 +162,12 @@ func (f *facts) about(got, genuine object) rulestest.About {
 	quoted := regexp.QuoteMeta
 	host := f.policy.Sandbox.Hostname
 	switch host {
-	case "$(sandbox-name)":
+	case policydata.PodHostname:
 		host = quoted(strings.TrimRight(annotation("sandbox-name")[:min(63, len(annotation("sandbox-name")))], "-."))
 	case "":
 		host = "(?s:.*)"
 	default:
-		host = quoted(host)
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "^"), "$")
 	}
 	uid := quoted(annotation("sandbox-uid"))
 	if uid == "" {

@@ -207,7 +207,7 @@ func (m *model) breaksSandbox(r *request) string {
 	}
 	name := nameIn(m.policy)
 	about := m.about(object{"OCI": object{"Annotations": object{"io.kubernetes.cri.sandbox-name": ""}}}, object{})
-	if host := m.policy.Sandbox.Hostname; host == "$(sandbox-name)" {
+	if host := m.policy.Sandbox.Hostname; host == policydata.PodHostname {
 		about.Names["host name"] = name
 	}
 	genuine := m.facts.sandbox.input

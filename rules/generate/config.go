@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"portcullis/rules/policydata"
 )
 
 // Configs are the ConfigMaps and Secrets that pods may refer to.
@@ -146,6 +148,18 @@ func (p *Pod) hostname() value {
 		return matching(hostnamePattern)
 	}
 	return placeholder(sandboxName)
+}
+
+// sandboxHostname returns what the runtime is told of the hostname: in the node's network nothing.
+func (p *Pod) sandboxHostname() string {
+	hostname := p.hostname()
+	if p.owner.spec.HostNetwork {
+		hostname = text("")
+	}
+	if template, _ := hostname.template(); template == policydata.PodHostname {
+		return template
+	}
+	return hostname.anchored(nil)
 }
 
 // maxHostname is the length beyond which the kubelet cuts a hostname.

@@ -147,11 +147,7 @@ func validContainer(name string) bool {
 func (b *builder) sandbox() {
 	p, s := b.pod, &b.policy.Sandbox
 	s.Name, s.Namespace = p.names.pattern(), p.namespace()
-	hostname := p.hostname()
-	s.Hostname, _ = hostname.literal()
-	if template, ok := hostname.template(); ok {
-		s.Hostname = template
-	}
+	s.Hostname = p.sandboxHostname()
 	if asked := p.owner.spec.Hostname; asked != "" && p.owner.hostIsPod {
 		b.warn("spec.hostname", fmt.Sprintf("is %q, and a StatefulSet's controller puts the pod's name in its place", asked))
 	}

@@ -106,14 +106,17 @@ func StrictKata() Strict {
 
 // Sandbox is the pod itself.
 type Sandbox struct {
-	// Hostname that CreateSandbox and containers may carry beside "": a literal,
-	// "$(sandbox-name)", or "" for any (host network: the node's name).
+	// Hostname that CreateSandbox and containers may carry beside "": a pattern,
+	// "$(sandbox-name)", or "" for any.
 	Hostname  string    `json:"hostname"`
 	Name      string    `json:"name"`      // pattern of the pod's name
 	Namespace string    `json:"namespace"` // literal, or "" for any (then pinned by the first container)
 	PIDNS     bool      `json:"pidns"`     // CreateSandboxRequest.sandbox_pidns
 	Storages  []Storage `json:"storages"`  // of CreateSandbox, one to one
 }
+
+// PodHostname is the Hostname of a pod whose host name is its name.
+const PodHostname = "$(sandbox-name)"
 
 // Common is what the containers of the pod share. Its maps are named sets that
 // containers refer to, so that a policy states them once.

@@ -39,6 +39,9 @@ func (p *Policy) Validate() error {
 		v.fault("order", "is %q, want free or enforced", p.Order)
 	}
 	v.pattern("sandbox.name", p.Sandbox.Name)
+	if p.Sandbox.Hostname != "" && p.Sandbox.Hostname != PodHostname {
+		v.pattern("sandbox.hostname", p.Sandbox.Hostname)
+	}
 	v.common(&p.Common)
 	v.requests(&p.Requests)
 	if err := fragment.Check(p.Issuers); err != nil {

@@ -166,17 +166,24 @@ func (c *comparison) asPod(pod func(*rulestest.Pod)) []attempt {
 }
 
 func compareHostname(c *comparison) {
-	if c.a.Sandbox.Hostname == "" || c.a.Sandbox.Hostname == c.b.Sandbox.Hostname {
-		return
+	const path = "sandbox.hostname"
+	a, b := c.a.Sandbox.Hostname, c.b.Sandbox.Hostname
+	none := c.pattern("^$") // is allowed always
+	called := func(name string) []attempt {
+		return append(c.anyContainer(func(i map[string]any) { object(i, "OCI")["Hostname"] = name }),
+			attempt{change: func(i map[string]any) { i["hostname"] = name }})
 	}
-	name := c.b.Sandbox.Hostname
-	if name == "" {
-		name = "elsewhere"
+	switch {
+	case a == "" || a == b:
+	case b == "":
+		c.differ(path, "is bound in one only", called("elsewhere")...)
+	case b == policydata.PodHostname:
+		c.differ(path, "is the pod's name in one only", called(rulestest.DefaultPod(c.b).Name)...)
+	case a == policydata.PodHostname:
+		c.within(path, none, c.pattern(b), called)
+	default:
+		c.within(path, language.Union(c.pattern(a), none), c.pattern(b), called)
 	}
-	name = strings.ReplaceAll(name, "$(sandbox-name)", rulestest.DefaultPod(c.b).Name)
-	c.differ("sandbox.hostname", "is bound in one only, or to another",
-		append(c.anyContainer(func(i map[string]any) { object(i, "OCI")["Hostname"] = name }),
-			attempt{change: func(i map[string]any) { i["hostname"] = name }})...)
 }
 
 // compareAnnotations compares annotations by key.

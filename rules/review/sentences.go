@@ -84,7 +84,16 @@ func (s *speaker) pod(p *policydata.Policy) {
 	s.subject = "pod"
 	s.may("a name that matches %s", p.Sandbox.Name)
 	s.may("%s", or("namespace "+p.Sandbox.Namespace, "any namespace", p.Sandbox.Namespace == ""))
-	s.may("host name %s", or(p.Sandbox.Hostname, "of any value", p.Sandbox.Hostname == ""))
+	switch p.Sandbox.Hostname {
+	case "":
+		s.may("host name of any value")
+	case "^$":
+		s.may("no host name")
+	case policydata.PodHostname:
+		s.may("host name %s", p.Sandbox.Hostname)
+	default:
+		s.may("a host name that matches %s", p.Sandbox.Hostname)
+	}
 	if p.Order != policydata.OrderFree {
 		s.must("containers come in the order of the manifest (order %s)", p.Order)
 	}

@@ -144,7 +144,7 @@ func (w *warnings) requests(p *policydata.Policy) {
 		w.add(Note, "", "The content of files that the host copies in is not bound: ConfigMaps, Secrets and projected volumes are what the host makes them.")
 	}
 	if p.Sandbox.Hostname == "" {
-		w.add(Look, "", "The host name is not bound (hostNetwork: Kata gives the pod a network of its own all the same).")
+		w.add(Look, "", "The host name is not bound.")
 	}
 	if p.Sandbox.Namespace == "" {
 		w.add(Note, "", "The namespace is not bound: the pod may run in any, and keeps it.")
