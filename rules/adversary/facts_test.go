@@ -77,7 +77,7 @@ func volumesOf(p controller.Pod, c corev1.Container) map[string]contents {
 	out := map[string]contents{}
 	for _, m := range c.VolumeMounts {
 		i := slices.IndexFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name })
-		all, bound := contentsOf(p.Objects, p.Spec.Volumes[i])
+		all, bound := contentsOf(p, p.Spec.Volumes[i])
 		if m.SubPath != "" {
 			file, ok := all.files[m.SubPath]
 			all, bound = contents{files: map[string]content{"": file}}, ok
@@ -90,7 +90,7 @@ func volumesOf(p controller.Pod, c corev1.Container) map[string]contents {
 }
 
 // contentsOf are the files of a volume, and false where the manifest has none of them.
-func contentsOf(objects controller.Objects, v corev1.Volume) (contents, bool) {
+func contentsOf(p controller.Pod, v corev1.Volume) (contents, bool) {
 	out := contents{files: map[string]content{}}
 	add := func(source map[string]string, items []corev1.KeyToPath, known bool) {
 		if !known {
@@ -109,7 +109,7 @@ func contentsOf(objects controller.Objects, v corev1.Volume) (contents, bool) {
 		}
 	}
 	configMap := func(name string, items []corev1.KeyToPath) {
-		m := objects.ConfigMaps[name]
+		m, _ := p.Objects.ConfigMaps.In(p.Namespace, name)
 		if m == nil {
 			add(nil, items, false)
 			return
@@ -117,7 +117,7 @@ func contentsOf(objects controller.Objects, v corev1.Volume) (contents, bool) {
 		add(m.Data, items, true)
 	}
 	secret := func(name string, items []corev1.KeyToPath) {
-		s := objects.Secrets[name]
+		s, _ := p.Objects.Secrets.In(p.Namespace, name)
 		if s == nil {
 			add(nil, items, false)
 			return

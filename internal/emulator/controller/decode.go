@@ -17,17 +17,39 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
 // ErrNoPod is returned for a manifest without a workload that this package knows.
 var ErrNoPod = errors.New("no pod in the manifest")
 
-// Objects are what a pod refers to, by name.
+// Objects are what pods refer to.
 type Objects struct {
-	ConfigMaps map[string]*corev1.ConfigMap
-	Secrets    map[string]*corev1.Secret
-	Claims     map[string]*corev1.PersistentVolumeClaim
+	ConfigMaps Named[corev1.ConfigMap]
+	Secrets    Named[corev1.Secret]
+	Claims     Named[corev1.PersistentVolumeClaim]
+}
+
+// Named are objects by namespace, as it stands in the manifest, and name.
+type Named[T any] map[types.NamespacedName]*T
+
+// In finds the object that a pod means by a name: that of its namespace, or one of no namespace, which is applied to the
+// pod's. The namespace of a pod that says none may be any.
+func (n Named[T]) In(namespace, name string) (*T, bool) {
+	for _, in := range []string{namespace, ""} {
+		if o, ok := n[types.NamespacedName{Namespace: in, Name: name}]; ok {
+			return o, true
+		}
+	}
+	var only *T
+	count := 0
+	for key, o := range n {
+		if key.Name == name {
+			only, count = o, count+1
+		}
+	}
+	return only, count == 1 && namespace == metav1.NamespaceDefault
 }
 
 // Manifest is what a file of YAML documents holds.
@@ -49,8 +71,8 @@ type workload struct {
 // Decode reads a manifest. Objects of other kinds are passed over.
 func Decode(raw []byte) (*Manifest, error) {
 	m := &Manifest{Objects: Objects{
-		ConfigMaps: map[string]*corev1.ConfigMap{}, Secrets: map[string]*corev1.Secret{},
-		Claims: map[string]*corev1.PersistentVolumeClaim{},
+		ConfigMaps: Named[corev1.ConfigMap]{}, Secrets: Named[corev1.Secret]{},
+		Claims: Named[corev1.PersistentVolumeClaim]{},
 	}}
 	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(raw))) // kubectl's: the last line feed of a document is part of it
 	for {
@@ -180,18 +202,22 @@ func (m *Manifest) addObject(kind string, raw []byte) error {
 	case "ConfigMap":
 		o := new(corev1.ConfigMap)
 		err := json.Unmarshal(raw, o)
-		m.Objects.ConfigMaps[o.Name] = o
+		m.Objects.ConfigMaps[named(o)] = o
 		return err
 	case "Secret":
 		o := new(corev1.Secret)
 		err := json.Unmarshal(raw, o)
-		m.Objects.Secrets[o.Name] = o
+		m.Objects.Secrets[named(o)] = o
 		return err
 	case "PersistentVolumeClaim":
 		o := new(corev1.PersistentVolumeClaim)
 		err := json.Unmarshal(raw, o)
-		m.Objects.Claims[o.Name] = o
+		m.Objects.Claims[named(o)] = o
 		return err
 	}
 	return nil
+}
+
+func named(o metav1.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
 }

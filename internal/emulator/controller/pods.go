@@ -52,7 +52,7 @@ func (m *Manifest) Pod(n *node.Node, at int, id Identity) Pod {
 	objects.Claims = maps.Clone(objects.Claims)
 	for _, claim := range w.claims {
 		addClaim(pod, claim.Name)
-		objects.Claims[claim.Name+"-"+pod.Name] = claim.DeepCopy()
+		objects.Claims[types.NamespacedName{Namespace: pod.Namespace, Name: claim.Name + "-" + pod.Name}] = claim.DeepCopy()
 	}
 	if id.Static {
 		pod.Name = cmp.Or(id.Name, pod.Name+"-"+n.Name)

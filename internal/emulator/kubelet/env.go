@@ -60,7 +60,7 @@ func (k *Kubelet) envFrom(c *corev1.Container) (map[string]string, error) {
 		switch {
 		case from.ConfigMapRef != nil:
 			data, err = k.configMap(from.ConfigMapRef.Name, isTrue(from.ConfigMapRef.Optional))
-			if m, ok := k.pod.Objects.ConfigMaps[from.ConfigMapRef.Name]; ok {
+			if m, ok := k.pod.Objects.ConfigMaps.In(k.pod.Namespace, from.ConfigMapRef.Name); ok {
 				data = bytesOf(m.Data) // binary data makes no variables
 			}
 		case from.SecretRef != nil:
@@ -115,7 +115,7 @@ func pick(data map[string][]byte, key string, optional bool, object string, err 
 
 // configMap returns the data of a ConfigMap, none for an optional one that is absent.
 func (k *Kubelet) configMap(name string, optional bool) (map[string][]byte, error) {
-	m, ok := k.pod.Objects.ConfigMaps[name]
+	m, ok := k.pod.Objects.ConfigMaps.In(k.pod.Namespace, name)
 	switch {
 	case ok:
 		data := bytesOf(m.Data)
@@ -132,7 +132,7 @@ func (k *Kubelet) configMap(name string, optional bool) (map[string][]byte, erro
 }
 
 func (k *Kubelet) secret(name string, optional bool) (map[string][]byte, error) {
-	s, ok := k.pod.Objects.Secrets[name]
+	s, ok := k.pod.Objects.Secrets.In(k.pod.Namespace, name)
 	if !ok {
 		switch {
 		case optional:

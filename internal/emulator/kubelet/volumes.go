@@ -126,7 +126,7 @@ func expected(kind corev1.HostPathType) uint32 {
 // claim is the volume of a claim, from a driver of the Container Storage Interface.
 func (k *Kubelet) claim(name string, readonly bool) source {
 	volume := "pvc-" + k.node.Random.UUID()
-	claim := k.pod.Objects.Claims[name]
+	claim, _ := k.pod.Objects.Claims.In(k.pod.Namespace, name)
 	if claim != nil && claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock {
 		return source{device: k.blockDevice(volume), readonly: readonly}
 	}
