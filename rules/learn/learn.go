@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"portcullis/engine"
@@ -14,6 +15,7 @@ import (
 	"portcullis/engine/trace"
 	"portcullis/rules"
 	"portcullis/rules/explain"
+	"portcullis/rules/policydata"
 )
 
 // ErrBound is wrapped by Learn where a request asks for what settings must not give.
@@ -122,12 +124,21 @@ func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, erro
 	session := replay.New(e)
 	got := &replayed{}
 	for _, record := range l.Dump {
-		d, err := judge(ctx, session, text, record)
+		decision, err := session.Judge(ctx, record)
+		if err != nil {
+			return nil, err
+		}
+		if decision.Outcome == replay.Unknown {
+			got.left = append(got.left, fmt.Sprintf("line %d, %s, unless the dump lacks %s", record.Line, record.Kind, decision.Missing))
+		}
+		if decision.Outcome != replay.Denied {
+			continue
+		}
+		d, err := explained(ctx, text, record, decision.State, decision.Reason)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case d == nil:
 		case d.left():
 			got.left = append(got.left, d.sentence())
 		default:
@@ -136,15 +147,6 @@ func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, erro
 		}
 	}
 	return got, nil
-}
-
-// judge decides one request, and explains it where it is denied.
-func judge(ctx context.Context, session *replay.Session, text []byte, record trace.Record) (*denial, error) {
-	d, err := session.Judge(ctx, record)
-	if err != nil || d.Outcome != replay.Denied {
-		return nil, err
-	}
-	return explained(ctx, text, record, d.State, d.Reason)
 }
 
 // explained finds out why a policy denied a request in a state.
@@ -163,18 +165,25 @@ func explained(ctx context.Context, text []byte, record trace.Record, state json
 	if err != nil {
 		return nil, err
 	}
-	d := &denial{record: record, why: x}
-	if c := data.Containers[x.Container]; c != nil {
-		d.paths = c.Paths
+	d := &denial{record: record, why: x, storages: data.Sandbox.Storages}
+	if c := data.Containers[x.Container]; c != nil && record.Kind == createContainer {
+		d.paths, d.storages = c.Paths, c.Storages
 	}
 	return d, nil
 }
 
+// Requests of which more than one place can be learned.
+const (
+	createSandbox   = "CreateSandboxRequest"
+	createContainer = "CreateContainerRequest"
+)
+
 // denial is a request that was denied.
 type denial struct {
-	record trace.Record
-	why    *explain.Explanation
-	paths  string // key of common.paths of the container
+	record   trace.Record
+	why      *explain.Explanation
+	paths    string               // key of common.paths of the container
+	storages []policydata.Storage // that the policy has of the container, or of the pod
 }
 
 // streams are what the host reads and writes for kubectl logs and attach. A pod runs without them, and whether they are open is
@@ -207,15 +216,15 @@ func (d *denial) sentence() string {
 // lessons are those of every finding. One that is not learnable refuses the whole request: there is no use in half of it.
 func (d *denial) lessons() ([]Lesson, error) {
 	var input request
-	if d.record.Kind != "CreateContainerRequest" && d.record.Kind != "ExecProcessRequest" || len(d.why.Findings) == 0 {
+	if !slices.Contains([]string{createSandbox, createContainer, "ExecProcessRequest"}, d.record.Kind) || len(d.why.Findings) == 0 {
 		return nil, fmt.Errorf("%s: %w", d.sentence(), ErrBound)
 	}
-	if err := json.Unmarshal(d.record.Request, &input); err != nil && d.record.Kind == "CreateContainerRequest" {
+	if err := json.Unmarshal(d.record.Request, &input); err != nil && d.record.Kind != "ExecProcessRequest" {
 		return nil, fmt.Errorf("%s: %w: %v", d.sentence(), ErrBound, err)
 	}
 	var all []Lesson
 	for i, f := range d.why.Findings {
-		q := &question{Finding: f, container: d.why.Container, paths: d.paths, id: input.ContainerID, input: &input}
+		q := &question{Finding: f, container: d.why.Container, paths: d.paths, storages: d.storages, id: input.ContainerID, input: &input}
 		lesson, ok := lessonOf(q)
 		if !ok {
 			first := *d

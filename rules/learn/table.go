@@ -21,13 +21,15 @@ type question struct {
 	explain.Finding
 	container string // name in the policy
 	paths     string // key of common.paths that the container has
+	storages  []policydata.Storage
 	id        string // container_id of the request
 	input     *request
 }
 
-// request is what lessons need of a CreateContainerRequest beside the finding.
+// request is what lessons need of a CreateContainerRequest or CreateSandboxRequest beside the finding.
 type request struct {
-	ContainerID string `json:"container_id"`
+	ContainerID string               `json:"container_id"`
+	Storages    []policydata.Storage `json:"storages"`
 	OCI         struct {
 		Process struct {
 			User policydata.User
@@ -81,13 +83,19 @@ var learnable = []struct {
 	{"annotations", "OCI.Annotations[", annotation},
 	{"env", "OCI.Process.Env[", variable},
 	{"mounts", "OCI.Mounts[", mount},
+	{"mounts", "OCI.Mounts[", emptyDir},
+	{"storages", "storages", emptyDir},
+	{"storages", "storages", sandboxStorages},
 }
 
 // lessonOf looks a finding up. It is false for what binds the owner's word.
 func lessonOf(q *question) (Lesson, bool) {
 	for _, l := range learnable {
-		if l.check == q.Check && strings.HasPrefix(q.Path, l.path) {
-			return l.lesson(q)
+		if l.check != q.Check || !strings.HasPrefix(q.Path, l.path) {
+			continue
+		}
+		if lesson, ok := l.lesson(q); ok {
+			return lesson, true
 		}
 	}
 	return Lesson{}, false
