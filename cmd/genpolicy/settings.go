@@ -41,7 +41,17 @@ func loadSettings(f flags, stderr io.Writer) (*settings.Settings, error) {
 		}
 		over = append(over, some...)
 	}
+	warnOfCRIO(stderr, over...)
 	return settings.Load(f.platform, over...)
+}
+
+// warnOfCRIO says of settings that are for CRI-O that nothing here serves it.
+func warnOfCRIO(stderr io.Writer, read ...settings.DropIn) {
+	for _, d := range read {
+		if bytes.Contains(d.Text, []byte("io.kubernetes.cri-o.")) {
+			fmt.Fprintf(stderr, "genpolicy: warning: %s: names annotations of CRI-O, which no platform serves: a policy denies every container that CRI-O makes\n", d.Name)
+		}
+	}
 }
 
 // upstreamSettings reads upstream's settings; over may only relax them.
@@ -49,6 +59,7 @@ func upstreamSettings(base settings.DropIn, patches []settings.DropIn, over []st
 	if len(over) > 1 || len(over) == 1 && over[0] != compat {
 		return nil, usagef("-j %s is upstream's settings, over which only %s can be put", base.Name, compat)
 	}
+	warnOfCRIO(stderr, append([]settings.DropIn{base}, patches...)...)
 	s, ignored, err := settings.FromUpstream(base, patches...)
 	if err != nil {
 		return nil, err

@@ -108,6 +108,9 @@ func (e *Explainer) Explain(ctx context.Context, q Question) (*Explanation, erro
 	if err := explain(x); err != nil {
 		return nil, fmt.Errorf("explain %s: %w", q.Kind, err)
 	}
+	if !e.plain && fromCRIO(q) {
+		x.Findings, x.Change = []Finding{crio}, useContainerd
+	}
 	x.Change = printable(x.Change)
 	return x, nil
 }

@@ -117,3 +117,22 @@ func (c change) judge(t *testing.T, container string, x *explain.Explanation) {
 		}
 	}
 }
+
+// What CRI-O asks for differs in everything: one line says that it is CRI-O.
+func TestCRIOIsNamed(t *testing.T) {
+	p := shop(t)
+	e, err := explain.New(fullText(t, p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}.CreateContainer("web").Input
+	request["OCI"].(map[string]any)["Annotations"] = map[string]any{
+		"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.ContainerName": "k8s_web_shop_prod_1_0",
+		"io.kubernetes.cri-o.SandboxID": "x", "io.kubernetes.cri-o.ImageName": "nginx", "io.katacontainers.pkg.oci.container_type": "pod_container",
+	}
+	x := explained(t, e, "CreateContainerRequest", request, made)
+	want := "OCI.Annotations: got those of CRI-O (io.kubernetes.cri-o.…), which no platform serves, wanted those of containerd (io.kubernetes.cri.…)"
+	if len(x.Findings) != 1 || x.Sentence() != want || !strings.Contains(x.Change, "nodes with containerd") {
+		t.Errorf("%d findings: %s; %s", len(x.Findings), x.Sentence(), x.Change)
+	}
+}
