@@ -194,7 +194,7 @@ func (j *job) policies(ctx context.Context) (string, error) {
 	var printed strings.Builder
 	var faults []error
 	if j.settings.Generate.ImageFrom == policydata.Host {
-		j.warn([]*generate.Finding{{File: "platform " + j.flags.platform, Text: "the host chooses the images: a policy binds their names there, and not what runs"}})
+		j.warn([]*generate.Finding{{File: "settings", Text: "the host chooses the images: a policy binds their names there, and not what runs"}})
 	}
 	for _, s := range j.sources {
 		j.warn(s.manifest.Warnings())

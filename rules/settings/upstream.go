@@ -137,7 +137,7 @@ func (up *upstream) apply(s *Settings) {
 	set(&c.StorageDir, up.Common.SPath)
 	set(&c.RootPath, strings.ReplaceAll(up.Common.RootPath, "$(bundle-id)", "$(container-id)"))
 	if up.Common.CPath != "" {
-		c.SharedDirs = sharedDirs(up.Common.CPath)
+		c.SharedDirs = sharedDirs(strings.TrimPrefix(up.Common.CPath, "^"))
 	}
 	if up.Kata.OCIVersion != "" {
 		c.OCIVersions = []string{up.Kata.OCIVersion}
