@@ -39,9 +39,14 @@ spec:
 // genuinePod is the policy of anyPod on guest-pull, and what a containerd and a shim send of it.
 func genuinePod(t *testing.T, release containerd.Release, kind shim.Kind) (*rulestest.Judge, []rulestest.Request) {
 	t.Helper()
+	return genuineOf(t, anyPod, release, kind)
+}
+
+func genuineOf(t *testing.T, manifest string, release containerd.Release, kind shim.Kind) (*rulestest.Judge, []rulestest.Request) {
+	t.Helper()
 	const images = "generate/testdata/images.json"
 	file := filepath.Join(t.TempDir(), "any.yaml")
-	if err := os.WriteFile(file, []byte(anyPod), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	made, _, err := generatetest.Policies(generatetest.Manifest(t, file), generatetest.Settings(t, "guest-pull"), generatetest.Images(t, images))
@@ -53,7 +58,7 @@ func genuinePod(t *testing.T, release containerd.Release, kind shim.Kind) (*rule
 	if o.Shim, err = kata.Platform("guest-pull", kind); err != nil {
 		t.Fatal(err)
 	}
-	return judgeCompact(t, made[0]), emulatortest.Pods(t, []byte(anyPod), o)[0].Requests
+	return judgeCompact(t, made[0]), emulatortest.Pods(t, []byte(manifest), o)[0].Requests
 }
 
 // One policy fits a pod under each release of containerd and each shim, though they write different OCI versions and hide
@@ -73,6 +78,22 @@ func TestOnePolicyFitsEveryRelease(t *testing.T) {
 	}
 	if len(versions) < 3 || len(masked) < 3 {
 		t.Errorf("the releases differ in too little: OCI versions %v, numbers of masked paths %v", versions, masked)
+	}
+}
+
+// A volume may lie where the runtime has a mount of its own, which then is not made; those below come before it, but for /dev,
+// below which containerd drops them.
+func TestVolumesOverMountsOfTheRuntime(t *testing.T) {
+	for _, path := range []string{"/sys", "/sys/fs/cgroup", "/dev", "/dev/shm", "/etc", "/etc/hosts", "/run", "/var/run"} {
+		manifest := "apiVersion: v1\nkind: Pod\nmetadata: {name: over}\nspec:\n  containers:\n" +
+			"  - {name: app, image: \"docker.io/library/nginx:1.29\", volumeMounts: [{name: v, mountPath: " + path + "}]}\n" +
+			"  volumes: [{name: v, hostPath: {path: " + path + "}}]\n"
+		for _, release := range []containerd.Release{containerd.V1_7, containerd.V2_4} {
+			judge, requests := genuineOf(t, manifest, release, shim.Go)
+			if r := emulatortest.Denied(t, judge, requests); r != nil {
+				t.Errorf("%s, containerd %s: %s is denied: %s", path, release, r.Kind, why(t, judge, *r))
+			}
+		}
 	}
 }
 

@@ -151,4 +151,5 @@ func TestNoMountAfterOneBelowIt(t *testing.T) {
 	}
 	p.denied(moved("/dev", 99), "mounts")
 	p.allowed(moved("/proc", 99))
+	p.denied(moved("/sys", 99), "mounts")
 }

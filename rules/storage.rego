@@ -205,14 +205,15 @@ mounts_ok if {
 all_mounts := {m | some m in input.OCI.Mounts}
 
 # Destinations of mounts that come after one below them, and hide it. Runtimes put the
-# volumes of a pod behind the mounts that every container has.
+# volumes of a pod behind what every container has, which is of other types.
 mounts_over contains m.destination if {
-	base := {m.destination | some m in base_mounts} - object.keys(container.mounts)
 	all := [m.destination | some m in input.OCI.Mounts]
-	volumes_alone := [{true: "", false: destination}[destination in base] | some destination in all]
+	volumes_alone := [{true: m.destination, false: ""}[volume_like(m)] | some m in input.OCI.Mounts]
 	some i, m in input.OCI.Mounts
-	strings.any_prefix_match(array.slice({true: all, false: volumes_alone}[m.destination in base], 0, i), concat("", [m.destination, "/"]))
+	strings.any_prefix_match(array.slice({true: volumes_alone, false: all}[volume_like(m)], 0, i), concat("", [m.destination, "/"]))
 }
+
+volume_like(m) := m.type_ in {"bind", "local"}
 
 base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
 

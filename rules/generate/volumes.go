@@ -153,6 +153,10 @@ func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars vari
 	if err := b.subPath(vm, field, vars); err != nil {
 		return err
 	}
+	if path.Clean(vm.MountPath) == "/dev/shm" && volume.EmptyDir == nil {
+		b.warn(field+".name", "mounts "+vm.Name+" at /dev/shm, where Kata puts the memory that the pod's containers share in its place")
+		return nil // the platform's mount is there
+	}
 	s, readOnly, err := b.appearance(c, volume, vm, field)
 	if err != nil {
 		return err

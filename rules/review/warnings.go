@@ -143,8 +143,11 @@ func (w *warnings) requests(p *policydata.Policy) {
 	if len(r.CopyFile) > 0 && !bindsContents(p) {
 		w.add(Note, "", "The content of files that the host copies in is not bound: ConfigMaps, Secrets and projected volumes are what the host makes them.")
 	}
-	if p.Sandbox.Hostname == "" {
+	switch p.Sandbox.Hostname {
+	case "":
 		w.add(Look, "", "The host name is not bound.")
+	case "^$":
+		w.add(Look, "", "The pod has no host name of its own (hostNetwork: Kata gives the pod a network of its own all the same).")
 	}
 	if p.Sandbox.Namespace == "" {
 		w.add(Note, "", "The namespace is not bound: the pod may run in any, and keeps it.")

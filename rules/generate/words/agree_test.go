@@ -74,7 +74,7 @@ var told = []warned{
 		web: "volumeMounts: [{name: v, mountPath: /conf}]", said: "web: The host chooses what is in /conf/token", level: review.Grave},
 	{name: "the devices of the guest", spec: "volumes: [{name: v, hostPath: {path: /dev}}]", web: "volumeMounts: [{name: v, mountPath: /host/dev}]",
 		warned: "in which are the devices of its TPM or TEE", said: "web: Sees /dev of the guest at /host/dev", level: review.Look},
-	{name: "the network of the host", spec: "hostNetwork: true", warned: "Kata does not offer the network of the host", said: "The host name is not bound (hostNetwork", level: review.Look},
+	{name: "the network of the host", spec: "hostNetwork: true", warned: "Kata does not offer the network of the host", said: "The pod has no host name of its own (hostNetwork", level: review.Look},
 	{name: "a privileged container", web: "securityContext: {privileged: true}", said: "web: Is privileged", level: review.Grave},
 	{name: "init containers that can be skipped", spec: "initContainers: [{name: first, image: registry.example/web:1}]", said: "Init containers can be skipped", level: review.Grave},
 }
@@ -90,6 +90,7 @@ var inNoPolicy = []string{
 	"was not given and is optional; the policy takes it as absent",
 	"kata-agent writes by way of one temporary file", // one of them may be lost, which no policy can change
 	"of which the guest will not see",                // what an image has and tardev leaves out
+	"puts the memory that the pod's containers share in its place",
 }
 
 // A warning that genpolicy learns to give is told in reports too, or named above with the reason why not.
