@@ -21,11 +21,11 @@ import (
 // What hostile hosts have sent, kind by kind, under policies of manifests.
 
 // blogImages have one image whose VOLUME no manifest names.
-func blogImages() storedImages {
+func blogImages() generatetest.Stored {
 	store := imagestest.NewStore()
 	store.Add("registry.example/blog:6", imagestest.WithFiles(images.Config{Entrypoint: []string{"/blog"}, WorkingDir: "/srv/site", Volumes: []string{"/srv/site"}}, nil))
 	store.Add("registry.k8s.io/pause:3.10", imagestest.WithFiles(images.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}, nil))
-	return storedImages{store}
+	return generatetest.Stored{Store: store}
 }
 
 const blogPod = `apiVersion: v1

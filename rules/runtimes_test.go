@@ -4,7 +4,6 @@ package rules_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -250,7 +249,7 @@ func TestARunningPodKeepsAConfigMapThatChanges(t *testing.T) {
 // row is a row of the table in docs/versions.md: what, in which forms, and the tests.
 var row = regexp.MustCompile("(?m)^\\| [^|]+ \\| [^|]+ \\| (`[^|]+`) \\|$")
 
-var testName = regexp.MustCompile("`([A-Za-z_]+)(/[^`]*)?`")
+var heldBy = regexp.MustCompile("`([A-Za-z_]+)(/[^`]*)?`")
 
 // Each thing that docs/versions.md says runtimes differ in has a test of that name.
 func TestWhatRuntimesDifferInHasItsTests(t *testing.T) {
@@ -264,10 +263,10 @@ func TestWhatRuntimesDifferInHasItsTests(t *testing.T) {
 	if !found || len(rows) < 15 {
 		t.Fatalf("the table has %d rows", len(rows))
 	}
-	tests := testSources(t)
+	tests := allTests(t)
 	for _, r := range rows {
-		for _, name := range testName.FindAllStringSubmatch(r[1], -1) {
-			if !strings.Contains(tests, "func "+name[1]+"(") && !strings.Contains(tests, name[1]+" if ") {
+		for _, name := range heldBy.FindAllStringSubmatch(r[1], -1) {
+			if !tests[name[1]] {
 				t.Errorf("there is no test %s", name[1])
 			}
 			if pod, ok := strings.CutPrefix(name[2], "/…/"); ok {
@@ -277,24 +276,4 @@ func TestWhatRuntimesDifferInHasItsTests(t *testing.T) {
 			}
 		}
 	}
-}
-
-// testSources is the text of the tests that the table may name.
-func testSources(t *testing.T) string {
-	t.Helper()
-	var all strings.Builder
-	for _, pattern := range []string{"*_test.go", "*_test.rego", "*/*_test.go", "../internal/emulator/*_test.go", "../internal/emulator/*/*_test.go", "../cmd/*/*_test.go"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintf(&all, "%s\n", text)
-		}
-	}
-	return all.String()
 }

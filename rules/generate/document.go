@@ -105,7 +105,7 @@ func (d *document) parse() (bool, error) {
 		return false, d.fault("", "is not an object; a manifest begins with apiVersion and kind")
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return false, d.fault("", "something follows the end of the document; separate documents with ---")
+		return false, d.fault("", "something follows the end of the document; separate documents with ---"+d.template())
 	}
 	d.root = root
 	if depth(root, 0) > maxDepth {
@@ -158,10 +158,15 @@ func (d *document) syntax(err error) error {
 	if strings.HasPrefix(text, "invalid map key") {
 		text = "a map cannot be a key" // instead of the map as Go prints it
 	}
-	if bytes.Contains(d.text, []byte("{{")) {
-		text += "; it looks like a template, which has to be rendered first, as with helm template"
+	return &Finding{File: d.file, Line: d.line + max(line, 1) - 1, Text: "is not valid YAML: " + text + d.template()}
+}
+
+// template says of a text that is no YAML what it may be.
+func (d *document) template() string {
+	if !bytes.Contains(d.text, []byte("{{")) {
+		return ""
 	}
-	return &Finding{File: d.file, Line: d.line + max(line, 1) - 1, Text: "is not valid YAML: " + text}
+	return "; it looks like a template, which has to be rendered first, as with helm template"
 }
 
 // fault makes a finding about a field of the document.

@@ -30,8 +30,11 @@ var errUnopened = errors.New("could not be opened before")
 
 func (o *opener) open(ctx context.Context, c placed) (*images.Image, error) {
 	field := c.field + ".image"
-	if strings.TrimSpace(c.Image) != c.Image || c.Image == "" {
-		return nil, o.pod.fault(field, "is empty or has spaces around it")
+	if c.Image == "" {
+		return nil, o.pod.fault(field, "is missing; a patch has to be applied first, as with kubectl kustomize")
+	}
+	if strings.TrimSpace(c.Image) != c.Image {
+		return nil, o.pod.fault(field, "has spaces around it")
 	}
 	if o.unopened[c.Image] {
 		return nil, errUnopened
