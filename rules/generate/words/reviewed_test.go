@@ -43,8 +43,8 @@ var reviewed = []struct {
 	{name: "a block device", containers: `[{name: db, image: i:1, volumeDevices: [{name: data, devicePath: /dev/data}]}]
   volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]`, first: []string{"db: The content of block devices comes from the host: /dev/data.", "db: " + byTag}},
 	{name: "upstream's strictness", settings: "strict = {image = 'free', instances = 'free', lifecycle = 'free'}", containers: "[{name: web, image: i:1}]", first: []string{
-		"The image that a container names is not held to the policy, or may be left out (strict.image).", "A container may be created more than once (strict.instances).",
-		"Requests may name containers that do not exist (strict.lifecycle).", "web: " + byTag}},
+		"The image that a container names is not held to the policy, or may be left out (strict.image).", "web: " + byTag,
+		"A container may be created more than once (strict.instances).", "Requests may name containers that do not exist (strict.lifecycle)."}},
 	{name: "everything at once", containers: `[{name: web, image: i:1, securityContext: {privileged: true}, env: [{name: API_TOKEN, value: x}], volumeMounts: [{name: conf, mountPath: /conf}, {name: host, mountPath: /host}]}]
   initContainers: [{name: first, image: i:1}]
   hostNetwork: true
