@@ -111,6 +111,8 @@ func TestSettingsOfEveryReleaseAreTaken(t *testing.T) {
 		{"4.0", `{` + common + `}, "cluster_config": {"guest_pull": true, "emptydir_type": "block-plain"}}`, policydata.GuestPull, "block-plain", ""},
 		{"Microsoft's layers", `{` + common + `, "image_layer_verification": "host-tarfs-dm-verity"}, "kata_config": {"confidential_guest": true}}`,
 			policydata.Layers, "local", "kata_config.confidential_guest"},
+		{"a path that begins as a pattern", `{"common": {"cpath": "^/run/kata-containers/shared/containers"}, "cluster_config": {"guest_pull": true}}`,
+			policydata.GuestPull, "local", ""},
 		{"a key of tomorrow", `{` + common + `}, "cluster_config": {"guest_pull": true, "new": {"a": 1}}, "more": []}`,
 			policydata.GuestPull, "local", "cluster_config.new more"},
 	} {
