@@ -23,6 +23,7 @@ import (
 	"portcullis/internal/genuine"
 	"portcullis/internal/rulestest"
 	"portcullis/rules/generate"
+	"portcullis/rules/policydata"
 	"portcullis/rules/settings"
 )
 
@@ -138,7 +139,7 @@ func (d deployment) denials(t *testing.T, manifest string, images generate.Image
 			}
 			played[string(text)] = true
 			for _, kind := range []shim.Kind{shim.Go, shim.RuntimeRS} {
-				reason := d.deny(t, j, kind, p)
+				reason := d.deny(t, j, policies[0], kind, p)
 				if d.deniesTag(combination, filepath.Base(manifest)) {
 					if !strings.Contains(reason, `"path":"storages[image_guest_pull].source"`) {
 						t.Errorf("%s %s: an image that is pinned comes by its tag: %q", combination, p.Pod, reason)
@@ -165,8 +166,8 @@ func withoutCRI(p genuine.Pod) genuine.Pod {
 	return p
 }
 
-// deny plays a recorded pod's start from the initial state, and says what is denied first.
-func (d deployment) deny(t *testing.T, j *rulestest.Judge, kind shim.Kind, p genuine.Pod) string {
+// deny plays a recorded pod's start from the initial state, and says what is denied first. Init containers end at once.
+func (d deployment) deny(t *testing.T, j *rulestest.Judge, policy *policydata.Policy, kind shim.Kind, p genuine.Pod) string {
 	t.Helper()
 	ctx := context.Background()
 	if err := j.SetState(ctx, map[string]any{}); err != nil {
@@ -192,8 +193,26 @@ func (d deployment) deny(t *testing.T, j *rulestest.Judge, kind shim.Kind, p gen
 		if err := j.Apply(ctx, decision.Ops); err != nil {
 			t.Fatal(err)
 		}
+		if kind != "StartContainerRequest" || !awaited(policy, r.Container) {
+			continue
+		}
+		ended := waited("", 0)
+		ended.Input["request"] = map[string]any{"container_id": input["container_id"], "exec_id": ""}
+		if _, err := j.Ask(ctx, ended); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return ""
+}
+
+// awaited is true for a container that others wait for until it has succeeded.
+func awaited(p *policydata.Policy, name string) bool {
+	for _, c := range p.Containers {
+		if slices.Contains(c.After, policydata.After{Container: name, State: policydata.Succeeded}) {
+			return true
+		}
+	}
+	return false
 }
 
 // requests are those of the pod's start, its probes and hooks.

@@ -25,17 +25,17 @@ var preparedManifests = []prepared{
 	{"node-agent", `containers: [{name: agent, image: ` + tagged + `, securityContext: {privileged: true}, env: [{name: API_TOKEN, value: t0p}],
       volumeMounts: [{name: logs, mountPath: /host/log}]}]
   initContainers: [{name: check, image: ` + boundImage + `}]
-  volumes: [{name: logs, hostPath: {path: /var/log}}]`, nil,
+  volumes: [{name: logs, hostPath: {path: /var/log}}]`, []string{"unordered"},
 		[5]string{"Is privileged", "can be skipped", "fills, reads and may change /host/log", "content is", "API_TOKEN"}},
 	{"shop-by-tag", `containers:
   - {name: web, image: ` + tagged + `, env: [{name: SESSION_SECRET, value: s}]}
   - {name: queue, image: ` + tagged + `, volumeMounts: [{name: data, mountPath: /data}]}
   initContainers: [{name: migrate, image: ` + boundImage + `, env: [{name: DB_PASSWORD, value: p}]}]
-  volumes: [{name: data, hostPath: {path: /srv}}]`, nil,
+  volumes: [{name: data, hostPath: {path: /srv}}]`, []string{"unordered"},
 		[5]string{"can be skipped", "fills, reads and may change /data", "content is", "SESSION_SECRET", "DB_PASSWORD"}},
 	{"database", `containers: [{name: db, image: ` + tagged + `, env: [{name: POSTGRES_PASSWORD, value: p}], volumeMounts: [{name: data, mountPath: /var/lib/db}]}]
   initContainers: [{name: chown, image: ` + boundImage + `, securityContext: {privileged: true}}]
-  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]`, nil,
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]`, []string{"unordered"},
 		[5]string{"Is privileged", "can be skipped", "fills, reads and may change /var/lib/db", "content is", "POSTGRES_PASSWORD"}},
 	{"loose-settings", `containers: [{name: web, image: ` + tagged + `, securityContext: {privileged: true}, env: [{name: TOKEN, value: t}], volumeMounts: [{name: v, mountPath: /v}]}]
   volumes: [{name: v, hostPath: {path: /srv}}]`, []string{"compat-kata"},
@@ -48,29 +48,29 @@ var preparedManifests = []prepared{
   initContainers:
   - {name: fetch, image: ` + tagged + `, env: [{name: GIT_TOKEN, value: g}], volumeMounts: [{name: in, mountPath: /in}]}
   - {name: check, image: ` + boundImage + `}
-  volumes: [{name: in, hostPath: {path: /srv/in}}, {name: out, hostPath: {path: /srv/out}}]`, nil,
+  volumes: [{name: in, hostPath: {path: /srv/in}}, {name: out, hostPath: {path: /srv/out}}]`, []string{"unordered"},
 		[5]string{"can be skipped", "fills, reads and may change /in", "fills, reads and may change /out", "content is", "GIT_TOKEN"}},
 	{"raw-disk", `containers:
   - {name: db, image: ` + tagged + `, volumeDevices: [{name: raw, devicePath: /dev/xvda}], env: [{name: ROOT_PASSWORD, value: r}]}
   initContainers: [{name: format, image: ` + boundImage + `, securityContext: {privileged: true}}]
-  volumes: [{name: raw, persistentVolumeClaim: {claimName: raw}}]`, nil,
+  volumes: [{name: raw, persistentVolumeClaim: {claimName: raw}}]`, []string{"unordered"},
 		[5]string{"Is privileged", "can be skipped", "content of block devices", "content is", "ROOT_PASSWORD"}},
 	{"files-by-key", `containers: [{name: web, image: ` + tagged + `, env: [{name: COOKIE_SECRET, value: c}],
       volumeMounts: [{name: site, mountPath: /site, subPath: a}, {name: cache, mountPath: /cache}]}, {name: debug, image: ` + tagged + `, securityContext: {privileged: true}}]
   initContainers: [{name: unpack, image: ` + boundImage + `}]
-  volumes: [{name: site, hostPath: {path: /srv/site}}, {name: cache, hostPath: {path: /srv/cache}}]`, nil,
+  volumes: [{name: site, hostPath: {path: /srv/site}}, {name: cache, hostPath: {path: /srv/cache}}]`, []string{"unordered"},
 		[5]string{"Is privileged", "can be skipped", "fills, reads and may change /cache, /site", "content is", "COOKIE_SECRET"}},
 	{"mesh", `hostNetwork: true
   containers: [{name: app, image: ` + tagged + `, env: [{name: MESH_TOKEN, value: m}]}, {name: proxy, image: ` + tagged + `,
       volumeMounts: [{name: certs, mountPath: /certs}]}]
   initContainers: [{name: redirect, image: ` + boundImage + `, securityContext: {privileged: true}}]
-  volumes: [{name: certs, hostPath: {path: /etc/mesh}}]`, nil,
+  volumes: [{name: certs, hostPath: {path: /etc/mesh}}]`, []string{"unordered"},
 		[5]string{"Is privileged", "can be skipped", "fills, reads and may change /certs", "content is", "MESH_TOKEN"}},
 	{"mirror", `containers:
   - {name: pull, image: ` + tagged + `, volumeMounts: [{name: spool, mountPath: /spool}]}
   - {name: serve, image: ` + boundImage + `, volumeMounts: [{name: spool, mountPath: /www}], env: [{name: ADMIN_PASSWORD, value: a}, {name: API_KEY, value: b}]}
   initContainers: [{name: prime, image: ` + boundImage + `}]
-  volumes: [{name: spool, hostPath: {path: /srv/spool}}]`, nil,
+  volumes: [{name: spool, hostPath: {path: /srv/spool}}]`, []string{"unordered"},
 		[5]string{"can be skipped", "fills, reads and may change /spool", "fills, reads and may change /www", "content is", "ADMIN_PASSWORD, API_KEY"}},
 }
 

@@ -83,7 +83,7 @@ func TestEachPropertyHasAManifestWithItAndOneWithout(t *testing.T) {
 		{property: "files of conf fixed", sentence: "Every file of volume conf,", has: strings.Replace(two, "%s", "", 1), hasConfigs: config, lacks: strings.Replace(two, "%s", "", 1)},
 		{property: "order enforced", sentence: "Containers start in the manifest's order", has: bound, hasWith: "ordered",
 			lacks: `containers: [{name: web, image: "registry.example/web:1"}]
-  initContainers: [{name: first, image: "registry.example/web:1"}]`},
+  initContainers: [{name: first, image: "registry.example/web:1"}]`, lacksWith: "unordered"},
 	} {
 		t.Run(test.property, func(t *testing.T) {
 			with := func(name string) []string {

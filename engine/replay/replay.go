@@ -40,6 +40,7 @@ type Session struct {
 	engine  *engine.Engine
 	history []step // what has changed the state, the latest last
 	digests []string
+	waits   waits
 }
 
 // New starts a session in the state that the engine is in.
@@ -47,7 +48,7 @@ func New(e *engine.Engine) *Session { return &Session{engine: e} }
 
 // Reset begins again, as a guest that has just started.
 func (s *Session) Reset(ctx context.Context) error {
-	s.history = nil
+	s.history, s.waits = nil, waits{}
 	return s.engine.Activate(ctx, s.engine.Active(), engine.FreshState)
 }
 
@@ -58,8 +59,12 @@ type step struct {
 	input  ast.Value
 }
 
-// maxHistory is how many steps back it is looked for one that the agent may have refused.
-const maxHistory = 8
+const (
+	// maxHistory is how many steps are remembered.
+	maxHistory = 64
+	// maxRefused is how many steps back it is looked for one that the agent may have refused.
+	maxRefused = 8
+)
 
 // Input is a recorded request as a policy sees it.
 func Input(record trace.Record) (ast.Value, error) {
@@ -81,6 +86,7 @@ func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, err
 	}
 	before := s.engine.State()
 	d, err := s.once(ctx, record, input)
+	s.waits.take(record, d.Outcome == Allowed)
 	if err != nil || d.Outcome != Denied || record.Allowed != nil && !*record.Allowed { // what was denied then, too, is no riddle
 		return d, err
 	}
@@ -92,6 +98,9 @@ func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, err
 	} else if !known {
 		d.Outcome, d.Missing = Unknown, "the file's contents"
 		return d, nil
+	}
+	if d, err = s.ended(ctx, d, step{before, record, input}); err != nil || d.Outcome != Denied {
+		return d, err
 	}
 	return s.otherwise(ctx, d, step{before, record, input})
 }
@@ -170,7 +179,7 @@ func (s *Session) otherwise(ctx context.Context, denied Decision, now step) (Dec
 		return denied, nil
 	}
 	history := s.history
-	for i := len(history) - 1; i >= 0; i-- {
+	for i := len(history) - 1; i >= max(0, len(history)-maxRefused); i-- {
 		if history[i].record.Agent != "" || history[i].record.Observed {
 			continue
 		}

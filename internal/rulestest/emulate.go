@@ -43,6 +43,7 @@ type Emulator struct {
 
 // All returns a pod's whole start: the sandbox, then every container with its files
 // copied, created and started in an order that satisfies the policy's, with its probes run once.
+// Where the policy enforces the order, what others wait for ends at once, as the gate says it.
 func (e Emulator) All() []Request {
 	requests := []Request{e.CreateSandbox()}
 	for _, name := range e.Order() {
@@ -50,11 +51,26 @@ func (e Emulator) All() []Request {
 		requests = append(requests, e.CopyFiles(name)...)
 		requests = append(requests, e.CreateContainer(name),
 			Request{"StartContainerRequest", map[string]any{"container_id": id}})
+		if e.Policy.Order == policydata.OrderEnforced && e.awaited(name) {
+			requests = append(requests, Request{"WaitProcessResponse", map[string]any{
+				"request": map[string]any{"container_id": id, "exec_id": id}, "response": map[string]any{"status": 0},
+			}})
+		}
 		for _, argv := range e.Policy.Containers[name].Exec {
 			requests = append(requests, e.ExecProcess(name, argv))
 		}
 	}
 	return requests
+}
+
+// awaited is true for a container that another waits for until it has succeeded.
+func (e Emulator) awaited(name string) bool {
+	for _, c := range e.Policy.Containers {
+		if slices.Contains(c.After, policydata.After{Container: name, State: policydata.Succeeded}) {
+			return true
+		}
+	}
+	return false
 }
 
 // Order returns the containers' names so that each comes after those it waits for.

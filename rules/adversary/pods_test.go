@@ -182,6 +182,9 @@ func (p *pod) gate(t testing.TB, c *engine.Compiler, text string, full bool) *ga
 func (p *pod) live(life []rulestest.Request) {
 	ended := map[string]bool{}
 	for _, r := range life {
+		if r.Kind == answered {
+			continue
+		}
 		e := event{request: p.requests.of(r.Kind, r.Input)}
 		p.life = append(p.life, e)
 		if id := e.id(); e.kind == "WaitProcessRequest" && own(e.input) && !ended[id] && p.container(id) != policydata.SandboxContainer {

@@ -92,6 +92,7 @@ func (b *builder) build(ctx context.Context) error {
 	if err := b.sandboxContainer(ctx); err != nil {
 		return err
 	}
+	initContainers := false
 	previous := policydata.After{Container: policydata.SandboxContainer, State: policydata.Started}
 	var faults []error
 	for _, c := range b.pod.containers() {
@@ -108,6 +109,7 @@ func (b *builder) build(ctx context.Context) error {
 		made.After = []policydata.After{previous}
 		b.policy.Containers[c.Name] = made
 		if c.init {
+			initContainers = true
 			previous = policydata.After{Container: c.Name, State: policydata.Succeeded}
 		}
 		if c.sidecar() {
@@ -117,6 +119,7 @@ func (b *builder) build(ctx context.Context) error {
 	if len(faults) > 0 {
 		return errors.Join(faults...)
 	}
+	b.policy.Order = b.settings().Order.Of(initContainers)
 	b.issuers()
 	b.prune()
 	if err := b.policy.Validate(); err != nil {

@@ -194,6 +194,29 @@ func TestOrderedPodsStartInTheirOrder(t *testing.T) {
 	}
 }
 
+// By default order is enforced where it means something: where there are init containers.
+func TestOrderIsEnforcedWhereThereAreInitContainers(t *testing.T) {
+	images := generatetest.Images(t, "testdata/images.json")
+	for _, test := range []struct {
+		manifest string
+		dropIns  []string
+		want     policydata.Order
+	}{
+		{"init-chain", nil, policydata.OrderEnforced},
+		{"init-chain", []string{"unordered"}, policydata.OrderFree},
+		{"init-chain", []string{"compat-kata"}, policydata.OrderFree},
+		{"web-pinned", nil, policydata.OrderFree},
+		{"web-pinned", []string{"ordered"}, policydata.OrderEnforced},
+	} {
+		for _, platform := range settings.Platforms() {
+			made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/"+test.manifest+".yaml"), generatetest.Settings(t, platform, test.dropIns...), images)
+			if err != nil || made[0].Order != test.want {
+				t.Errorf("%s with %v for %s: %v, want %s", test.manifest, test.dropIns, platform, err, test.want)
+			}
+		}
+	}
+}
+
 func TestManifestsOfTheCorpusGenerate(t *testing.T) {
 	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
 	images := generatetest.Images(t, filepath.Join(dir, "images.json"))

@@ -175,7 +175,7 @@ func (w *warnings) strictness(p *policydata.Policy) {
 		return slices.ContainsFunc(c.After, func(a policydata.After) bool { return a.State == policydata.Succeeded })
 	})
 	if after && p.Order == policydata.OrderFree {
-		w.grave(rankSkipped, "", "Init containers can be skipped: containers may come in any order (-j ordered enforces that of the manifest).")
+		w.grave(rankSkipped, "", "Init containers can be skipped: containers may come in any order (order = \"free\").")
 	}
 }
 

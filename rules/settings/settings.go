@@ -36,7 +36,7 @@ const DefaultPlatform = "guest-pull"
 // Settings is one platform, with its drop-ins merged in.
 type Settings struct {
 	Annotation Annotation          `json:"annotation"`
-	Order      policydata.Order    `json:"order"`
+	Order      Order               `json:"order"`
 	Strict     policydata.Strict   `json:"strict"`
 	Common     policydata.Common   `json:"common"`
 	Sandbox    Sandbox             `json:"sandbox"`
@@ -52,6 +52,24 @@ const (
 	Initdata Annotation = "initdata" // io.katacontainers.config.hypervisor.cc_init_data
 	Policy   Annotation = "policy"   // io.katacontainers.config.agent.policy
 )
+
+// Order says which pods' containers must start in the order of the manifest.
+type Order string
+
+// Values of Order.
+const (
+	OrderFree     Order = "free"            // of none
+	OrderInit     Order = "init-containers" // of those that have init containers
+	OrderEnforced Order = "enforced"        // of all
+)
+
+// Of is the order of a pod that has init containers, or has none.
+func (o Order) Of(initContainers bool) policydata.Order {
+	if o == OrderEnforced || o == OrderInit && initContainers {
+		return policydata.OrderEnforced
+	}
+	return policydata.OrderFree
+}
 
 // Secrets says what becomes of a variable whose value is a Secret's.
 type Secrets string
@@ -275,7 +293,7 @@ func (s *Settings) Policy() (*policydata.Policy, error) {
 		Version:    policydata.Version,
 		Common:     s.Common,
 		Containers: map[string]*policydata.Container{},
-		Order:      s.Order,
+		Order:      s.Order.Of(false),
 		Requests:   s.Requests,
 		Sandbox:    policydata.Sandbox{Hostname: s.Sandbox.Hostname, Storages: s.Sandbox.Storages},
 		Strict:     s.Strict,

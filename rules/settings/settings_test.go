@@ -67,7 +67,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a request that is misspelt", "[requests]\nallow = [\n  \"GetMetricRequest\",\n]", "read settings test:2: requests.allow \"GetMetricRequest\" is no request, do you mean GetMetricsRequest?"},
 		{"a request that has rules of its own", "[requests]\nallow = [\"ReadStreamRequest\"]", "requests.allow ReadStreamRequest cannot be allowed whole: Only where `requests.read_stream`"},
 		{"a level that does not exist", "[strict]\nenv = \"optinal\"", "read settings test:2: strict.env is \"optinal\", do you mean optional?"},
-		{"an order that does not exist", "order = \"strict\"", "read settings test:1: order is \"strict\", want free, enforced"},
+		{"an order that does not exist", "order = \"strict\"", "read settings test:1: order is \"strict\", want free, init-containers, enforced"},
 		{"an annotation that does not exist", "annotation = \"labels\"", "read settings test:1: annotation is \"labels\", want initdata, policy"},
 		{"a capability without CAP_", "[common.capabilities.default]\nEffective = [\"CHOWN\"]", "read settings test:2: common.capabilities.default.Effective \"CHOWN\" is no capability"},
 		{"a directory with a slash at its end", "[common]\nshared_dirs = [\"/run/x/\"]", "read settings test:2: common.shared_dirs"},

@@ -66,7 +66,32 @@ func Pods(tb testing.TB, manifest []byte, o emulator.Options) []Pod {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		out = append(out, Pod{pod, Inputs(tb, life)})
+		out = append(out, Pod{pod, withAnswers(Inputs(tb, life))})
+	}
+	return out
+}
+
+// Answer is what the gate tells a policy when the agent has answered a WaitProcess.
+const Answer = "WaitProcessResponse"
+
+// withAnswers puts behind the first wait for each container's process what the agent answers: it ended by itself, well.
+func withAnswers(life []rulestest.Request) (out []rulestest.Request) {
+	ends := map[string]bool{} // containers but the sandbox's, and whether they have not ended
+	for _, r := range life {
+		out = append(out, r)
+		id, _ := r.Input["container_id"].(string)
+		switch exec := r.Input["exec_id"]; r.Kind {
+		case "CreateContainerRequest":
+			annotations := r.Input["OCI"].(map[string]any)["Annotations"].(map[string]any)
+			ends[id] = annotations["io.kubernetes.cri.container-name"] != nil
+		case "WaitProcessRequest":
+			if ends[id] && (exec == "" || exec == id) {
+				ends[id] = false
+				out = append(out, rulestest.Request{Kind: Answer, Input: map[string]any{
+					"request": r.Input, "response": map[string]any{"status": 0},
+				}})
+			}
+		}
 	}
 	return out
 }
@@ -103,7 +128,7 @@ func Denied(tb testing.TB, judge *rulestest.Judge, requests []rulestest.Request)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if !d.Allowed {
+		if !d.Allowed && r.Kind != Answer {
 			return &r
 		}
 	}

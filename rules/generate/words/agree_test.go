@@ -76,7 +76,7 @@ var told = []warned{
 		warned: "in which are the devices of its TPM or TEE", said: "web: Sees /dev of the guest at /host/dev", level: review.Look},
 	{name: "the network of the host", spec: "hostNetwork: true", warned: "Kata does not offer the network of the host", said: "The pod has no host name of its own (hostNetwork", level: review.Look},
 	{name: "a privileged container", web: "securityContext: {privileged: true}", said: "web: Is privileged", level: review.Grave},
-	{name: "init containers that can be skipped", spec: "initContainers: [{name: first, image: registry.example/web:1}]", said: "Init containers can be skipped", level: review.Grave},
+	{name: "init containers that can be skipped", settings: "order = 'free'", spec: "initContainers: [{name: first, image: registry.example/web:1}]", said: "Init containers can be skipped", level: review.Grave},
 }
 
 const configMap = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n"

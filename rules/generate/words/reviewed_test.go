@@ -18,7 +18,7 @@ import (
 
 const (
 	byTag   = "The image's content is not bound: named by a tag, which can come to mean another image."
-	skipped = "Init containers can be skipped: containers may come in any order (-j ordered enforces that of the manifest)."
+	skipped = "Init containers can be skipped: containers may come in any order (order = \"free\")."
 	power   = "Is privileged: all capabilities, no path of the kernel masked; it can change the guest around it."
 )
 
@@ -33,9 +33,9 @@ var reviewed = []struct {
   volumes: [{name: host, hostPath: {path: /var}}]`, first: []string{"agent: " + power, "agent: The host fills, reads and may change /host.", "agent: " + byTag}},
 	{name: "a database with its password", containers: `[{name: db, image: i:1, env: [{name: DB_PASSWORD, value: x}], volumeMounts: [{name: data, mountPath: /data}]}]
   volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]`, first: []string{"db: The host fills, reads and may change /data.", "db: " + byTag, "db: In the policy in clear, and so known to the host: DB_PASSWORD."}},
-	{name: "a migration before the server", containers: `[{name: web, image: i:1}]
+	{name: "a migration before the server", settings: "order = 'free'", containers: `[{name: web, image: i:1}]
   initContainers: [{name: migrate, image: i:1}]`, first: []string{skipped, "migrate: " + byTag, "web: " + byTag}},
-	{name: "the same in order", settings: "order = 'enforced'", containers: `[{name: web, image: i:1}]
+	{name: "the same in order", containers: `[{name: web, image: i:1}]
   initContainers: [{name: migrate, image: i:1}]`, first: []string{"migrate: " + byTag, "web: " + byTag}},
 	{name: "a debug policy", settings: "requests.exec.joined = ['^.*$']\nrequests.allow = ['GetMetricsRequest']", containers: "[{name: web, image: i:1}]", first: []string{
 		"The host may run every command that matches “^.*$” in every container.", "web: " + byTag}},
@@ -49,7 +49,7 @@ var reviewed = []struct {
   initContainers: [{name: first, image: i:1}]
   hostNetwork: true
   volumes: [{name: conf, configMap: {name: c}}, {name: host, hostPath: {path: /var}}]`, first: []string{
-		"web: " + power, skipped, "web: The host fills, reads and may change /conf, /host.", "first: " + byTag, "web: " + byTag}},
+		"web: " + power, "web: The host fills, reads and may change /conf, /host.", "first: " + byTag, "web: " + byTag, "web: In the policy in clear, and so known to the host: API_TOKEN."}},
 }
 
 func TestTheGravestThingsComeFirst(t *testing.T) {
