@@ -4,12 +4,14 @@ package rules_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -25,16 +27,27 @@ var update = flag.Bool("update", false, "write generated documents")
 
 const docsHead = `# What the rules say to each request
 
-Generated from rules/requests.json and rules/hostchosen.json by
-` + "`go test ./rules -run TestRequestsDocument -update`" + `.
+Generated from rules/requests.json, rules/hostchosen.json and rules/testdata/guarantees.json by
+` + "`go test ./rules -run TestRequestsDocument -update`" + `, which looks up each rule and test that is named.
 
 The agent has %d methods with %d messages, which are the entry points of the
 rules: ReadStdout and ReadStderr share one. A request without an entry is denied.
 *allowed*: whatever it holds. *checked*: allowed where the checks hold. *denied*:
 unless the pod's policy asks for it.
 
-| Request | Default | What the rules check |
-|---|---|---|
+| Request | Default | What the rules check | Rules | Tests |
+|---|---|---|---|---|
+`
+
+const docsGuarantees = `
+## What holds
+
+Each guarantee with its rules, which are in rules/*.rego, and the tests that hold it; what stays the host's choice all the same; and
+where it is weaker without our gate: on the engine of kata-agent or an OPA, nobody tells the policy what became of a request, how a
+process ended, or what is in a file.
+
+| Guarantee | Rules | Tests | The host's choice | Without the gate |
+|---|---|---|---|---|
 `
 
 const docsList = `
@@ -46,28 +59,89 @@ of allowed requests and fails where a change is allowed that is not listed here;
 it found is in [strictness.md](strictness.md).
 
 In braces stands what is of this pod; *missing*: it may be left out; in brackets: of what
-alone a field is free. Other tests draw values from inside and outside of what a field
-may be: those let the pod start, these are denied.
+alone a field is free. ` + "`TestFieldsAreFreeWithinTheirDomains`" + ` draws values from inside and outside of what a field
+may be: those let the pod start, these are denied. ` + "`TestSingleLeafChangesAreDenied`" + ` and
+` + "`TestSingleLeafChangesOfRecordedRequestsAreDenied`" + ` are those that change every field.
 
-| Request | Fields, and what they may be | Why |
-|---|---|---|
+| Request | Fields, and what they may be | Why | Rules |
+|---|---|---|---|
 `
 
 func TestRequestsDocumentIsFresh(t *testing.T) {
 	var doc strings.Builder
+	held := newHeld(t)
 	fmt.Fprintf(&doc, docsHead, len(agentMethods()), len(rules.Entries()))
-	for _, e := range rules.Entries() {
-		fmt.Fprintf(&doc, "| %s | %s | %s |\n", e.Request, e.Default, e.Checks)
+	entries := readList[holding](t, "requests.json")
+	for i, e := range rules.Entries() {
+		fmt.Fprintf(&doc, "| %s | %s | %s | %s | %s |\n", e.Request, e.Default, e.Checks, held.rules(entries[i]), held.tests(entries[i]))
+	}
+	doc.WriteString(docsGuarantees)
+	for _, g := range readList[holding](t, "testdata/guarantees.json") {
+		fmt.Fprintf(&doc, "| %s | %s | %s | %s | %s |\n", g.Guarantee, held.rules(g), held.tests(g), g.Host, g.Without)
 	}
 	doc.WriteString(docsList)
-	for _, h := range rules.HostChosenFields() {
+	chosen := readList[holding](t, "hostchosen.json")
+	for i, h := range rules.HostChosenFields() {
 		var fields []string
 		for _, f := range h.Fields {
 			fields = append(fields, fmt.Sprintf("`%s`: %s", f, h.Domains[f]))
 		}
-		fmt.Fprintf(&doc, "| %s | %s | %s |\n", strings.TrimSuffix(h.Request, "Request"), strings.Join(fields, "; "), h.Reason)
+		fmt.Fprintf(&doc, "| %s | %s | %s | %s |\n", strings.TrimSuffix(h.Request, "Request"), strings.Join(fields, "; "), h.Reason, held.rules(chosen[i]))
 	}
 	checkDocument(t, "requests.md", doc.String())
+}
+
+// holding is a promise with the names of what holds it.
+type holding struct {
+	Guarantee, Host, Without string
+	Rules, Tests             []string
+}
+
+func readList[T any](t *testing.T, file string) (list []T) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(read(t, file)), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// held are the rules and tests that there are.
+type held struct {
+	*testing.T
+	rule, test map[string]bool
+}
+
+func newHeld(t *testing.T) held {
+	t.Helper()
+	h := held{t, map[string]bool{}, allTests(t)}
+	for _, file := range regoFiles(t) {
+		if strings.HasSuffix(file, "_test.rego") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`(?m)^(?:default )?([A-Za-z_]+)`).FindAllStringSubmatch(read(t, file), -1) {
+			h.rule[m[1]] = true
+		}
+	}
+	return h
+}
+
+func (h held) rules(of holding) string { return h.names(of.Rules, h.rule, "rule") }
+func (h held) tests(of holding) string { return h.names(of.Tests, h.test, "test") }
+
+// names are in Markdown. Each must be there, and at least one.
+func (h held) names(names []string, known map[string]bool, what string) string {
+	h.Helper()
+	if len(names) == 0 {
+		h.Errorf("a promise names no %s", what)
+	}
+	var out []string
+	for _, name := range names {
+		if !known[name] {
+			h.Errorf("there is no %s %s", what, name)
+		}
+		out = append(out, "`"+name+"`")
+	}
+	return strings.Join(out, ", ")
 }
 
 // checkDocument holds that a file of the documentation has the text, or writes it.

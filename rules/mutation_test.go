@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -105,7 +106,7 @@ func TestSingleLeafChangesAreDenied(t *testing.T) {
 		t.Errorf("the written list has %d entries, want at most 28", n)
 	}
 	checkFieldsCovered(t, all.paths)
-	checkDocument(t, "strictness.md", all.document(tried, allowed))
+	checkDocument(t, "strictness.md", all.document(t, tried, allowed))
 }
 
 // mostValues and mostOthers are how much of the changes may be allowed, percent: of those that change a value, and of those by
@@ -131,11 +132,12 @@ func (c count) percent() float64 { return 100 * float64(c.allowed) / float64(max
 
 type mutationTally struct {
 	counts map[field]map[rulestest.Change]count
-	paths  map[string]bool // request and path of every change
+	held   map[field]map[string]bool // rules that denied a change
+	paths  map[string]bool           // request and path of every change
 }
 
 func newTally() *mutationTally {
-	return &mutationTally{map[field]map[rulestest.Change]count{}, map[string]bool{}}
+	return &mutationTally{map[field]map[rulestest.Change]count{}, map[field]map[string]bool{}, map[string]bool{}}
 }
 
 func (m *mutationTally) count(at field, change rulestest.Change, c count) {
@@ -152,6 +154,12 @@ func (m *mutationTally) merge(other *mutationTally) {
 		for change, c := range changes {
 			m.count(at, change, c)
 		}
+	}
+	for at, rules := range other.held {
+		if m.held[at] == nil {
+			m.held[at] = map[string]bool{}
+		}
+		maps.Copy(m.held[at], rules)
 	}
 }
 
@@ -182,12 +190,31 @@ func (m *mutationTally) add(t *testing.T, pod strictPod, p *policydata.Policy) {
 				c.allowed = 1
 				pod.checkAllowed(t, r, mutation)
 			}
-			m.count(field{r.Kind, mutation.Path}, mutation.Change, c)
+			at := field{r.Kind, mutation.Path}
+			if !d.Allowed && m.held[at] == nil {
+				m.held[at] = deniedBy(t, j, mutation.Request)
+			}
+			m.count(at, mutation.Change, c)
 		}
 		if d, err := j.Ask(ctx, r); err != nil || !d.Allowed {
 			t.Fatalf("%s denied (%v): %s", r.Kind, err, why(t, j, r))
 		}
 	}
+}
+
+// deniedBy are the rules that deny a request, by its findings.
+func deniedBy(t *testing.T, j *rulestest.Judge, r rulestest.Request) map[string]bool {
+	t.Helper()
+	findings, err := j.Eval(context.Background(), "findings."+r.Kind, value(t, r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]bool{}
+	list, _ := findings.([]any)
+	for _, f := range list {
+		out[fmt.Sprint(f.(map[string]any)["check"])] = true
+	}
+	return out
 }
 
 // mutations are the changes of a request of one of the kinds, none of others.

@@ -4,6 +4,7 @@ package rules_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ The manifests and the platforms:
 `
 
 // document is the result as a text: a table of changes, and one of fields.
-func (m *mutationTally) document(tried, allowed int) string {
+func (m *mutationTally) document(t *testing.T, tried, allowed int) string {
 	var out strings.Builder
 	out.WriteString(strictnessHead)
 	for _, pod := range strictPods {
@@ -60,12 +61,15 @@ func (m *mutationTally) document(tried, allowed int) string {
 		}
 		fmt.Fprintf(&out, "| %s | %d | %d |\n", change, c.tried, c.allowed)
 	}
-	out.WriteString("\n## By field\n\nHow many of the changes of each kind were allowed; nothing where the kind does not fit.\n")
-	m.fields(&out)
+	out.WriteString("\n## By field\n\nHow many of the changes of each kind were allowed, nothing where the kind does not fit; and the rules that denied one of them,\n" +
+		"in rules/*.rego. This test holds all of it.\n")
+	m.fields(t, &out)
 	return out.String()
 }
 
-func (m *mutationTally) fields(out *strings.Builder) {
+func (m *mutationTally) fields(t *testing.T, out *strings.Builder) {
+	t.Helper()
+	known := newHeld(t)
 	kinds := map[string][]field{}
 	for at := range m.counts {
 		kinds[at.kind] = append(kinds[at.kind], at)
@@ -75,7 +79,7 @@ func (m *mutationTally) fields(out *strings.Builder) {
 		for _, change := range rulestest.Changes() {
 			fmt.Fprintf(out, " %s |", change)
 		}
-		out.WriteString("\n|---|" + strings.Repeat("---|", len(rulestest.Changes())) + "\n")
+		out.WriteString(" Rules |\n|---|" + strings.Repeat("---|", len(rulestest.Changes())+1) + "\n")
 		slices.SortFunc(kinds[kind], func(a, b field) int { return strings.Compare(a.path, b.path) })
 		for _, at := range kinds[kind] {
 			fmt.Fprintf(out, "| `%s` |", at.path)
@@ -86,9 +90,27 @@ func (m *mutationTally) fields(out *strings.Builder) {
 				}
 				out.WriteString(cell + " |")
 			}
-			out.WriteString("\n")
+			fmt.Fprintf(out, " %s |\n", strings.Join(known.checks(at.kind, m.held[at]), ", "))
 		}
 	}
+}
+
+// checks are the rules of what findings call checks, in Markdown. A check's name is its rule's, without what begins it for its message.
+func (h held) checks(kind string, checks map[string]bool) (out []string) {
+	h.Helper()
+	for _, check := range slices.Sorted(maps.Keys(checks)) {
+		rule := ""
+		for _, before := range []string{map[string]string{"ExecProcessRequest": "exec_", "CreateSandboxRequest": "sandbox_"}[kind], ""} {
+			if name := before + check + "_ok"; h.rule[name] && rule == "" {
+				rule = name
+			}
+		}
+		if rule == "" {
+			h.Errorf("the check %s of %s is no rule", check, kind)
+		}
+		out = append(out, "`"+rule+"`")
+	}
+	return out
 }
 
 func TestTheWrittenListMeansWhatItNames(t *testing.T) {

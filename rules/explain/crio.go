@@ -3,8 +3,9 @@
 package explain
 
 import (
-	"encoding/json"
 	"strings"
+
+	"portcullis/internal/strictjson"
 )
 
 // crio is the one finding of a container that CRI-O makes: all else follows from it.
@@ -20,7 +21,7 @@ func fromCRIO(q Question) bool {
 	var input struct {
 		OCI struct{ Annotations map[string]any }
 	}
-	if q.Kind != createKind || json.Unmarshal(q.Input, &input) != nil {
+	if q.Kind != createKind || strictjson.Unmarshal(q.Input, &input) != nil {
 		return false
 	}
 	theirs := false

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 
+	"portcullis/internal/strictjson"
 	"portcullis/rules/policydata"
 )
 
@@ -52,7 +53,7 @@ func resized(got, wanted policydata.Storage) bool {
 func asValue(s policydata.Storage) (any, bool) {
 	raw, err := json.Marshal(s)
 	var value map[string]any
-	if err != nil || json.Unmarshal(raw, &value) != nil {
+	if err != nil || strictjson.Unmarshal(raw, &value) != nil {
 		return nil, false
 	}
 	delete(value, "fs_group") // TOML has no null, and resized has seen that there is none
