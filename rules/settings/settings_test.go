@@ -4,6 +4,7 @@ package settings_test
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -96,5 +97,27 @@ func TestLaterDropInsWin(t *testing.T) {
 	names := s.Common.Env.Names
 	if _, ok := names["TERM"]; ok || names["A"] != "^2$" {
 		t.Errorf("names are %v", names)
+	}
+}
+
+func TestAzuresIdentitiesAreGUIDsOrEmpty(t *testing.T) {
+	azure, err := settings.Named("azure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := settings.Load("guest-pull", azure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"AZURE_CLIENT_ID", "AZURE_TENANT_ID"} {
+		pattern := regexp.MustCompile(s.Common.Env.Names[name])
+		for value, want := range map[string]bool{
+			"6f0b5b6a-0c1f-4b57-9a3e-5d6f7a8b9c0d": true, "6F0B5B6A-0C1F-4B57-9A3E-5D6F7A8B9C0D": true, "": true,
+			"0": false, "6f0b5b6a0c1f4b579a3e5d6f7a8b9c0d": false, "6f0b5b6a-0c1f-4b57-9a3e-5d6f7a8b9c0d0": false, "-": false,
+		} {
+			if pattern.MatchString(value) != want {
+				t.Errorf("%s=%s: taken is %v, want %v", name, value, !want, want)
+			}
+		}
 	}
 }
