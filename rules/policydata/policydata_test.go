@@ -29,6 +29,7 @@ func sample() *policydata.Policy {
 		},
 		Containers: map[string]*policydata.Container{
 			"web": {
+				Type: policydata.TypeContainer,
 				Args: []string{"a <b> & \u2028 \\ \"q\""}, BaseMounts: "default", Capabilities: "default", Paths: "default",
 				Env:  policydata.Env{Fixed: []string{"A=1"}, Patterns: map[string]string{"B": "^x$"}},
 				Exec: [][]string{{"true"}}, ArgMatches: map[string]policydata.Match{"0": {Pattern: "^a.*$"}},
@@ -169,6 +170,22 @@ func TestValidate(t *testing.T) {
 		"a name of the image that is not its digest's": func(p *policydata.Policy) {
 			digest := "sha256:" + strings.Repeat("ab", 32)
 			p.Containers["web"].Image = policydata.Image{Digest: digest, Source: "web@" + digest, Also: []string{"web"}}
+		},
+		"an unknown level":           func(p *policydata.Policy) { p.Strict.Env = "free-for-all" },
+		"devices below zero":         func(p *policydata.Policy) { p.Containers["web"].VFIO.Count = -1 },
+		"another sandbox":            func(p *policydata.Policy) { p.Containers["web"].Type = policydata.TypeSandbox },
+		"an unknown namespace":       func(p *policydata.Policy) { p.Containers["web"].Namespaces = []string{"ip"} },
+		"a storage without a driver": func(p *policydata.Policy) { p.Containers["web"].Storages = []policydata.Storage{{MountPoint: "/x"}} },
+		"a storage at no path": func(p *policydata.Policy) {
+			p.Containers["web"].Storages = []policydata.Storage{{Driver: "ephemeral", MountPoint: "x"}}
+		},
+		"waiting for an unknown state": func(p *policydata.Policy) {
+			p.Containers["db"] = p.Containers["web"]
+			p.Containers["web"].After = []policydata.After{{Container: "db", State: "ready"}}
+		},
+		"a signal beyond the last": func(p *policydata.Policy) { p.Containers["web"].StopSignal = 65 },
+		"a shared mount without a name": func(p *policydata.Policy) {
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountShared}}
 		},
 		"an unanchored key of a pattern": func(p *policydata.Policy) { p.Common.Annotations.Keys = map[string]string{"x": "^x$"} },
 	} {

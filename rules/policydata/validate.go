@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strconv"
@@ -38,6 +40,7 @@ func (p *Policy) Validate() error {
 	if p.Order != OrderFree && p.Order != OrderEnforced {
 		v.fault("order", "is %q, want free or enforced", p.Order)
 	}
+	v.strict(&p.Strict)
 	v.pattern("sandbox.name", p.Sandbox.Name)
 	if p.Sandbox.Hostname != "" && p.Sandbox.Hostname != PodHostname {
 		v.pattern("sandbox.hostname", p.Sandbox.Hostname)
@@ -74,6 +77,16 @@ func (v *validator) patterns(path string, patterns map[string]string) {
 func (v *validator) list(path string, patterns []string) {
 	for i, pattern := range patterns {
 		v.pattern(fmt.Sprintf("%s[%d]", path, i), pattern)
+	}
+}
+
+// strict: the rules take a word that they do not know for the strictest in one place and for less in another.
+func (v *validator) strict(s *Strict) {
+	fields := reflect.ValueOf(s).Elem()
+	for i := range fields.NumField() {
+		if level := Level(fields.Field(i).String()); !slices.Contains([]Level{Required, Optional, Free}, level) {
+			v.fault("strict."+fields.Type().Field(i).Tag.Get("json"), "is %q, want required, optional or free", level)
+		}
 	}
 }
 
@@ -124,12 +137,43 @@ func (v *validator) container(p *Policy, name string) {
 		}
 	}
 	v.patterns(path+".annotations.patterns", c.Annotations.Patterns)
+	v.shape(path, name, c)
+	if c.VFIO.Count < 0 {
+		v.fault(path+".vfio.count", "is %d", c.VFIO.Count)
+	}
 	if c.VFIO.Count > 0 {
 		v.pattern(path+".vfio.annotation", c.VFIO.Annotation)
 	}
 	v.args(path, c)
 	v.env(path, &c.Env)
 	v.mounts(path, p.Common.Mounts[c.BaseMounts], c.Mounts)
+}
+
+var driver = regexp.MustCompile(`^(?:[0-9A-Za-z_-]+|\$\(block\))$`)
+
+// shape: values with which no runtime can ask for the container, or the rules take no request.
+func (v *validator) shape(path, name string, c *Container) {
+	if (c.Type == TypeSandbox) != (name == SandboxContainer) || c.Type != TypeSandbox && c.Type != TypeContainer {
+		v.fault(path+".type", "is %q", c.Type)
+	}
+	for _, kind := range c.Namespaces {
+		if !slices.Contains([]string{"cgroup", "ipc", "mount", "pid", "user", "uts"}, kind) {
+			v.fault(path+".namespaces", "has %q", kind)
+		}
+	}
+	for _, s := range c.Storages {
+		if !driver.MatchString(s.Driver) || !strings.HasPrefix(s.MountPoint, "/") && !strings.HasPrefix(s.MountPoint, "$(") {
+			v.fault(path+".storages", "has one of driver %q at %q", s.Driver, s.MountPoint)
+		}
+	}
+	for _, step := range c.After {
+		if step.State != Started && step.State != Succeeded {
+			v.fault(path+".after", "waits for the state %q", step.State)
+		}
+	}
+	if c.StopSignal > 64 {
+		v.fault(path+".stop_signal", "is %d", c.StopSignal)
+	}
 }
 
 func (v *validator) args(path string, c *Container) {
@@ -167,7 +211,9 @@ func (v *validator) env(path string, e *Env) {
 
 func (v *validator) mounts(path string, base []ExactMount, mounts map[string]Mount) {
 	for _, destination := range slices.Sorted(maps.Keys(mounts)) {
-		if from := mounts[destination].From; !slices.Contains([]MountFrom{MountExact, MountShared, MountStorage, MountLocal}, from) {
+		if from := mounts[destination].From; from != MountExact && mounts[destination].Source == "" {
+			v.fault(path+".mounts["+destination+"].source", "is empty")
+		} else if !slices.Contains([]MountFrom{MountExact, MountShared, MountStorage, MountLocal}, from) {
 			v.fault(path+".mounts["+destination+"].from", "is %q", from)
 		}
 	}
