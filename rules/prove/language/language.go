@@ -16,11 +16,15 @@ import (
 	"strings"
 )
 
-// ErrTooLarge says that a question was given up: the automata have more than [MaxStates] combinations of states.
+// ErrTooLarge says that a question was given up: the automata have more than [MaxStates] combinations of states, or more than [MaxSteps]
+// lead from one to another.
 var ErrTooLarge = errors.New("patterns are too large to be compared")
 
 // MaxStates bounds the combinations of states that one question looks at.
 const MaxStates = 100_000
+
+// MaxSteps bounds the steps between them: a class of thousands of characters makes many of few states.
+const MaxSteps = 10_000_000
 
 // Set is a set of strings. The zero Set is empty. Sets are immutable.
 type Set struct {
@@ -29,6 +33,7 @@ type Set struct {
 	below  []string // sets of which this one holds all
 	atoms  []started
 	accept func(in []bool) bool // in[i]: atom i accepts; nil for none
+	err    error                // why it is not known; kept by what is made of it
 }
 
 // started is an automaton and where it begins.
@@ -57,7 +62,7 @@ func Literals(texts ...string) Set {
 	}
 	s, err := Pattern(`\A(?:` + strings.Join(quoted, "|") + `)\z`)
 	if err != nil { // quoted text parses, unless it is longer than any pattern may be
-		return Set{}
+		return Set{said: quoted[0], err: err}
 	}
 	return s
 }
@@ -95,18 +100,19 @@ func (s Set) After(prefix string) Set {
 		}
 		atoms[i] = a
 	}
-	return Set{said: fmt.Sprintf("after %q %s", prefix, s.said), atoms: atoms, accept: s.accept}
+	return Set{said: fmt.Sprintf("after %q %s", prefix, s.said), atoms: atoms, accept: s.accept, err: s.err}
 }
 
 func combine(how string, sets []Set, accept func([]bool) bool) Set {
 	var atoms []started
+	var errs []error
 	said := make([]string, len(sets))
 	offsets := make([]int, len(sets)+1)
 	for i, s := range sets {
-		atoms, said[i] = append(atoms, s.atoms...), s.said
+		atoms, said[i], errs = append(atoms, s.atoms...), s.said, append(errs, s.err)
 		offsets[i+1] = len(atoms)
 	}
-	return Set{said: fmt.Sprintf("%s(%s)", how, strings.Join(said, " ")), atoms: atoms, accept: func(in []bool) bool {
+	return Set{said: fmt.Sprintf("%s(%s)", how, strings.Join(said, " ")), err: errors.Join(errs...), atoms: atoms, accept: func(in []bool) bool {
 		of := make([]bool, len(sets))
 		for i, s := range sets {
 			of[i] = s.accept != nil && s.accept(in[offsets[i]:offsets[i+1]])
@@ -136,8 +142,11 @@ func (s Set) accepts(at []int) bool {
 }
 
 // Within says whether every string of s is in other; if not, example is a shortest one that is not.
-// The error is [ErrTooLarge].
+// The error is [ErrTooLarge], or that of a set which could not be made.
 func (s Set) Within(other Set) (ok bool, example string, err error) {
+	if s.err != nil || other.err != nil {
+		return false, "", errors.Join(s.err, other.err)
+	}
 	for _, above := range append(s.above, s.said) {
 		if above == other.said || slices.Contains(other.below, above) {
 			return true, "", nil

@@ -14,8 +14,11 @@ type node struct {
 	by   rune
 }
 
-// Example is a shortest string of the set; found is false if the set is empty. The error is [ErrTooLarge].
+// Example is a shortest string of the set; found is false if the set is empty. The error is [ErrTooLarge], or that of a set which could not be made.
 func (s Set) Example() (text string, found bool, err error) {
+	if s.err != nil {
+		return "", false, s.err
+	}
 	letters := s.letters()
 	first := make([]int, len(s.atoms))
 	for i, a := range s.atoms {
@@ -37,7 +40,7 @@ func (s Set) Example() (text string, found bool, err error) {
 				nodes = append(nodes, node{at, n, letter})
 			}
 		}
-		if len(nodes) > MaxStates {
+		if len(nodes) > MaxStates || n*len(letters) > MaxSteps {
 			return "", false, ErrTooLarge
 		}
 	}
