@@ -125,11 +125,19 @@ func (c *comparison) patterns(texts []string) language.Set {
 // within compares two languages. Where a lacks something of b, attempts makes ways to show it from an example; what cannot be compared
 // is a difference that nothing shows.
 func (c *comparison) within(path string, a, b language.Set, attempts func(example string) []attempt) {
+	c.hidden(path, a, b, func(example string) (string, []attempt) {
+		return fmt.Sprintf("%q is allowed by one and not by the other", example), attempts(example)
+	})
+}
+
+// hidden is within for values that are not told, as they may be secrets: says has the words for an example, without it.
+func (c *comparison) hidden(path string, a, b language.Set, says func(example string) (string, []attempt)) {
 	ok, example, err := b.Within(a)
 	switch {
 	case err != nil:
 		c.differ(path, err.Error())
 	case !ok:
-		c.differ(path, fmt.Sprintf("%q is allowed by one and not by the other", example), attempts(example)...)
+		words, attempts := says(example)
+		c.differ(path, words, attempts...)
 	}
 }

@@ -39,7 +39,7 @@ func compareContents(c *comparison) {
 	c.each(func(k container) {
 		for _, destination := range slices.Sorted(maps.Keys(k.a.Mounts)) {
 			a, b := k.a.Mounts[destination].Contents, k.b.Mounts[destination].Contents
-			if a != nil && !same(a, b) {
+			if a != nil && !hold(a, b) {
 				k.differ(k.at("mounts["+destination+"].contents"), "differs", k.tampered(destination)...)
 			}
 		}
@@ -81,18 +81,25 @@ func contentsOf(p *policydata.Policy, name string, containers []string) []known 
 func (c *comparison) contents(name string, a, b []known) {
 	nothing := !slices.ContainsFunc(a, func(k known) bool { return k.contents != nil })
 	for _, k := range b {
-		covered := slices.ContainsFunc(a, func(o known) bool { return same(o, k) || nothing && (!o.file || k.file) })
+		covered := slices.ContainsFunc(a, func(o known) bool {
+			return o.file == k.file && hold(o.contents, k.contents) || nothing && (!o.file || k.file)
+		})
 		if !covered {
 			c.differ("containers[].mounts[].contents", fmt.Sprintf("what is known of %s differs", name), append(c.filled(name), c.anyContainer(nil)...)...)
 			return
 		}
 	}
 	for _, k := range a {
-		if !nothing && !slices.ContainsFunc(b, func(o known) bool { return same(o, k) }) {
+		if !nothing && !slices.ContainsFunc(b, func(o known) bool { return o.file == k.file && hold(k.contents, o.contents) }) {
 			c.differ("containers[].mounts[].contents", fmt.Sprintf("more is known of %s in one", name), append(c.filled(name), c.anyContainer(nil)...)...)
 			return
 		}
 	}
+}
+
+// hold says whether contents a take all files that b does, and remember the same of them: the same ones, and others if b takes any.
+func hold(a, b *policydata.Contents) bool {
+	return a == nil && b == nil || a != nil && b != nil && same(a.Files, b.Files) && (a.Open || !b.Open)
 }
 
 func sharedNames(p *policydata.Policy) []string {

@@ -62,6 +62,9 @@ func compareOrder(c *comparison) {
 			if len(k.a.After) > 0 {
 				k.differ(k.at("after"), "the order is enforced in one only", k.start())
 			}
+			if slices.Contains(waiting(c.a, k.name), policydata.Succeeded) {
+				k.differ(k.at("after"), "runs once in one only, as others wait for its end", k.created(2))
+			}
 		})
 		return
 	}
@@ -146,7 +149,7 @@ func compareIdentity(c *comparison) {
 	if c.a.Common.BundlePath != c.b.Common.BundlePath {
 		c.differ("common.bundle_path", "differs", c.anyContainer(nil)...)
 	}
-	c.within("sandbox.name", c.pattern(c.a.Sandbox.Name), language.Intersection(c.pattern(c.b.Sandbox.Name), c.pattern(`^[!-~]+$`)), func(example string) []attempt {
+	c.within("sandbox.name", c.pattern(c.a.Sandbox.Name), c.pattern(c.b.Sandbox.Name), func(example string) []attempt {
 		return c.asPod(func(p *rulestest.Pod) { p.Name = example })
 	})
 	if c.a.Sandbox.Namespace != "" && c.a.Sandbox.Namespace != c.b.Sandbox.Namespace {
@@ -193,8 +196,12 @@ func compareAnnotations(c *comparison) {
 	c.each(func(k container) {
 		a, b := annotationSet{&k.a.Annotations, c.a}, annotationSet{&k.b.Annotations, c.b}
 		for key, want := range a.Fixed {
-			if a.policy.Strict.Annotations == policydata.Required && (b.Fixed[key] != want || b.policy.Strict.Annotations != policydata.Required) {
+			got, bound := b.Fixed[key]
+			bound = bound && got == want
+			if a.policy.Strict.Annotations == policydata.Required && (!bound || b.policy.Strict.Annotations != policydata.Required) {
 				k.differ(k.at("annotations["+key+"]"), "has to be there in one only", k.create(func(i map[string]any) { delete(annotations(i), key) }), k.start())
+			} else if !bound && (elsewhere(key) || key == cri+"image-name") {
+				k.differ(k.at("annotations["+key+"]"), "has one value in one only", k.start())
 			}
 		}
 		names := annotationKeys(a, b)
@@ -205,6 +212,13 @@ func compareAnnotations(c *comparison) {
 		}
 		k.otherKeys(a, b, names)
 	})
+}
+
+// elsewhere says whether another check decides what value an annotation has, unless the policy fixes it here.
+func elsewhere(key string) bool {
+	const kata = "io.katacontainers.pkg.oci."
+	return slices.Contains([]string{kata + "bundle_path", kata + "container_type", cri + "container-name", cri + "container-type", cri + "sandbox-id",
+		cri + "sandbox-log-directory", cri + "sandbox-name", cri + "sandbox-namespace", cri + "sandbox-uid"}, key)
 }
 
 type annotationSet struct {
@@ -226,6 +240,9 @@ func annotationKeys(sets ...annotationSet) []string {
 func (k container) annotation(s annotationSet, key string) language.Set {
 	if v, ok := s.Fixed[key]; ok {
 		return language.Literals(v)
+	}
+	if elsewhere(key) {
+		return language.All()
 	}
 	var sets []language.Set
 	if v, ok := s.Optional[key]; ok {

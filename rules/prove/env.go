@@ -79,14 +79,17 @@ func (k container) environments(a, b environment, try tries) {
 		if va, vb := a.fixedValue(name), b.fixedValue(name); va != nil && vb != nil && *va == *vb {
 			continue
 		}
-		if a.Hashes[name] != "" || b.Hashes[name] != "" {
-			if a.Hashes[name] != b.Hashes[name] {
-				k.differ(k.at("env."+name), "is bound by a hash in one, and not by the same in the other", k.start())
+		hashA, boundA := a.Hashes[name]
+		hashB, boundB := b.Hashes[name]
+		if boundA || boundB {
+			if boundA != boundB || hashA != hashB {
+				k.differ(k.at("env."+name), "is bound by a hash in one, and not by the same in the other",
+					append(k.unbound(b, name, try), k.start())...)
 			}
 			continue
 		}
-		k.within(k.at("env."+name), k.values(a, name, false), k.values(b, name, true), func(example string) []attempt {
-			return []attempt{try(with(name, name+"="+example)), k.start()}
+		k.hidden(k.at("env."+name), k.values(a, name, false), k.values(b, name, true), func(example string) (string, []attempt) {
+			return "has a value in one that it may not have in the other", []attempt{try(with(name, name+"="+example)), k.start()}
 		})
 	}
 	k.within("common.env.whole", k.patterns(a.common.Whole), k.patterns(b.common.Whole).Minus(k.named(names)),
@@ -95,10 +98,43 @@ func (k container) environments(a, b environment, try tries) {
 			return []attempt{try(with(name, example))}
 		})
 	for _, entry := range lacking(a.Shadowed, b.Shadowed) {
-		k.differ(k.at("env.shadowed"), fmt.Sprintf("%q may come before the pod's own in one only", entry),
+		name, _, _ := strings.Cut(entry, "=")
+		k.differ(k.at("env.shadowed"), fmt.Sprintf("%s of the image may come before the pod's own in one only", name),
 			try(func(env []any) []any { return append([]any{entry}, env...) }))
 	}
 	k.required(a, b, try)
+	k.spaced(a, b, names, try)
+}
+
+// unbound are attempts at a variable of which b has no hash.
+func (k container) unbound(b environment, name string, try tries) []attempt {
+	if _, bound := b.Hashes[name]; bound {
+		return nil
+	}
+	value, found, err := k.values(b, name, true).Example()
+	if !found || err != nil {
+		return nil
+	}
+	return []attempt{try(with(name, name+"="+value))}
+}
+
+// spaced looks for variables with a space in their names. The rules look for names of fixed variables among them in a way that takes such a
+// name for two.
+func (k container) spaced(a, b environment, names []string, try tries) {
+	if same(a.Fixed, b.Fixed) && same(a.Templates, b.Templates) {
+		return
+	}
+	by := k.pattern(`\A[^=]* `)
+	entry, found, err := language.Intersection(k.patterns(b.common.Whole), by).Example()
+	for _, name := range names {
+		if strings.Contains(name, " ") {
+			entry, found = name+"=", true
+		}
+	}
+	if found || err != nil {
+		name, _, _ := strings.Cut(entry, "=")
+		k.differ(k.at("env"), "may have names with a space in them", try(with(name, entry)))
+	}
 }
 
 // named are the entries of these variables, whatever they hold.

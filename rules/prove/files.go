@@ -25,7 +25,12 @@ func compareImage(c *comparison) {
 		if c.a.Strict.Image == policydata.Free {
 			return
 		}
-		for _, name := range lacking(append(k.a.Image.Also, k.a.OCI.Annotations.ImageName), append(k.b.Image.Also, k.b.OCI.Annotations.ImageName)) {
+		if c.a.Strict.Image != policydata.Optional && k.a.OCI.Annotations.ImageName != "" && k.b.OCI.Annotations.ImageName == "" {
+			k.differ(k.at("OCI.Annotations"), "an image without a name is allowed by one only", k.create(func(i map[string]any) {
+				delete(annotations(i), cri+"image-name")
+			}))
+		}
+		for _, name := range lacking(append(slices.Clone(k.a.Image.Also), k.a.OCI.Annotations.ImageName), append(slices.Clone(k.b.Image.Also), k.b.OCI.Annotations.ImageName)) {
 			k.differ(k.at("OCI.Annotations"), fmt.Sprintf("%q is allowed by one only", name), k.create(func(i map[string]any) {
 				if name == "" {
 					delete(annotations(i), cri+"image-name")
@@ -37,7 +42,7 @@ func compareImage(c *comparison) {
 		if k.b.Image.From != policydata.GuestPull {
 			return
 		}
-		for _, source := range lacking(append(k.a.Image.Also, k.a.Image.Source), append(k.b.Image.Also, k.b.Image.Source)) {
+		for _, source := range lacking(append(slices.Clone(k.a.Image.Also), k.a.Image.Source), append(slices.Clone(k.b.Image.Also), k.b.Image.Source)) {
 			k.differ(k.at("image.source"), fmt.Sprintf("%q is pulled by one only", source), k.create(func(i map[string]any) {
 				for _, s := range list(i, "storages") {
 					if isPull(s) {
@@ -68,6 +73,24 @@ func compareStorages(c *comparison) {
 			return strings.Replace(source, c.b.Common.SharedDirs[0], dir, 1)
 		})...)...)
 	}
+	// More of a's take nothing away, but for storages that are not looked at in one of them, and for two in one of which the other lies.
+	for _, dir := range lacking(c.b.Common.SharedDirs, c.a.Common.SharedDirs) {
+		if strings.HasSuffix(dir, "/watchable") && hasDriver(c.b, "watchable-bind") || slices.ContainsFunc(c.a.Common.SharedDirs, inner.MatchString) {
+			c.differ("common.shared_dirs", fmt.Sprintf("%s is in one only, and decides what else is looked at", dir), start...)
+		}
+	}
+}
+
+// inner matches a directory that may lie in another's part for one pod or container.
+var inner = regexp.MustCompile(`/rootfs/local|/[0-9a-f]{64}-`)
+
+func hasDriver(p *policydata.Policy, driver string) bool {
+	for _, c := range p.Containers {
+		if slices.ContainsFunc(c.Storages, func(s policydata.Storage) bool { return s.Driver == driver }) {
+			return true
+		}
+	}
+	return false
 }
 
 // inAnyOrder are storages with their options sorted.
@@ -120,6 +143,11 @@ func mountAt(input map[string]any, destination string) map[string]any {
 	return map[string]any{}
 }
 
+// isAt says of a mount whether it is at a destination.
+func isAt(destination string) func(any) bool {
+	return func(m any) bool { return m.(map[string]any)["destination"] == destination }
+}
+
 // compareMounts compares mounts by destination.
 func compareMounts(c *comparison) {
 	optional := c.a.Strict.Mounts == policydata.Optional
@@ -129,6 +157,7 @@ func compareMounts(c *comparison) {
 	})
 	c.each(func(k container) {
 		a, b := mountsOf(c.a, k.a), mountsOf(c.b, k.b)
+		k.base()
 		for _, destination := range slices.Sorted(maps.Keys(b)) {
 			if m, ok := a[destination]; ok {
 				k.mount(destination, m, b[destination])
@@ -140,7 +169,7 @@ func compareMounts(c *comparison) {
 			m, there := b[destination]
 			if !optional && !a[destination].MayBeMissing && (!there || m.MayBeMissing || c.b.Strict.Mounts == policydata.Optional) {
 				k.differ(k.at("mounts["+destination+"]"), "has to be there in one only", k.create(func(i map[string]any) {
-					drop(object(i, "OCI"), "Mounts", func(m any) bool { return m.(map[string]any)["destination"] == destination })
+					drop(object(i, "OCI"), "Mounts", isAt(destination))
 				}), k.start())
 			}
 		}
@@ -159,12 +188,49 @@ func mountsOf(p *policydata.Policy, c *policydata.Container) map[string]policyda
 	return out
 }
 
+// base compares the mounts of every container beyond what mountsOf keeps of them: either is taken of one that is there twice, in two ways.
+func (k container) base() {
+	a, b := distinct(k.comparison.a.Common.Mounts[k.a.BaseMounts]), distinct(k.comparison.b.Common.Mounts[k.b.BaseMounts])
+	if repeats(destinations(a)) || repeats(destinations(b)) {
+		for _, m := range b {
+			if !slices.ContainsFunc(a, func(other policydata.ExactMount) bool { return same(m, other) }) {
+				k.differ(k.at("base_mounts"), fmt.Sprintf("%s is another in one", m.Destination), k.create(func(i map[string]any) {
+					drop(object(i, "OCI"), "Mounts", isAt(m.Destination))
+					add(object(i, "OCI"), "Mounts", map[string]any{"destination": m.Destination, "options": items(m.Options), "source": m.Source, "type_": m.Type})
+				}))
+			}
+		}
+		if len(a) != len(b) {
+			k.equal("base_mounts", a, b)
+		}
+	}
+}
+
+// distinct are mounts without those that are there before: the rules take the list for a set.
+func distinct(mounts []policydata.ExactMount) []policydata.ExactMount {
+	var out []policydata.ExactMount
+	for _, m := range mounts {
+		if !slices.ContainsFunc(out, func(other policydata.ExactMount) bool { return same(m, other) }) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func destinations(mounts []policydata.ExactMount) []string {
+	var out []string
+	for _, m := range mounts {
+		out = append(out, m.Destination)
+	}
+	return out
+}
+
 func (k container) mount(destination string, a, b policydata.Mount) {
 	path := k.at("mounts[" + destination + "]")
 	set := func(key string, value any) attempt {
 		return k.create(func(i map[string]any) { mountAt(i, destination)[key] = value })
 	}
-	named := a.From == policydata.MountStorage && b.From == policydata.MountStorage && slices.Equal(usesOf(k.comparison.a, a.Source), usesOf(k.comparison.b, b.Source))
+	named := a.From == policydata.MountStorage && b.From == policydata.MountStorage && !strings.ContainsAny(a.Source+b.Source, ":") && slices.Equal(usesOf(k.comparison.a, a.Source), usesOf(k.comparison.b, b.Source))
 	if a.From != b.From || a.Source != b.Source && !named || a.Type != b.Type {
 		k.differ(path, fmt.Sprintf("is %s %s from %q in one and %s %s from %q in the other", a.Type, a.From, a.Source, b.Type, b.From, b.Source), k.start())
 	}

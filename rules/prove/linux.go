@@ -15,8 +15,8 @@ import (
 func compareDevices(c *comparison) {
 	c.each(func(k container) {
 		k.equal("devices", slices.Sorted(slices.Values(k.a.Devices)), slices.Sorted(slices.Values(k.b.Devices)))
+		k.equal("vfio.count", k.a.VFIO.Count, k.b.VFIO.Count)
 		if k.a.VFIO.Count > 0 || k.b.VFIO.Count > 0 {
-			k.equal("vfio.count", k.a.VFIO.Count, k.b.VFIO.Count)
 			k.equal("vfio.path", k.a.VFIO.Path, k.b.VFIO.Path)
 			k.equal("vfio.type", k.a.VFIO.Type, k.b.VFIO.Type)
 			k.equal("vfio.annotation", k.a.VFIO.Annotation, k.b.VFIO.Annotation)
@@ -72,6 +72,9 @@ func comparePaths(c *comparison) {
 					add(linux(i), key, path)
 				}
 			})
+		}
+		if (repeats(b.Masked) || repeats(b.Readonly)) && !(slices.Equal(a.Masked, b.Masked) && slices.Equal(a.Readonly, b.Readonly)) {
+			k.differ("common.paths", "one has a path twice", k.start())
 		}
 		for _, path := range lacking(b.Masked, a.Masked) {
 			k.differ("common.paths.masked", fmt.Sprintf("%s has to be masked in one only", path), leave("", path), leave("ReadonlyPaths", path))

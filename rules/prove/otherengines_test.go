@@ -75,7 +75,7 @@ func onRegorus(t *testing.T, witnesses []shown) {
 		t.Log("not asked here: PORTCULLIS_REGORUS names no program; make prove-force builds it")
 		return
 	}
-	base, err := rulestest.New(rules.Text(), nil)
+	base, err := compiled()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package prove
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,7 +130,7 @@ func (c *comparison) templatePattern(template string) string {
 		namespace = regexp.QuoteMeta(c.b.Sandbox.Namespace)
 	}
 	with := map[string]string{
-		"$(sandbox-name)":      "(?:" + strings.TrimSuffix(strings.TrimPrefix(c.b.Sandbox.Name, "^"), "$") + ")",
+		"$(sandbox-name)":      within(c.b.Sandbox.Name),
 		"$(sandbox-namespace)": namespace,
 		"$(sandbox-uid)":       `[0-9a-f-]*`,
 	}
@@ -142,6 +143,26 @@ func (c *comparison) templatePattern(template string) string {
 	}
 	out.WriteString(regexp.QuoteMeta(template[last:]) + `\z`)
 	return out.String()
+}
+
+// within is a pattern without its anchors, to stand within another. One that looks at what is around it by other means stands for any string.
+func within(pattern string) string {
+	const any = `(?s:.*)`
+	bare, begins := strings.CutPrefix(pattern, "^")
+	bare, ends := strings.CutSuffix(bare, "$")
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	if !begins || !ends || err != nil || re.Op != syntax.OpConcat || len(re.Sub) < 2 || slices.ContainsFunc(re.Sub[1:len(re.Sub)-1], looksAround) {
+		return any
+	}
+	return "(?:" + bare + ")"
+}
+
+func looksAround(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText, syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+		return true
+	}
+	return slices.ContainsFunc(re.Sub, looksAround)
 }
 
 func compareCapabilities(c *comparison) {

@@ -49,7 +49,7 @@ type Policy struct {
 }
 
 // Load reads a policy in the full or compact form. The error is [ErrRules] where its rules are others, of another release or of
-// another tool; other errors say what is wrong with the text.
+// another tool, and [ErrWritten] where policy_data leaves out what the rules read; other errors say what is wrong with the text.
 func (p *Prover) Load(ctx context.Context, text []byte) (*Policy, error) {
 	data, parts, err := policydata.Parse(text)
 	switch {
@@ -60,7 +60,7 @@ func (p *Prover) Load(ctx context.Context, text []byte) (*Policy, error) {
 	case parts.Form == policytext.Bare || parts.Digest != knownRules():
 		return nil, fmt.Errorf("load policy: %w", ErrRules)
 	}
-	if err := data.Validate(); err != nil {
+	if err := errors.Join(data.Validate(), written(parts.Data, data)); err != nil {
 		return nil, fmt.Errorf("load policy: %w", err)
 	}
 	compiled, err := p.compiler.Compile(ctx, compact(parts))

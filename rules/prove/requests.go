@@ -64,30 +64,39 @@ func compareStreams(c *comparison) {
 		}
 	}
 	a, b := c.a.Requests, c.b.Requests
-	c.each(func(k container) {
-		for _, p := range []struct {
-			exec, path string
-			a, b       bool
-		}{{"", k.at("stdin"), k.a.Stdin, k.b.Stdin}, {"other", "requests.exec.stdin", a.Exec.Stdin, b.Exec.Stdin}} {
-			if (b.WriteStream || p.b) && !a.WriteStream && !p.a {
-				k.differ(p.path, "stdin is open in one only", attempt{container: k.name, then: write("WriteStreamRequest", p.exec)})
-			}
-			if (b.CloseStdin || b.WriteStream || p.b) && !a.CloseStdin && !a.WriteStream && !p.a {
-				k.differ("requests.close_stdin", "stdin may be closed in one only", attempt{container: k.name, then: write("CloseStdinRequest", p.exec)})
-			}
+	open := func(path, exec string, openA, openB bool, attempts func(then func(id string) []rulestest.Request) []attempt) {
+		if (b.WriteStream || openB) && !a.WriteStream && !openA {
+			c.differ(path, "stdin is open in one only", attempts(write("WriteStreamRequest", exec))...)
 		}
+		if (b.CloseStdin || b.WriteStream || openB) && !a.CloseStdin && !a.WriteStream && !openA {
+			c.differ("requests.close_stdin", "stdin may be closed in one only", attempts(write("CloseStdinRequest", exec))...)
+		}
+	}
+	c.each(func(k container) {
+		open(k.at("stdin"), "", k.a.Stdin, k.b.Stdin, func(then func(id string) []rulestest.Request) []attempt {
+			return []attempt{{container: k.name, then: then}}
+		})
+	})
+	open("requests.exec.stdin", "other", a.Exec.Stdin, b.Exec.Stdin, func(then func(id string) []rulestest.Request) []attempt {
+		return append(c.after(then), attempt{then: func(string) []rulestest.Request { return then(fmt.Sprintf("%064x", 10)) }})
 	})
 }
 
 // compareSignals: the signal that ends a container, beside those that all may be sent.
 func compareSignals(c *comparison) {
 	c.each(func(k container) {
-		if signal := k.b.StopSignal; signal != k.a.StopSignal && signal != 9 && signal != 15 && c.a.Strict.Lifecycle != "free" {
+		if signal := k.b.StopSignal; signal != k.a.StopSignal && !c.anySignal(signal) {
 			k.differ(k.at("stop_signal"), fmt.Sprintf("signal %d may be sent in one only", signal), attempt{container: k.name, then: func(id string) []rulestest.Request {
 				return []rulestest.Request{request("SignalProcessRequest", map[string]any{"container_id": id, "exec_id": "", "signal": signal})}
 			}})
 		}
 	})
+}
+
+// anySignal says whether a lets a signal be sent to any container: the two that end one, and where a is lenient those that stop none.
+func (c *comparison) anySignal(signal uint32) bool {
+	stops := signal >= 18 && signal <= 22
+	return signal == 9 || signal == 15 || c.a.Strict.Lifecycle == policydata.Free && !stops
 }
 
 // compareCommands: what may be executed.
