@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -27,7 +29,16 @@ type attempt struct {
 }
 
 // searcher looks for requests that b allows and a denies.
-type searcher struct{ a, b *Policy }
+type searcher struct {
+	a, b  *Policy
+	trail []passed // what both allowed last, as the next sequence often begins so too
+}
+
+// passed is a request that both policies allowed, and the states that they came to.
+type passed struct {
+	rulestest.Request
+	a, b engine.State
+}
 
 // search tries the attempts of a difference, the plain start of the pod first.
 func (s *searcher) search(ctx context.Context, d difference) (*Witness, error) {
@@ -147,9 +158,11 @@ func asJSON(r rulestest.Request) rulestest.Request {
 	return rulestest.Request{Kind: r.Kind, Input: input}
 }
 
-// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations.
+// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations, and without the annotation of a runtime that
+// says nothing of the pod: a policy need not take it.
 func plain(r rulestest.Request) rulestest.Request {
 	r = asJSON(r)
+	maps.DeleteFunc(annotations(r.Input), func(key string, value any) bool { return key == cri+"sandbox-cpu-shares" && value == "102" })
 	for _, s := range list(r.Input, "storages") {
 		if s, ok := s.(map[string]any); ok && s["driver"] == "image_guest_pull" {
 			s["driver_options"] = []any{}
@@ -160,10 +173,14 @@ func plain(r rulestest.Request) rulestest.Request {
 
 // shows says after how many of requests b has allowed what a denies, 0 if that does not happen.
 func (s *searcher) shows(ctx context.Context, requests []rulestest.Request) (int, string, error) {
-	if err := errors.Join(s.a.reset(ctx), s.b.reset(ctx)); err != nil {
+	begun, err := s.resume(ctx, requests)
+	if err != nil {
 		return 0, "", err
 	}
 	for i, r := range requests {
+		if i < begun {
+			continue
+		}
 		allowed, _, err := s.b.decide(ctx, r)
 		if err != nil || !allowed {
 			return 0, "", err
@@ -175,23 +192,42 @@ func (s *searcher) shows(ctx context.Context, requests []rulestest.Request) (int
 		if !allowed {
 			return i + 1, reason, nil
 		}
+		s.trail = append(s.trail, passed{r, s.a.engine.State(), s.b.engine.State()})
 	}
 	return 0, "", nil
 }
 
+// resume has both policies where the last sequence brought them that begins with the same requests, and says how many these are.
+func (s *searcher) resume(ctx context.Context, requests []rulestest.Request) (int, error) {
+	n := 0
+	for n < min(len(requests), len(s.trail)) && reflect.DeepEqual(requests[n], s.trail[n].Request) {
+		n++
+	}
+	s.trail = s.trail[:n]
+	if n == 0 {
+		return 0, errors.Join(s.a.reset(ctx), s.b.reset(ctx))
+	}
+	at := s.trail[n-1]
+	return n, errors.Join(s.a.engine.Restore(ctx, s.a.engine.Active(), at.a), s.b.engine.Restore(ctx, s.b.engine.Active(), at.b))
+}
+
 // shrink leaves out the requests without which the last one still shows the difference.
 func (s *searcher) shrink(ctx context.Context, requests []rulestest.Request) ([]rulestest.Request, error) {
-	for i := len(requests) - 2; i >= 0; i-- {
-		fewer := slices.Delete(slices.Clone(requests), i, i+1)
-		shown, _, err := s.shows(ctx, fewer)
-		if err != nil {
-			return nil, err
+	for size := max(1, (len(requests)-1)/2); ; size /= 2 { // many at a time first, as most can be spared
+		for end := len(requests) - 1; end > 0; end -= size {
+			fewer := slices.Delete(slices.Clone(requests), max(0, end-size), end)
+			shown, _, err := s.shows(ctx, fewer)
+			if err != nil {
+				return nil, err
+			}
+			if shown == len(fewer) {
+				requests = fewer
+			}
 		}
-		if shown == len(fewer) {
-			requests = fewer
+		if size <= 1 {
+			return requests, nil
 		}
 	}
-	return requests, nil
 }
 
 func (p *Policy) reset(ctx context.Context) error {
