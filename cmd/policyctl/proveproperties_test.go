@@ -10,12 +10,16 @@ import (
 	"strings"
 	"testing"
 
+	"portcullis/engine/fragment"
 	"portcullis/images"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/imagestest"
 	"portcullis/rules/generate"
 	"portcullis/rules/prove"
 )
+
+// nobodysKey is a public key whose private one nobody has.
+const nobodysKey = "MCowBQYDK2VwAyEAPV55OZwPT2q7jA2bvJ3eVIp3YrRnXJ7f6mTxNgfRFLM="
 
 // oneImage is the image of all manifests here.
 type oneImage struct{ store *imagestest.Store }
@@ -65,6 +69,7 @@ func TestEachPropertyHasAManifestWithItAndOneWithout(t *testing.T) {
 		property, sentence       string
 		has, hasConfigs, hasWith string
 		lacks, lacksWith         string
+		issuer                   bool // what takes it away is an issuer of fragments, of which there is no request
 	}{
 		{property: "no exec", sentence: "No command is executed in a container", has: bound,
 			lacks: `containers: [{name: web, image: "registry.example/web:1", livenessProbe: {exec: {command: [ok]}}}]`},
@@ -79,7 +84,7 @@ func TestEachPropertyHasAManifestWithItAndOneWithout(t *testing.T) {
 			lacks: `containers: [{name: web, image: "registry.example/web:1", securityContext: {privileged: true}}]`},
 		{property: "container side cannot see volume conf", sentence: "Container side has no mount of volume conf,", has: strings.Replace(two, "%s", "", 1), hasConfigs: config,
 			lacks: strings.Replace(two, "%s", ", volumeMounts: [{name: conf, mountPath: /conf}]", 1)},
-		{property: "policy cannot change", sentence: "SetPolicy is denied once this policy rules.", has: bound},
+		{property: "policy cannot change", sentence: "SetPolicy is denied once this policy rules.", has: bound, issuer: true},
 		{property: "files of conf fixed", sentence: "Every file of volume conf,", has: strings.Replace(two, "%s", "", 1), hasConfigs: config, lacks: strings.Replace(two, "%s", "", 1)},
 		{property: "order enforced", sentence: "Containers start in the manifest's order", has: bound, hasWith: "ordered",
 			lacks: `containers: [{name: web, image: "registry.example/web:1"}]
@@ -111,7 +116,13 @@ func TestEachPropertyHasAManifestWithItAndOneWithout(t *testing.T) {
 				}
 			}
 			judge(policyOf(t, test.has, test.hasConfigs, with(test.hasWith)...), prove.Proven)
-			if test.lacks != "" { // no policy of these rules lets itself be replaced
+			if test.issuer {
+				file := policyOf(t, test.has, test.hasConfigs)
+				p := loaded(t, prover, file).Data
+				p.Issuers = []fragment.Issuer{{Feed: "shop", Key: nobodysKey, May: []fragment.May{{Path: "containers.web.args"}}}}
+				writePolicy(t, p, file)
+				judge(file, prove.Unknown)
+			} else {
 				judge(policyOf(t, test.lacks, "", with(test.lacksWith)...), prove.Refuted)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"portcullis/engine/fragment"
 	"portcullis/rules/policydata"
 )
 
@@ -35,12 +36,16 @@ func (f Floor) Properties() ([]Property, error) {
 	if len(f.Registries) > 0 {
 		out = append(out, Property{Name: "images of the floor's registries", Meaning: "Every image is of one of: " + strings.Join(f.Registries, ", "), enforce: func(p *policydata.Policy) {
 			without(p, func(_ string, c *policydata.Container) bool { return !ofRegistries(c, f.Registries) })
+			ungranted(p, "image", func(m fragment.May) bool {
+				return slices.ContainsFunc(m.Registries, func(name string) bool { return !beginsWithOne(name, f.Registries) })
+			})
 		}})
 	}
 	if len(f.Capabilities) > 0 {
 		most := capabilityNames(f.Capabilities)
 		out = append(out, Property{Name: "capabilities of the floor", Meaning: "No container has another capability than: " + strings.Join(f.Capabilities, ", "), enforce: func(p *policydata.Policy) {
 			without(p, func(_ string, c *policydata.Container) bool { return len(lacking(most, capabilitiesOf(p, c))) > 0 })
+			ungranted(p, "capabilities", func(m fragment.May) bool { return len(lacking(most, capabilityNames(m.Capabilities))) > 0 })
 		}})
 	}
 	return out, nil
@@ -52,9 +57,13 @@ func ofRegistries(c *policydata.Container, beginnings []string) bool {
 		if name == "" || c.Image.Source == "pause" {
 			continue
 		}
-		if !slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(name, b) }) {
+		if !beginsWithOne(name, beginnings) {
 			return false
 		}
 	}
 	return true
+}
+
+func beginsWithOne(name string, beginnings []string) bool {
+	return slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(name, b) })
 }

@@ -53,3 +53,38 @@ func TestIssuersAreCompared(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIssuersMaySetIsNoProperty: a property that a fragment could take away is not proven, and one that it cannot is.
+func TestWhatIssuersMaySetIsNoProperty(t *testing.T) {
+	prover := newProver(t)
+	base := changed(t, data(t, pods[0]), func(p *policydata.Policy) {
+		for _, c := range p.Containers {
+			c.Exec, c.Mounts = nil, nil
+		}
+	})
+	for _, tt := range []struct {
+		property string
+		may      fragment.May
+		want     prove.Verdict
+	}{
+		{"no exec", fragment.May{Path: "containers.web.exec"}, prove.Unknown},
+		{"no exec", fragment.May{Path: "containers.more", Registries: []string{"a.example/"}}, prove.Unknown},
+		{"no exec", fragment.May{Path: "containers.web.args"}, prove.Proven},
+		{"no privileged", fragment.May{Path: "containers.web.capabilities", Capabilities: []string{"CAP_SYS_ADMIN"}}, prove.Unknown},
+		{"no privileged", fragment.May{Path: "containers.web.capabilities", Capabilities: []string{"CAP_CHOWN"}}, prove.Proven},
+		{"no host-filled mount", fragment.May{Path: "containers.web.mounts", Mounts: []string{"/data"}}, prove.Unknown},
+		{"container web cannot see volume data", fragment.May{Path: "containers.web.mounts", Mounts: []string{"/data"}}, prove.Unknown},
+		{"container web cannot see volume data", fragment.May{Path: "containers.proxy.mounts", Mounts: []string{"/data"}}, prove.Proven},
+		{"files of data fixed", fragment.May{Path: "containers.web.mounts", Mounts: []string{"/data"}}, prove.Unknown},
+		{"policy cannot change", fragment.May{Path: "containers.web.args"}, prove.Unknown},
+	} {
+		property, err := prove.ParseProperty(tt.property)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy := load(t, prover, changed(t, base, func(p *policydata.Policy) { p.Issuers = []fragment.Issuer{issuer(2, tt.may)} }))
+		if r, err := prover.Holds(t.Context(), policy, property); err != nil || r.Verdict != tt.want {
+			t.Errorf("%s, where an issuer may set %s: %+v (%v), want %s", tt.property, tt.may.Path, r, err, tt.want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"portcullis/engine/fragment"
 	"portcullis/rules/policydata"
 )
 
@@ -37,6 +38,7 @@ var kinds = []kind{
 		for _, c := range p.Containers {
 			c.Exec = nil
 		}
+		ungranted(p, "exec", anyGrant)
 	}},
 	{"no stdin", "Nothing is written to the standard input of any process, nor is it closed.", func(p *policydata.Policy, _ []string) {
 		p.Requests.WriteStream, p.Requests.CloseStdin, p.Requests.Exec.Stdin = false, false, false
@@ -58,19 +60,23 @@ var kinds = []kind{
 			}
 			return false
 		})
+		ungranted(p, "mounts", anyGrant)
 	}},
 	{"no privileged", "No container has CAP_SYS_ADMIN.", func(p *policydata.Policy, _ []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
 			return slices.Contains(capabilitiesOf(p, c), "SYS_ADMIN")
 		})
+		ungranted(p, "capabilities", func(m fragment.May) bool { return slices.Contains(capabilityNames(m.Capabilities), "SYS_ADMIN") })
 	}},
 	{"container NAME cannot see volume V", "Container NAME has no mount of volume V, named as in policy_data or by where it is mounted.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(name string, c *policydata.Container) bool {
 			return name == subjects[0] && len(mountsNamed(c, subjects[1])) > 0
 		})
+		ungranted(p, "mounts", func(m fragment.May) bool { return strings.HasPrefix(m.Path+".", "containers."+subjects[0]+".") })
 	}},
-	{"policy cannot change", "SetPolicy is denied once this policy rules.", func(p *policydata.Policy, _ []string) {
+	{"policy cannot change", "No issuer extends this policy by signed fragments, and SetPolicy is denied once this policy rules.", func(p *policydata.Policy, _ []string) {
 		p.Requests.Allow = slices.DeleteFunc(slices.Clone(p.Requests.Allow), func(name string) bool { return name == "SetPolicyRequest" })
+		p.Issuers = nil
 	}},
 	{"files of V fixed", "Every file of volume V, named as in policy_data or by where it is mounted, is bound by its digest, and no other is there.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
@@ -78,6 +84,7 @@ var kinds = []kind{
 				return m.From != policydata.MountShared || !m.Contents.Bound()
 			})
 		})
+		ungranted(p, "mounts", anyGrant)
 	}},
 	{"order enforced", "Containers start in the manifest's order, each after those it waits for.", func(p *policydata.Policy, _ []string) { p.Order = policydata.OrderEnforced }},
 }
@@ -251,6 +258,17 @@ func without(p *policydata.Policy, condition func(name string, c *policydata.Con
 		}
 	}
 }
+
+// ungranted takes from issuers what a condition holds for of what they may set in a field of a container, or in a container of their own.
+func ungranted(p *policydata.Policy, field string, condition func(fragment.May) bool) {
+	for i := range p.Issuers {
+		p.Issuers[i].May = slices.DeleteFunc(p.Issuers[i].May, func(m fragment.May) bool {
+			return (strings.HasSuffix(m.Path, "."+field) || strings.Count(m.Path, ".") == 1) && condition(m)
+		})
+	}
+}
+
+func anyGrant(fragment.May) bool { return true }
 
 func capabilitiesOf(p *policydata.Policy, c *policydata.Container) []string {
 	sets := p.Common.Capabilities[c.Capabilities]
