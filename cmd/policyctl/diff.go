@@ -58,7 +58,8 @@ Exit code 1: the policies differ.`,
 	return cmd
 }
 
-// writeProofs says which of two policies is proven to allow no more than the other; nothing of policies with other rules.
+// writeProofs says which of two policies is proven to allow no more than the other, and where that is refuted, by which request; nothing of
+// policies with other rules.
 func writeProofs(cmd *cobra.Command, a, b []byte) error {
 	prover, of, err := provable(cmd.Context(), a, b)
 	if len(of) == 0 {
@@ -67,17 +68,27 @@ func writeProofs(cmd *cobra.Command, a, b []byte) error {
 	for _, policy := range of {
 		defer policy.Close()
 	}
-	for _, pair := range []struct {
-		strict, loose int
-		says          string
-	}{{0, 1, "proven: B allows nothing that A does not"}, {1, 0, "proven: A allows nothing that B does not"}} {
-		r, err := prover.Within(cmd.Context(), of[pair.strict], of[pair.loose])
+	names := []string{"A", "B"}
+	for _, pair := range [][2]int{{0, 1}, {1, 0}} {
+		r, err := prover.Within(cmd.Context(), of[pair[0]], of[pair[1]])
 		if err != nil {
 			return err
 		}
-		if r.Verdict == prove.Proven {
-			fmt.Fprintln(cmd.OutOrStdout(), pair.says)
-		}
+		fmt.Fprintln(cmd.OutOrStdout(), proofOf(names[pair[0]], names[pair[1]], r))
 	}
 	return nil
+}
+
+// proofOf is one line about whether what a policy allows is allowed by another, the strict one.
+func proofOf(strict, loose string, r *prove.Result) string {
+	switch r.Verdict {
+	case prove.Proven:
+		return fmt.Sprintf("proven: %s allows nothing that %s does not; a SetPolicy from %s to %s only narrows", loose, strict, strict, loose)
+	case prove.Refuted:
+		w := r.Witness
+		return fmt.Sprintf("shown: %s allows what %s does not: %s, by %s, the last one a %s; policyctl prove --within %s %s tells more", loose, strict, w.Path,
+			count(len(w.Requests), "request", "requests"), w.Requests[len(w.Requests)-1].Kind, strict, loose)
+	}
+	return fmt.Sprintf("neither proven nor shown that %s allows nothing that %s does not: %s; policyctl prove --within %s %s tells more", loose, strict,
+		r.Open[0].Path, strict, loose)
 }
