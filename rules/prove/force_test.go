@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"portcullis/engine"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
@@ -23,10 +25,9 @@ import (
 
 // A run of all tests takes a share; `make prove-force` the whole.
 var (
-	forcePairs    = flag.Int("pairs", 12, "compare so many pairs of policies, in both directions")
-	forceRequests = flag.Int("requests", 150, "attack each proof with so many requests")
-	forceSeed     = flag.Uint64("seed", 20261129, "seed of the pairs and attacks")
-	forceTime     = flag.Duration("force", 0, "begin no other pair after so long; 0 is no bound")
+	forcePairs     = flag.Int("pairs", 12, "compare so many pairs of policies, in both directions")
+	forceSequences = flag.Int("sequences", 150, "attack each pair of which something is proven with so many sequences")
+	forceSeed      = flag.Uint64("seed", 20261129, "seed of the pairs and attacks")
 )
 
 // mutant is a policy and a changed one, with the change in words.
@@ -49,7 +50,7 @@ func treeOf(p *policydata.Policy) (map[string]any, error) {
 // mutate draws a change of one to three values of policy_data that leaves a policy.
 func mutate(t *testing.T, r *rand.Rand, name string, p *policydata.Policy) mutant {
 	t.Helper()
-	common := words(p, p)
+	common := usualWords()
 	for range 10_000 {
 		tree, err := treeOf(p)
 		if err != nil {
@@ -57,7 +58,7 @@ func mutate(t *testing.T, r *rand.Rand, name string, p *policydata.Policy) mutan
 		}
 		var told []string
 		for range pick(r, []int{1, 1, 1, 2, 3}) {
-			s := pickSpot(r, spotsOf(tree))
+			s := spotsByPath(tree).pick(r)
 			value := s.changed(r, common)
 			s.set(value)
 			told = append(told, fmt.Sprintf("%s: %.60v -> %.60v", s.path, s.old, value))
@@ -79,9 +80,10 @@ func mutate(t *testing.T, r *rand.Rand, name string, p *policydata.Policy) mutan
 // tally counts what came of pairs.
 type tally struct {
 	sync.Mutex
-	verdicts       map[prove.Verdict]int
-	asked, allowed int
-	witnesses      []shown
+	pairs, attacked    int
+	verdicts           map[prove.Verdict]int
+	sequences, allowed int
+	witnesses          []shown
 }
 
 // shown is a refutation: all of the witness is allowed by loose, the last is denied by strict.
@@ -96,21 +98,17 @@ type shown struct {
 // engine in onOtherEngines.
 func TestProofsStandAgainstForce(t *testing.T) {
 	r := rand.New(rand.NewPCG(*forceSeed, 0))
-	var originals []*policydata.Policy
-	for _, p := range pods {
-		originals = append(originals, data(t, p))
-	}
-	var mutants []mutant
+	of := make([][]mutant, len(pods)) // by the pod
 	for n := range *forcePairs {
 		i := n % len(pods)
-		mutants = append(mutants, mutate(t, r, fmt.Sprint(pods[i]), originals[i]))
+		of[i] = append(of[i], mutate(t, r, fmt.Sprintf("pair %d, %v", n, pods[i]), data(t, pods[i])))
 	}
-	all := forced(t, mutants)
-	pairs := all.verdicts[prove.Proven] + all.verdicts[prove.Refuted] + all.verdicts[prove.Unknown]
-	t.Logf("%d pairs, both directions: %v; %d requests against proofs, %d of them allowed by both; %d witnesses decided by OPA's library",
-		pairs/2, all.verdicts, all.asked, all.allowed, len(all.witnesses))
-	if unknown := all.verdicts[prove.Unknown]; pairs == 0 || tooMany(unknown, pairs, 4) {
-		t.Errorf("%v: more than 4 %% are unknown", all.verdicts)
+	all := forced(t, of)
+	asked := 2 * all.pairs
+	t.Logf("%d pairs, both directions: %v; %d of the pairs attacked with %d sequences, of which both allow %d; %d witnesses decided by OPA's library; seed %d",
+		all.pairs, all.verdicts, all.attacked, all.sequences, all.allowed, len(all.witnesses), *forceSeed)
+	if unknown := all.verdicts[prove.Unknown]; asked == 0 || tooMany(unknown, asked, 2) {
+		t.Errorf("%v: more than 2 %% are unknown", all.verdicts)
 	}
 	onOtherEngines(t, all.witnesses)
 }
@@ -119,39 +117,28 @@ func TestProofsStandAgainstForce(t *testing.T) {
 // leave a pod that neither policy lets start: no request shows a difference then, and the comparison does not see that there is none.
 func tooMany(unknown, all, percent int) bool { return unknown > 2 && unknown*100 > all*percent }
 
-// forced compares and attacks, one worker to a processor.
-func forced(t *testing.T, mutants []mutant) *tally {
+// forced compares and attacks, one worker to a processor, each with all pairs of one pod at a time.
+func forced(t *testing.T, of [][]mutant) *tally {
 	t.Helper()
 	all := &tally{verdicts: map[prove.Verdict]int{}}
-	base, err := rulestest.New(rules.Text(), nil)
+	base, err := compiled()
 	if err != nil {
 		t.Fatal(err)
 	}
-	work, began := make(chan int), time.Now()
+	work, began := make(chan []mutant), time.Now()
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			w, err := newForcer(t, base, all)
-			if err != nil {
-				t.Error(err)
-			}
-			for n := range work {
-				if err == nil {
-					w.pair(n, mutants[n])
+			for mutants := range work {
+				if err := force(t, base, all, mutants, began); err != nil {
+					t.Error(err)
 				}
 			}
 		})
 	}
-	for n := range mutants {
-		if *forceTime > 0 && time.Since(began) > *forceTime {
-			t.Logf("the time is over after %d pairs", n)
-			break
-		}
-		work <- n
-		if n%25 == 24 {
-			all.Lock()
-			t.Logf("%d pairs begun after %v: %v, %d requests", n+1, time.Since(began).Round(time.Second), all.verdicts, all.asked)
-			all.Unlock()
+	for _, mutants := range of {
+		if len(mutants) > 0 {
+			work <- mutants
 		}
 	}
 	close(work)
@@ -159,18 +146,59 @@ func forced(t *testing.T, mutants []mutant) *tally {
 	return all
 }
 
-// forcer is one worker.
+// forcer has the pairs of one policy.
 type forcer struct {
 	*testing.T
-	ctx    context.Context
-	prover *prove.Prover
-	rules  *rulestest.Judge
-	all    *tally
+	ctx      context.Context
+	prover   *prove.Prover
+	compiler *engine.Compiler
+	rules    *rulestest.Judge
+	original *decider
+	common   []plan
+	all      *tally
 }
 
-func newForcer(t *testing.T, base *rulestest.Judge, all *tally) (*forcer, error) {
+func force(t *testing.T, base *rulestest.Judge, all *tally, mutants []mutant, began time.Time) error {
 	prover, err := prove.New()
-	return &forcer{t, t.Context(), prover, base, all}, err
+	if err != nil {
+		return err
+	}
+	compiler, err := engine.NewCompiler(engine.CompilerOptions{HeldRules: rules.Held()})
+	if err != nil {
+		return err
+	}
+	original := mutants[0].original
+	f := &forcer{T: t, ctx: t.Context(), prover: prover, compiler: compiler, rules: base, all: all}
+	if f.original, err = newDecider(f.ctx, compiler, original); err != nil {
+		return err
+	}
+	defer f.original.engine.Close()
+	draws, err := newPlanner(rand.New(rand.NewPCG(*forceSeed, 2)), stringsOf(original), original)
+	if err != nil {
+		return err
+	}
+	for steps := 0; steps < 2*shared(*forceSequences); {
+		p := draws.plan()
+		steps += len(p)
+		f.common = append(f.common, p)
+	}
+	a, err := f.load(original)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	for _, m := range mutants {
+		if err := f.pair(a, m); err != nil {
+			t.Errorf("%s: %v", m.about, err)
+		}
+		all.Lock()
+		all.pairs++
+		if all.pairs%10 == 0 {
+			t.Logf("%d pairs after %v: %v, %d attacked, %d sequences", all.pairs, time.Since(began).Round(time.Second), all.verdicts, all.attacked, all.sequences)
+		}
+		all.Unlock()
+	}
+	return nil
 }
 
 func (f *forcer) load(p *policydata.Policy) (*prove.Policy, error) {
@@ -181,58 +209,62 @@ func (f *forcer) load(p *policydata.Policy) (*prove.Policy, error) {
 	return f.prover.Load(f.ctx, text)
 }
 
-// pair asks both directions of a mutant.
-func (f *forcer) pair(n int, m mutant) {
-	a, err := f.load(m.original)
-	if err != nil {
-		f.Errorf("%s: %v", m.about, err)
-		return
-	}
-	defer a.Close()
-	b, err := f.load(m.changed)
-	if err != nil {
-		f.Errorf("%s: %v", m.about, err)
-		return
-	}
-	defer b.Close()
-	for direction, pair := range [][2]*prove.Policy{{a, b}, {b, a}} {
-		about := fmt.Sprintf("pair %d, %s, %s", n, []string{"looser?", "stricter?"}[direction], m.about)
-		if err := f.one(about, rand.New(rand.NewPCG(*forceSeed, uint64(2*n+direction+1))), pair[0], pair[1]); err != nil {
-			f.Errorf("%s: %v", about, err)
-		}
-	}
+// draw is the source of chance for one pair.
+func (f *forcer) draw(m mutant) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(m.about))
+	return rand.New(rand.NewPCG(*forceSeed, h.Sum64()))
 }
 
-func (f *forcer) one(about string, r *rand.Rand, a, b *prove.Policy) error {
-	result, err := f.prover.Within(f.ctx, a, b)
+// pair asks both directions of a mutant, and attacks what is proven.
+func (f *forcer) pair(a *prove.Policy, m mutant) error {
+	b, err := f.load(m.changed)
 	if err != nil {
 		return err
+	}
+	defer b.Close()
+	var within [2]bool
+	for direction, pair := range [][2]*prove.Policy{changedWithin: {a, b}, originalWithin: {b, a}} {
+		about := fmt.Sprintf("%s, %s", m.about, []string{"looser?", "stricter?"}[direction])
+		if within[direction], err = f.direction(about, pair[0], pair[1]); err != nil {
+			return fmt.Errorf("%s: %w", about, err)
+		}
+	}
+	if within == [2]bool{} {
+		return nil
+	}
+	x, broken, err := f.attack(m, within, m.changed, *forceSequences)
+	if err != nil {
+		return err
+	}
+	if broken != "" {
+		f.Errorf("%s: proven, and yet %s", m.about, broken)
+	}
+	f.all.Lock()
+	defer f.all.Unlock()
+	f.all.attacked, f.all.sequences, f.all.allowed = f.all.attacked+1, f.all.sequences+len(x.seen), f.all.allowed+x.allowed
+	return nil
+}
+
+// direction says whether b is proven to be within a.
+func (f *forcer) direction(about string, a, b *prove.Policy) (bool, error) {
+	result, err := f.prover.Within(f.ctx, a, b)
+	if err != nil {
+		return false, err
 	}
 	f.all.Lock()
 	f.all.verdicts[result.Verdict]++
+	if result.Verdict == prove.Refuted {
+		f.all.witnesses = append(f.all.witnesses, shown{about, a.Data, b.Data, result.Witness})
+	}
 	f.all.Unlock()
 	switch result.Verdict {
 	case prove.Refuted:
-		f.all.Lock()
-		f.all.witnesses = append(f.all.witnesses, shown{about, a.Data, b.Data, result.Witness})
-		f.all.Unlock()
-		return f.library(a.Data, b.Data, result.Witness)
+		return false, f.library(a.Data, b.Data, result.Witness)
 	case prove.Unknown:
-		f.Logf("%s: unknown: %+v", about, result.Open)
-		return nil
+		f.Logf("%.600s: unknown: %.600v", about, result.Open)
 	}
-	x, err := newAttacker(f.ctx, r, f.rules, a.Data, b.Data)
-	if err != nil {
-		return err
-	}
-	broken, err := x.run(*forceRequests)
-	if broken != "" {
-		f.Errorf("%s: proven, and yet %s", about, broken)
-	}
-	f.all.Lock()
-	f.all.asked, f.all.allowed = f.all.asked+x.asked, f.all.allowed+x.allowed
-	f.all.Unlock()
-	return err
+	return result.Verdict == prove.Proven, nil
 }
 
 // library decides a witness by OPA's library, request by request.
@@ -263,6 +295,6 @@ func (f *forcer) library(a, b *policydata.Policy, w *prove.Witness) error {
 // onOtherEngines decides witnesses by an OPA server and by kata-agent's engine, as far as they are there.
 func onOtherEngines(t *testing.T, witnesses []shown) {
 	slices.SortFunc(witnesses, func(a, b shown) int { return strings.Compare(a.about, b.about) })
-	t.Run("OPA server", func(t *testing.T) { onServer(t, witnesses) })
-	t.Run("kata-agent's engine", func(t *testing.T) { onRegorus(t, witnesses) })
+	t.Run("OPA server", func(t *testing.T) { t.Parallel(); onServer(t, witnesses) })
+	t.Run("kata-agent's engine", func(t *testing.T) { t.Parallel(); onRegorus(t, witnesses) })
 }

@@ -15,31 +15,32 @@ import (
 
 // spot is a value in a tree of JSON, and how another is put in its place. What a change makes is new: old stays as it was.
 type spot struct {
-	path string // without indices, and without the names that are data
-	old  any
-	set  func(any)
+	path  string // without indices, and without the names that are data
+	place []any  // keys and indices
+	old   any
+	set   func(any)
 }
 
 // spotsOf are all values of a tree but its root.
 func spotsOf(tree map[string]any) []spot {
 	var out []spot
-	object(&out, "", tree)
+	object(&out, spot{}, tree)
 	return out
 }
 
 // named are objects whose keys are data.
 var named = regexp.MustCompile(`(^|\.)(containers|mounts|capabilities|paths|files|patterns|optional|hashes|arg_matches|fixed|other)$`)
 
-func object(out *[]spot, path string, m map[string]any) {
+func object(out *[]spot, parent spot, m map[string]any) {
 	for _, key := range slices.Sorted(maps.Keys(m)) {
-		at := path + "." + key
-		if path == "" {
+		at := parent.path + "." + key
+		if parent.path == "" {
 			at = key
 		}
-		if named.MatchString(path) {
-			at = path + ".*"
+		if named.MatchString(parent.path) {
+			at = parent.path + ".*"
 		}
-		visit(out, spot{at, m[key], func(v any) { m[key] = v }})
+		visit(out, spot{at, append(slices.Clip(parent.place), key), m[key], func(v any) { m[key] = v }})
 	}
 }
 
@@ -47,25 +48,78 @@ func visit(out *[]spot, s spot) {
 	*out = append(*out, s)
 	switch v := s.old.(type) {
 	case map[string]any:
-		object(out, s.path, v)
+		object(out, s, v)
 	case []any:
 		for i := range v {
-			visit(out, spot{s.path + "[]", v[i], func(item any) { v[i] = item }})
+			visit(out, spot{s.path + "[]", append(slices.Clip(s.place), i), v[i], func(item any) { v[i] = item }})
 		}
 	}
 }
 
-// pickSpot draws a path first, so that long lists are not all that is changed.
-func pickSpot(r *rand.Rand, all []spot) *spot {
-	by := map[string][]spot{}
-	for _, s := range all {
-		by[s.path] = append(by[s.path], s)
+// spots are those of a tree by their paths.
+type spots struct {
+	paths []string
+	texts []string // paths of lists and objects of strings
+	at    map[string][]spot
+}
+
+func spotsByPath(tree map[string]any) spots {
+	out := spots{at: map[string][]spot{}}
+	for _, s := range spotsOf(tree) {
+		out.at[s.path] = append(out.at[s.path], s)
 	}
-	if len(by) == 0 {
+	out.paths = slices.Sorted(maps.Keys(out.at))
+	for _, path := range out.paths {
+		if slices.ContainsFunc(out.at[path], func(s spot) bool { return holdsTexts(s.old) }) {
+			out.texts = append(out.texts, path)
+		}
+	}
+	return out
+}
+
+func holdsTexts(v any) bool {
+	var items []any
+	switch v := v.(type) {
+	case []any:
+		items = v
+	case map[string]any:
+		items = slices.Collect(maps.Values(v))
+	default:
+		return false
+	}
+	return !slices.ContainsFunc(items, func(item any) bool { _, ok := item.(string); return !ok })
+}
+
+// pickTexts is pick among lists and objects of strings.
+func (s spots) pickTexts(r *rand.Rand) *spot {
+	if len(s.texts) == 0 {
 		return nil
 	}
-	s := pick(r, by[pick(r, slices.Sorted(maps.Keys(by)))])
-	return &s
+	out := pick(r, s.at[pick(r, s.texts)])
+	return &out
+}
+
+// with has one more string, "key=value" for a key with its value.
+func (s *spot) with(text string) any {
+	switch v := s.old.(type) {
+	case []any:
+		return append(slices.Clone(v), text)
+	case map[string]any:
+		key, value, _ := strings.Cut(text, "=")
+		out := maps.Clone(v)
+		out[key] = value
+		return out
+	}
+	return text
+}
+
+// pick draws a path first, so that long lists are not all that is changed; nil if there is none.
+func (s spots) pick(r *rand.Rand) *spot {
+	if len(s.paths) == 0 {
+		return nil
+	}
+	out := pick(r, s.at[pick(r, s.paths)])
+	return &out
 }
 
 // changed is another value for a spot. Words are strings that may mean something there.
@@ -136,26 +190,44 @@ func changedObject(r *rand.Rand, v map[string]any, words []string) any {
 	return out
 }
 
-// words are the strings that one of two policies has and the other has not, with examples of patterns, and some that mean something.
-func words(a, b *policydata.Policy) []string {
-	in := func(p *policydata.Policy) map[string]bool {
-		out := map[string]bool{}
-		raw, err := treeOf(p)
-		if err != nil {
-			return out
-		}
-		for _, s := range spotsOf(raw) {
-			if text, ok := s.old.(string); ok {
-				out[text] = true
-			}
-		}
-		return out
+// stringsOf are all strings of a policy, and its keys with their values, sorted.
+func stringsOf(p *policydata.Policy) []string {
+	tree, err := treeOf(p)
+	if err != nil {
+		panic(err) // it was read from JSON
 	}
-	x, y := in(a), in(b)
+	out := map[string]bool{}
+	for _, s := range spotsOf(tree) {
+		if text, ok := s.old.(string); ok {
+			out[text] = true
+		}
+		if e := s.entry(); e != "" {
+			out[e] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
+// entry is "key=value" of a string in an object, "" for none. Of a pattern it has an example.
+func (s spot) entry() string {
+	key, inObject := s.place[len(s.place)-1].(string)
+	text, ok := s.old.(string)
+	if !inObject || !ok {
+		return ""
+	}
+	if strings.HasPrefix(text, "^") {
+		text = rulestest.Example(text)
+	}
+	return key + "=" + text
+}
+
+// news are the strings, and keys with their values, that one of two policies has and the other has not, with examples of patterns.
+func news(a, b *policydata.Policy) []string {
+	x, y := stringsOf(a), stringsOf(b)
 	var out []string
-	for _, pair := range [][2]map[string]bool{{x, y}, {y, x}} {
-		for text := range pair[0] {
-			if pair[1][text] {
+	for _, pair := range [][2][]string{{x, y}, {y, x}} {
+		for _, text := range pair[0] {
+			if _, both := slices.BinarySearch(pair[1], text); both {
 				continue
 			}
 			out = append(out, text)
@@ -165,8 +237,10 @@ func words(a, b *policydata.Policy) []string {
 		}
 	}
 	slices.Sort(out)
-	for _, w := range slices.Clone(out) { // more often than those of every pair
-		out = append(out, w, w)
-	}
-	return append(out, "lo", "eth0", "127.0.0.1", "::1", "10.0.0.7", "rw", "ro", "bind", "CAP_SYS_ADMIN", "/bin/sh", "X=y", "PATH=/x", "1", "")
+	return slices.Compact(out)
+}
+
+// usualWords mean something in one place or another.
+func usualWords() []string {
+	return []string{"lo", "eth0", "127.0.0.1", "::1", "10.0.0.7", "rw", "ro", "bind", "CAP_SYS_ADMIN", "/bin/sh", "X=y", "PATH=/x", "1", ""}
 }
