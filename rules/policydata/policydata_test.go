@@ -183,7 +183,11 @@ func TestValidate(t *testing.T) {
 			p.Containers["db"] = p.Containers["web"]
 			p.Containers["web"].After = []policydata.After{{Container: "db", State: "ready"}}
 		},
-		"a signal beyond the last": func(p *policydata.Policy) { p.Containers["web"].StopSignal = 65 },
+		"a base mount at no path": func(p *policydata.Policy) {
+			p.Common.Mounts["default"] = []policydata.ExactMount{{Source: "proc", Type: "proc"}}
+		},
+		"a value of the image without a name": func(p *policydata.Policy) { p.Containers["web"].Env.Shadowed = []string{"x"} },
+		"a signal beyond the last":            func(p *policydata.Policy) { p.Containers["web"].StopSignal = 65 },
 		"a shared mount without a name": func(p *policydata.Policy) {
 			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountShared}}
 		},

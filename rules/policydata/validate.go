@@ -201,6 +201,11 @@ func (v *validator) env(path string, e *Env) {
 		}
 		names = append(names, name)
 	}
+	for _, entry := range e.Shadowed {
+		if !strings.Contains(entry, "=") {
+			v.fault(path+".env.shadowed", "has an entry that is not NAME=value")
+		}
+	}
 	for _, name := range names {
 		if seen[name] {
 			v.fault(path+".env", "has %s twice", name)
@@ -218,6 +223,9 @@ func (v *validator) mounts(path string, base []ExactMount, mounts map[string]Mou
 		}
 	}
 	for _, m := range base {
+		if !strings.HasPrefix(m.Destination, "/") {
+			v.fault(path+".base_mounts", "have one at %q", m.Destination)
+		}
 		if _, twice := mounts[m.Destination]; twice {
 			v.fault(path+".mounts", "has %s, which its base mounts have", m.Destination)
 		}
