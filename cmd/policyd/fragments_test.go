@@ -213,7 +213,7 @@ func TestRollingUpdateOfAContainer(t *testing.T) {
 	if !found {
 		t.Errorf("no web runs with the new image: %+v", v.Pod.Containers)
 	}
-	if v = r.verifies(1, verified...); v.detail("pod-containers") == "" {
+	if v = r.verifies(3, verified...); v.detail("pod-containers") == "" {
 		t.Errorf("without the fragment the new image passes: %+v", v)
 	}
 	if v = r.verifies(3, "--policy=policy.rego"); !strings.Contains(v.detail("fragments"), "nobody vouches") {

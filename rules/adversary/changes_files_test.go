@@ -112,6 +112,9 @@ func links(e event) bool {
 func linkElsewhere(p *pod, es []event, s step) []event {
 	from := pick(p.life, s.From, links)
 	i := pick(es, s.At, links)
+	if from < 0 { // another change made the first link of this pod
+		return es
+	}
 	return p.edit(es, i, func(in object) {
 		other := str(p.life[from].input["symlink_target"])
 		in["symlink_target"] = []string{"/etc/shadow", "../../x", "..data/../..", "..data", other, "..data/" + path.Base(other), ".", "..2026_01_01_00_00_00.1", ""}[s.Item%9]
