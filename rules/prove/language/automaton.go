@@ -19,6 +19,15 @@ type automaton struct {
 	states []state
 	index  map[string]int
 	steps  map[step]int
+	near   map[syntax.EmptyOp]reach // of the state that was looked at last, as all its steps are asked one after another
+	nearTo int
+	spent  int // instructions that were looked at
+}
+
+// reach is what is reached from a state without a character.
+type reach struct {
+	reached []uint32
+	matched bool
 }
 
 type state struct {
@@ -75,7 +84,7 @@ func (a *automaton) next(n int, r rune) int {
 	at := step{n, a.class(r)}
 	to, ok := a.steps[at]
 	if !ok {
-		to = a.intern(a.follow(a.states[n], r))
+		to = a.intern(a.follow(n, r))
 		a.steps[at] = to
 	}
 	return to
@@ -91,20 +100,20 @@ func (a *automaton) accepts(n int) bool {
 	if s.matched {
 		return true
 	}
-	_, matched := a.closure(s, -1)
-	return matched
+	return a.closure(n, -1).matched
 }
 
-func (a *automaton) follow(s state, r rune) state {
-	if s.matched {
+func (a *automaton) follow(n int, r rune) state {
+	if s := a.states[n]; s.matched {
 		return s
 	}
-	reached, matched := a.closure(s, r)
-	if matched {
+	near := a.closure(n, r)
+	if near.matched {
 		return state{matched: true}
 	}
 	waiting := []uint32{uint32(a.prog.Start)}
-	for _, pc := range reached {
+	a.spent += len(near.reached)
+	for _, pc := range near.reached {
 		if inst := &a.prog.Inst[pc]; inst.MatchRune(r) {
 			waiting = append(waiting, inst.Out)
 		}
@@ -123,10 +132,22 @@ func (a *automaton) remembered(r rune) rune {
 	return ' '
 }
 
-// closure has the instructions that take a character and are reached from s without one, and whether the pattern matches before
+// closure has the instructions that take a character and are reached from a state without one, and whether the pattern matches before
 // next, which is -1 at the end of the text.
-func (a *automaton) closure(s state, next rune) (reached []uint32, matched bool) {
-	holds := syntax.EmptyOpContext(s.before, next)
+func (a *automaton) closure(n int, next rune) reach {
+	holds := syntax.EmptyOpContext(a.states[n].before, next)
+	if a.near == nil || a.nearTo != n {
+		a.near, a.nearTo = map[syntax.EmptyOp]reach{}, n
+	}
+	near, ok := a.near[holds]
+	if !ok {
+		near = a.walk(a.states[n], holds)
+		a.near[holds] = near
+	}
+	return near
+}
+
+func (a *automaton) walk(s state, holds syntax.EmptyOp) (near reach) {
 	seen := map[uint32]bool{}
 	todo := slices.Clone(s.waiting)
 	for len(todo) > 0 {
@@ -136,6 +157,7 @@ func (a *automaton) closure(s state, next rune) (reached []uint32, matched bool)
 			continue
 		}
 		seen[pc] = true
+		a.spent++
 		inst := &a.prog.Inst[pc]
 		switch inst.Op {
 		case syntax.InstAlt, syntax.InstAltMatch:
@@ -147,12 +169,12 @@ func (a *automaton) closure(s state, next rune) (reached []uint32, matched bool)
 				todo = append(todo, inst.Out)
 			}
 		case syntax.InstMatch:
-			matched = true
+			near.matched = true
 		case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-			reached = append(reached, pc)
+			near.reached = append(near.reached, pc)
 		}
 	}
-	return reached, matched
+	return near
 }
 
 // boundsOf are where the characters begin, and end, that an instruction tells from others.

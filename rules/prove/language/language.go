@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// ErrTooLarge says that a question was given up: the automata have more than [MaxStates] combinations of states, or more than [MaxSteps]
-// lead from one to another.
+// ErrTooLarge says that a question was given up: the automata have more than [MaxStates] combinations of states, more than [MaxSteps] lead
+// from one to another, or more than [MaxSpent] instructions of the patterns were looked at for them.
 var ErrTooLarge = errors.New("patterns are too large to be compared")
 
 // MaxStates bounds the combinations of states that one question looks at.
@@ -25,6 +25,9 @@ const MaxStates = 100_000
 
 // MaxSteps bounds the steps between them: a class of thousands of characters makes many of few states.
 const MaxSteps = 10_000_000
+
+// MaxSpent bounds the instructions: each state of a large pattern has many.
+const MaxSpent = 50_000_000
 
 // Set is a set of strings. The zero Set is empty. Sets are immutable.
 type Set struct {

@@ -85,6 +85,16 @@ func TestTooLargeIsSaid(t *testing.T) {
 	}
 }
 
+// Letters of all scripts make thousands of steps from each state.
+func TestClassesOfManyCharactersAreCompared(t *testing.T) {
+	if ok, _, err := pattern(t, `^\pL{1,63}$`).Within(pattern(t, `^[\pL\pN]{1,63}$`)); !ok || err != nil {
+		t.Errorf("%v (%v)", ok, err)
+	}
+	if _, _, err := pattern(t, `^(?:\pL?\pN){1,900}$`).Within(pattern(t, `^(?:\pN?\pL?){1,900}$`)); err != nil && !errors.Is(err, language.ErrTooLarge) {
+		t.Error(err)
+	}
+}
+
 // The automaton accepts what regexp matches.
 func FuzzAutomaton(f *testing.F) {
 	for _, pattern := range []string{`^a$`, `a|b`, `\bx\B`, `(?m)^a$\n`, `(?i)straße`, `[^\n]*`, `^(?:a?){3}$`, `\Aa\z`, `$^`} {

@@ -24,7 +24,7 @@ func (s Set) Example() (text string, found bool, err error) {
 	for i, a := range s.atoms {
 		first[i] = a.state
 	}
-	nodes := []node{{at: first, from: -1}}
+	nodes, most := []node{{at: first, from: -1}}, s.spent()+MaxSpent
 	seen := map[string]bool{key(first): true}
 	for n := 0; n < len(nodes); n++ {
 		if s.accepts(nodes[n].at) {
@@ -40,11 +40,19 @@ func (s Set) Example() (text string, found bool, err error) {
 				nodes = append(nodes, node{at, n, letter})
 			}
 		}
-		if len(nodes) > MaxStates || n*len(letters) > MaxSteps {
+		if len(nodes) > MaxStates || n*len(letters) > MaxSteps || s.spent() > most {
 			return "", false, ErrTooLarge
 		}
 	}
 	return "", false, nil
+}
+
+func (s Set) spent() int {
+	n := 0
+	for _, a := range s.atoms {
+		n += a.automaton.spent
+	}
+	return n
 }
 
 func key(at []int) string {
