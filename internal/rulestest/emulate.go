@@ -242,7 +242,9 @@ func (e Emulator) mounts(c *policydata.Container, id string, points []string) []
 		case policydata.MountShared:
 			source = e.sharedSource(id, n, m)
 		case policydata.MountStorage:
-			source, points = points[0], points[1:]
+			if len(points) > 0 { // of a policy without a storage for it there is no such request
+				source, points = points[0], points[1:]
+			}
 		}
 		out = append(out, wire(policydata.ExactMount{Destination: destination, Options: list(m.Options), Source: source, Type: m.Type}))
 	}

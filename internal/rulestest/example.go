@@ -49,5 +49,8 @@ func visible(ranges []rune) rune {
 			}
 		}
 	}
+	if len(ranges) == 0 {
+		return 'x' // no string fits
+	}
 	return ranges[0]
 }

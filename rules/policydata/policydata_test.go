@@ -22,6 +22,7 @@ func sample() *policydata.Policy {
 		Version: policydata.Version, Order: policydata.OrderFree, Strict: policydata.StrictDefault(),
 		Sandbox: policydata.Sandbox{Name: "^web$", Storages: []policydata.Storage{{Driver: "ephemeral", MountPoint: "/x"}}},
 		Common: policydata.Common{
+			SharedDirs: []string{"/shared"}, OCIVersions: []string{"1.2.0"}, AppArmor: []string{""},
 			BundlePath: "/b/$(container-id)", RootPath: "/r/$(container-id)/rootfs",
 			Capabilities: map[string]policydata.Capabilities{"default": {Bounding: []string{"CAP_KILL"}}},
 			Mounts:       map[string][]policydata.ExactMount{"default": {{Destination: "/proc", Source: "proc", Type: "proc"}}},
@@ -171,8 +172,12 @@ func TestValidate(t *testing.T) {
 			digest := "sha256:" + strings.Repeat("ab", 32)
 			p.Containers["web"].Image = policydata.Image{Digest: digest, Source: "web@" + digest, Also: []string{"web"}}
 		},
-		"an unknown level":           func(p *policydata.Policy) { p.Strict.Env = "free-for-all" },
-		"devices below zero":         func(p *policydata.Policy) { p.Containers["web"].VFIO.Count = -1 },
+		"an unknown level":   func(p *policydata.Policy) { p.Strict.Env = "free-for-all" },
+		"devices below zero": func(p *policydata.Policy) { p.Containers["web"].VFIO.Count = -1 },
+		"devices without number": func(p *policydata.Policy) {
+			p.Containers["web"].VFIO = policydata.VFIO{Count: 1 << 40, Annotation: "^x$"}
+		},
+		"no directory to share":      func(p *policydata.Policy) { p.Common.SharedDirs = nil },
 		"another sandbox":            func(p *policydata.Policy) { p.Containers["web"].Type = policydata.TypeSandbox },
 		"an unknown namespace":       func(p *policydata.Policy) { p.Containers["web"].Namespaces = []string{"ip"} },
 		"a storage without a driver": func(p *policydata.Policy) { p.Containers["web"].Storages = []policydata.Storage{{MountPoint: "/x"}} },

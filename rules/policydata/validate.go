@@ -101,6 +101,9 @@ func (v *validator) common(c *Common) {
 	for _, name := range slices.Sorted(maps.Keys(c.Paths)) {
 		v.list("common.paths."+name+".optional", c.Paths[name].Optional)
 	}
+	if len(c.SharedDirs) == 0 || len(c.OCIVersions) == 0 || len(c.AppArmor) == 0 {
+		v.fault("common.shared_dirs, oci_versions or apparmor", "is empty, so that no container fits")
+	}
 	if strings.Count(c.BundlePath, "$(container-id)") != 1 || strings.Count(c.RootPath, "$(container-id)") != 1 {
 		v.fault("common.bundle_path or root_path", "does not hold $(container-id) once")
 	}
@@ -138,8 +141,8 @@ func (v *validator) container(p *Policy, name string) {
 	}
 	v.patterns(path+".annotations.patterns", c.Annotations.Patterns)
 	v.shape(path, name, c)
-	if c.VFIO.Count < 0 {
-		v.fault(path+".vfio.count", "is %d", c.VFIO.Count)
+	if c.VFIO.Count < 0 || c.VFIO.Count > maxDevices {
+		v.fault(path+".vfio.count", "is %d, want 0 to %d", c.VFIO.Count, maxDevices)
 	}
 	if c.VFIO.Count > 0 {
 		v.pattern(path+".vfio.annotation", c.VFIO.Annotation)
@@ -148,6 +151,9 @@ func (v *validator) container(p *Policy, name string) {
 	v.env(path, &c.Env)
 	v.mounts(path, p.Common.Mounts[c.BaseMounts], c.Mounts)
 }
+
+// maxDevices is more than any machine passes through.
+const maxDevices = 256
 
 var driver = regexp.MustCompile(`^(?:[0-9A-Za-z_-]+|\$\(block\))$`)
 

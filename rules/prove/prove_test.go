@@ -205,3 +205,69 @@ func BenchmarkWithin(b *testing.B) {
 		}
 	}
 }
+
+// TestFormsAndPlatforms: the form of a policy says nothing, and the platform that it was made for does.
+func TestFormsAndPlatforms(t *testing.T) {
+	prover, shop := newProver(t), data(t, pods[0])
+	full, err := shop.Full(rules.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := prover.Load(t.Context(), full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(written.Close)
+	compact, other := load(t, prover, shop), load(t, prover, data(t, pods[5]))
+	for _, test := range []struct {
+		name string
+		a, b *prove.Policy
+		want prove.Verdict
+	}{
+		{"compact within full", written, compact, prove.Proven},
+		{"full within compact", compact, written, prove.Proven},
+		{"layers within an image that is pulled", compact, other, prove.Refuted},
+		{"an image that is pulled within layers", other, compact, prove.Refuted},
+	} {
+		r, err := prover.Within(t.Context(), test.a, test.b)
+		if err != nil || r.Verdict != test.want {
+			t.Fatalf("%s: %+v (%v)", test.name, r, err)
+		}
+		if r.Witness != nil {
+			confirm(t, test.a, test.b, r.Witness)
+		}
+	}
+}
+
+// TestPoliciesWithoutARequestAreCompared: of which no request can be made, and so no example be given.
+func TestPoliciesWithoutARequestAreCompared(t *testing.T) {
+	prover, shop := newProver(t), data(t, pods[0])
+	a := load(t, prover, shop)
+	for name, change := range map[string]func(*policydata.Policy){
+		"no storage for a mount": func(p *policydata.Policy) {
+			for _, c := range p.Containers {
+				c.Storages = nil
+			}
+		},
+		"a pattern of no string": func(p *policydata.Policy) { match(p, `^[^\x00-\x{10FFFF}]$`) },
+		"no containers":          func(p *policydata.Policy) { p.Containers = nil },
+		"no mounts":              func(p *policydata.Policy) { p.Common.Mounts[p.Containers["web"].BaseMounts] = nil },
+		"no arguments":           func(p *policydata.Policy) { p.Containers["web"].Args, p.Containers["web"].ArgMatches = nil, nil },
+	} {
+		b := load(t, prover, changed(t, shop, change))
+		for _, pair := range [][2]*prove.Policy{{a, b}, {b, a}} {
+			if _, err := prover.Within(t.Context(), pair[0], pair[1]); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for _, form := range prove.Forms() {
+			property, err := prove.ParseProperty(form[0])
+			if err == nil {
+				_, err = prover.Holds(t.Context(), b, property)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
