@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -54,7 +55,8 @@ may deny them.
   [CONTAINER/][KIND:]PATH=VALUE
 
 PATH is as explain prints it, with a number or a name in brackets: OCI.Process.Args[0], OCI.Process.Env[HOME],
-OCI.Mounts[/etc/shop].source, OCI.Mounts[+] for one more. VALUE is JSON, or else text. CONTAINER may be $sandbox.`,
+OCI.Mounts[/etc/shop].source, OCI.Mounts[+] for one more. VALUE is JSON, or else text. CONTAINER may be $sandbox.
+Init containers succeed; INIT/response.status=1 has one of that name fail.`,
 		Example: `  genpolicy -r < pod.yaml > pod.rego && policyctl simulate pod.yaml | policyctl replay --policy pod.rego -
   policyctl simulate --change 'web/OCI.Process.Args[0]=/bin/sh' pod.yaml | policyctl explain --policy pod.rego -
   policyctl simulate --exec 'web:cat /etc/passwd' --platform peer-pods --shim rs pod.yaml`,
@@ -109,9 +111,13 @@ func (f *simulateFlags) run(ctx context.Context, file string, stdin io.Reader, o
 			continue
 		}
 		line := struct {
-			Kind    string         `json:"kind"`
-			Request map[string]any `json:"request"`
-		}{r.Kind, r.Request}
+			Kind     string         `json:"kind,omitempty"`
+			Observed string         `json:"observed,omitempty"`
+			Request  map[string]any `json:"request"`
+		}{Kind: r.Kind, Request: r.Request}
+		if r.Kind == waitAnswer {
+			line.Kind, line.Observed = "", r.Kind
+		}
 		if err := e.Encode(line); err != nil {
 			return err
 		}
@@ -235,9 +241,17 @@ func (f *simulateFlags) inputs(requests []emulator.Request) ([]emulator.Input, e
 		}
 		delete(input, "data_size") // the digest says it
 		out = append(out, emulator.Input{Container: r.Container, Kind: kind, Request: input})
+		if r.Succeeded {
+			out = append(out, emulator.Input{Container: r.Container, Kind: waitAnswer, Request: map[string]any{
+				"request": maps.Clone(input), "response": map[string]any{"status": 0},
+			}})
+		}
 	}
 	return out, nil
 }
+
+// waitAnswer is as what the gate shows a policy the agent's answer to a wait: without it no dump says that an init container succeeded.
+const waitAnswer = "WaitProcessResponse"
 
 // cut ends the life with the request that --until names.
 func (f *simulateFlags) cut(inputs []emulator.Input) ([]emulator.Input, error) {

@@ -70,6 +70,7 @@ type container struct {
 type Request struct {
 	Container string // name of the container it is about, "" for the sandbox
 	Message   proto.Message
+	Succeeded bool // a wait for an init container, which ends by itself and well
 }
 
 // New puts the first pod of a workload of the manifest on a node. Nothing is

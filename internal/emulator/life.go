@@ -27,10 +27,21 @@ func (p *Pod) Start() ([]Request, error) {
 		}
 		out = append(out, started...)
 		if c.init && !c.sidecar {
-			out = append(out, p.end(c)...)
+			out = append(out, succeeded(p.end(c))...)
 		}
 	}
 	return out, nil
+}
+
+// succeeded marks the first wait: the agent answers it when the process has ended.
+func succeeded(end []Request) []Request {
+	for i, r := range end {
+		if _, ok := r.Message.(*agentpb.WaitProcessRequest); ok {
+			end[i].Succeeded = true
+			break
+		}
+	}
+	return end
 }
 
 // Life returns all requests of a pod that starts, is probed, asked for its
@@ -64,7 +75,7 @@ func (p *Pod) of(c *container, messages ...proto.Message) []Request {
 	}
 	var out []Request
 	for _, m := range messages {
-		out = append(out, Request{name, m})
+		out = append(out, Request{Container: name, Message: m})
 	}
 	return out
 }
