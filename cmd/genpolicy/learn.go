@@ -165,6 +165,7 @@ func readDump(path string, in io.Reader) ([]trace.Record, error) {
 		in = file
 	}
 	reader := trace.NewReader(io.LimitReader(in, maxDump))
+	reader.Observations = true // what waits for an init container waits for the answer that it succeeded
 	var all []trace.Record
 	for {
 		record, err := reader.Next()

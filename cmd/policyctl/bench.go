@@ -75,9 +75,11 @@ type samples struct {
 
 func (b *bench) run(ctx context.Context, in io.Reader) error {
 	session := replay.New(b.engine)
-	return eachRecord(ctx, in, nil, func(ctx context.Context, record trace.Record) error {
-		if err := b.one(ctx, record); err != nil {
-			return err
+	return eachRecord(ctx, in, &recordHooks{observations: true}, func(ctx context.Context, record trace.Record) error {
+		if !record.Observed {
+			if err := b.one(ctx, record); err != nil {
+				return err
+			}
 		}
 		_, err := session.Judge(ctx, record) // leaves the state that the next one was recorded in
 		return err

@@ -116,10 +116,10 @@ func (o reportOptions) timeline(ctx context.Context, policy *engine.Policy, stdi
 	}
 	defer x.engine.Close()
 	page.Trace, page.Decisions = shownName(o.trace), []review.Decision{}
-	return eachRecord(ctx, in, nil, func(ctx context.Context, record trace.Record) error {
+	return eachRecord(ctx, in, &recordHooks{observations: true}, func(ctx context.Context, record trace.Record) error {
 		full := len(page.Decisions) >= review.MaxDecisions
 		d, why, err := x.decide(ctx, record, !full)
-		if err != nil {
+		if err != nil || record.Observed {
 			return err
 		}
 		if full {

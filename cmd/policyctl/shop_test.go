@@ -44,6 +44,17 @@ func writePolicy(tb testing.TB, p *policydata.Policy, file string) {
 	}
 }
 
+// inTurn has web wait for migrate.
+func inTurn(p *policydata.Policy) {
+	p.Order = policydata.OrderEnforced
+	p.Containers["web"].After = []policydata.After{{Container: "migrate", State: policydata.Succeeded}}
+}
+
+// startOf is a pod's start as its policy wants it.
+func startOf(p *policydata.Policy) []rulestest.Request {
+	return rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}.All()
+}
+
 // life is a pod's start, with requests among it that its policy denies.
 func life(p *policydata.Policy) []rulestest.Request {
 	e := rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
