@@ -52,7 +52,7 @@ func TestSendToALiveGate(t *testing.T) {
 	}
 	code, out = send(`{"kind":"GuestDetailsRequest","request":{},"case":"details","allowed":true}
 {"kind":"StatsContainerRequest","request":{"container_id":"none"}}
-{"kind":"CopyFileRequest","request":{"path":"/run/kata-containers/shared/containers/x","file_type":"Regular","symlink_target":null,"file_size":5,"file_mode":33188,"dir_mode":493,"uid":0,"gid":0,"offset":0}}
+{"kind":"CopyFileRequest","request":{"path":"/run/kata-containers/shared/containers/x","file_type":"Regular","symlink_target":null,"file_size":5,"file_mode":33188,"dir_mode":493,"uid":0,"gid":0,"offset":0,"data_sha256":"00","data_size":5}}
 `)
 	if code != exitOK || !strings.Contains(out, "ALLOW GuestDetailsRequest details\n  answer: {\"agent_details\":") || !strings.Contains(out, "but the agent says") ||
 		!strings.HasSuffix(out, "3 requests: 3 allowed, 0 denied, 0 mismatches\n") {
