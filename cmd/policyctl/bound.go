@@ -33,13 +33,36 @@ type boundText struct {
 	lineFeed bool // the document ends with one
 }
 
-// readBoundPolicy digests the exact bytes of a policy file. What a guest would refuse is refused.
+// readBoundPolicy digests the exact bytes of a policy file, or of the policy in a manifest's annotation. What a guest would refuse is
+// refused.
 func readBoundPolicy(path, alg string) (boundText, error) {
+	if b, found, err := readAnnotated(path, alg); found || err != nil {
+		if err == nil && b.Kind != "policy" {
+			err = usageError(fmt.Errorf("the annotation of %s holds initdata, and that is what is bound: give it with --initdata", path))
+		}
+		return b, err
+	}
 	text, err := bounded.ReadFile(path, engine.MaxText)
 	if err != nil {
 		return boundText{}, err
 	}
 	return boundPolicy(path, text, alg)
+}
+
+// readAnnotated digests what the annotation of a manifest holds; found is false for a file that is no manifest.
+func readAnnotated(path, alg string) (b boundText, found bool, err error) {
+	text, err := bounded.ReadFile(path, maxText)
+	if err != nil {
+		return b, false, err
+	}
+	a, found, err := annotationOf(text)
+	if err != nil {
+		return b, false, &exitError{exitNo, fmt.Errorf("%s: %w", path, err)}
+	}
+	if found {
+		b, err = a.read(path, alg)
+	}
+	return b, found, err
 }
 
 // boundPolicy digests a policy, which name tells people of.
@@ -64,8 +87,14 @@ func boundPolicy(name string, text []byte, alg string) (boundText, error) {
 	return b, nil
 }
 
-// readBoundInitdata digests an initdata document, as TOML or as the value of its annotation, with its own algorithm.
+// readBoundInitdata digests an initdata document, as TOML, as the value of its annotation or in a manifest, with its own algorithm.
 func readBoundInitdata(path string) (boundText, error) {
+	if b, found, err := readAnnotated(path, "sha256"); found || err != nil {
+		if err == nil && b.Kind != "initdata" {
+			err = usageError(fmt.Errorf("the annotation of %s holds a policy: give it with --policy", path))
+		}
+		return b, err
+	}
 	doc, err := initdata.ReadFile(path)
 	return boundInitdata(path, doc, err)
 }

@@ -55,8 +55,8 @@ type verifyFlags struct {
 
 func (f *verifyFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.policy, "policy", "", "policy `file` that is to be bound")
-	flags.StringVar(&f.initdata, "initdata", "", "initdata `file` that is to be bound")
+	flags.StringVar(&f.policy, "policy", "", "policy `file` that is to be bound, or a manifest whose annotation holds it")
+	flags.StringVar(&f.initdata, "initdata", "", "initdata `file` that is to be bound, or a manifest whose annotation holds it")
 	flags.StringVar(&f.alg, "alg", "sha256", "`hash` of the policy: sha256, sha384 or sha512")
 	flags.StringVar(&f.nonce, "nonce", "", "what you sent, `hexadecimal`; without it the evidence may be old")
 	flags.StringVar(&f.at, "at", "", "`time` at which certificates must be valid, as 2026-01-31T12:00:00Z (default now)")

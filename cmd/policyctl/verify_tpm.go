@@ -134,7 +134,7 @@ func (p tpmFiles) read(e *evidence.TPM) error {
 func (p tpmFiles) readEarlier(e *evidence.TPM) error {
 	for _, path := range p.earlier {
 		b, err := readBoundInitdata(path)
-		if no := (*exitError)(nil); errors.As(err, &no) && no.code == exitNo { // no initdata, so a policy
+		if no := (*exitError)(nil); errors.As(err, &no) && no.code != exitFail { // no initdata, so a policy
 			b, err = readBoundPolicy(path, "sha256")
 		}
 		if err != nil {
