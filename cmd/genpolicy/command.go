@@ -48,13 +48,13 @@ func run(ctx context.Context, args []string, io stdio) int {
 	cmd.SetIn(io.in)
 	cmd.SetOut(io.out)
 	cmd.SetErr(io.err)
-	err := cmd.ExecuteContext(ctx)
+	called, err := cmd.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
 	if errors.Is(err, errUsage) {
 		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
-		fmt.Fprintf(io.err, "genpolicy: %s; see genpolicy --help\n", text)
+		fmt.Fprintf(io.err, "genpolicy: %s; see %s --help\n", text, called.CommandPath())
 		return exitUsage
 	}
 	if found, only := generate.Findings(err); only {

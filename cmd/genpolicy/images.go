@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -116,6 +117,9 @@ func (f *imageFlags) open(stderr io.Writer) (_ *sources, err error) {
 	stores = append(stores, last)
 	opener := images.NewOpener(stores, images.Options{Platform: platform})
 	s.images = opener
+	if f.trustedRoot != "" && !slices.ContainsFunc(f.keys, signature.IsIdentity) {
+		return nil, usagef("--trusted-root is for identities: nothing is verified without --verify-images issuer=URL,identity=NAME")
+	}
 	if len(f.keys) > 0 {
 		signers, err := f.signers()
 		if err != nil {
