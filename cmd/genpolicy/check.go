@@ -16,7 +16,7 @@ import (
 )
 
 // errStale says that an annotation is not what would be made now; the output has said which.
-var errStale = errors.New("an annotation is missing or stale; run genpolicy again with the same flags")
+var errStale = errors.New("an annotation is missing or stale; run genpolicy on it again, or check it with the flags that it was made with")
 
 func newCheck(io stdio) *cobra.Command {
 	var f flags

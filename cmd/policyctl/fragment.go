@@ -85,6 +85,9 @@ func makeDocument(measured, next []byte, feed string, svn uint64) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	if len(parts) == 0 {
+		return nil, errors.New("the measured policy and the next one do not differ: nothing to set. A manifest counts by its annotation; run genpolicy on the next one first")
+	}
 	d := fragment.Document{Version: fragment.Version, Feed: feed, SVN: svn, Containers: parts}
 	text, err := d.JSON()
 	if err != nil {

@@ -153,7 +153,7 @@ func TestFragmentMakeRefuses(t *testing.T) {
 		"another storage":     {func(p *policydata.Policy) { p.Containers["web"].Storages = []policydata.Storage{{Source: "x"}} }, "storages differs"},
 		"a new container":     {func(p *policydata.Policy) { p.Containers["more"] = p.Containers["web"] }, "may not set image"},
 		"a container less":    {func(p *policydata.Policy) { delete(p.Containers, "web") }, "containers.web is gone"},
-		"nothing":             {func(*policydata.Policy) {}, "nothing is set"},
+		"nothing":             {func(*policydata.Policy) {}, "nothing to set"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fragmentFiles(t, tt.change)

@@ -26,13 +26,14 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-: "${DESTDIR:?names the root filesystem}"
 AGENT_POLICY=${AGENT_POLICY:-yes} AGENT_POLICY_DEBUG=${AGENT_POLICY_DEBUG:-no} AGENT_INIT=${AGENT_INIT:-no}
 BINDING=${BINDING:-required} TPM_TRUST=${TPM_TRUST:-} PEERPOD=${PEERPOD:-no} REST=${REST:-}
 PEERPOD_GATE=${PEERPOD_GATE:-front} PEERPOD_TLS=${PEERPOD_TLS:-} OVERLAY=${OVERLAY:-no}
 installed=/usr/share/portcullis/installed
 
 die() { echo "install portcullis: $*" >&2; exit 1; }
+
+[ -n "${DESTDIR:-}" ] || die "DESTDIR is not set: give the root of the filesystem, as in make install DESTDIR=tree"
 
 one_of() { # NAME VALUE WORD...
 	name=$1 value=$2
