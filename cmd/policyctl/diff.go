@@ -20,7 +20,8 @@ func newDiff() *cobra.Command {
 		Short: "Say what policy B allows that A does not, and the reverse",
 		Long: `Compare two policies by what they allow: first what B allows and A does not, then the reverse, container by container, in
 words. What is not certain is said at the end: rules that differ or are from another tool, and patterns, which are compared as
-text. Values of variables are hidden unless --show-secrets is given; that one differs is shown all the same.
+text. So is what policyctl prove proves of the two, or shows by requests. Values of variables are hidden unless --show-secrets
+is given; that one differs is shown all the same.
 
 Exit code 1: the policies differ.`,
 		Example: `  policyctl diff deployed.rego new.rego`,
