@@ -44,9 +44,10 @@ func writePolicy(tb testing.TB, p *policydata.Policy, file string) {
 	}
 }
 
-// inTurn has web wait for migrate.
+// inTurn has web wait for migrate, and migrate for the sandbox.
 func inTurn(p *policydata.Policy) {
 	p.Order = policydata.OrderEnforced
+	p.Containers["migrate"].After = []policydata.After{{Container: policydata.SandboxContainer, State: policydata.Started}}
 	p.Containers["web"].After = []policydata.After{{Container: "migrate", State: policydata.Succeeded}}
 }
 

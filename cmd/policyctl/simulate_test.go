@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
 )
 
 const withInit = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"shop"},"spec":{
@@ -85,4 +88,38 @@ func TestReportFollowsAnswers(t *testing.T) {
 	if text, err = os.ReadFile(page); err != nil || !bytes.Contains(text, []byte(" allowed, 0 denied.")) {
 		t.Errorf("the page does not say that all was allowed (%v)", err)
 	}
+}
+
+// Where a dump has no answers, what is wrong in any case is told, and not that the end of an init container is not known.
+func TestExplainTellsWhatIsWrongHoweverAnInitContainerEnded(t *testing.T) {
+	dir := t.TempDir()
+	policy, dump := filepath.Join(dir, "p.rego"), filepath.Join(dir, "d.jsonl")
+	p := shop(t)
+	inTurn(p)
+	writePolicy(t, p, policy)
+	for _, name := range []string{"web", "migrate"} {
+		writeDump(t, withoutAnswers(startOf(p), name), dump)
+		out, _ := ctl(t, exitOK, "explain", "--policy", policy, dump)
+		if !strings.Contains(out, "container "+name+", check args\n") || strings.Contains(out, "container "+name+", check order") {
+			t.Errorf("of %s explain says %s", name, out)
+		}
+	}
+}
+
+// withoutAnswers is a start as an agent logs it: waits, the sandbox's too, and no answers. One container's arguments are changed.
+func withoutAnswers(start []rulestest.Request, changed string) (out []rulestest.Request) {
+	for _, r := range start {
+		id, _ := r.Input["container_id"].(string)
+		if r.Kind == "WaitProcessResponse" {
+			r = rulestest.Request{Kind: "WaitProcessRequest", Input: r.Input["request"].(map[string]any)}
+		}
+		if r.Kind == "CreateContainerRequest" && id == rulestest.ID(changed) {
+			r.Input["OCI"].(map[string]any)["Process"].(map[string]any)["Args"] = []any{"/bin/sh"}
+		}
+		out = append(out, r)
+		if r.Kind == "StartContainerRequest" && id == rulestest.ID(policydata.SandboxContainer) {
+			out = append(out, rulestest.Request{Kind: "WaitProcessRequest", Input: map[string]any{"container_id": id, "exec_id": id}})
+		}
+	}
+	return out
 }

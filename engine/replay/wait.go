@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -62,12 +63,13 @@ func (w *waits) take(record trace.Record, allowed bool) {
 }
 
 // ended looks for a container whose process, had it ended by itself with exit code 0, would make a denied CreateContainer allowed,
-// and whose end the dump does not show. The session then goes on as if it had.
+// and whose end the dump does not show. The session then goes on as if it had. Where a part of the reason remains, the request was
+// denied either way, and that part is what is to be told.
 func (s *Session) ended(ctx context.Context, denied Decision, now step) (Decision, error) {
 	if now.record.Kind != createContainer {
 		return denied, nil
 	}
-	history := s.history
+	history, told := s.history, denied
 	for i := len(s.waits.open) - 1; i >= 0; i-- {
 		w := s.waits.open[i]
 		d, err := s.hadEnded(ctx, w, now)
@@ -79,9 +81,23 @@ func (s *Session) ended(ctx context.Context, denied Decision, now step) (Decisio
 			d.Outcome, d.Reason, d.Missing = Unknown, denied.Reason, fmt.Sprintf("how the process ended that line %d waits for", w.line)
 			return d, nil
 		}
+		if remains(d.Reason, told.Reason) {
+			told = d
+		}
 		s.history = history
 	}
-	return denied, s.restore(ctx, now.before)
+	return told, s.restore(ctx, now.before)
+}
+
+// remains reports whether a reason is some of the findings of another, and not all.
+func remains(reason, of string) bool {
+	all, some := strings.Split(of, "; "), strings.Split(reason, "; ")
+	for _, finding := range some {
+		if !slices.Contains(all, finding) {
+			return false
+		}
+	}
+	return len(some) < len(all)
 }
 
 // hadEnded judges a request once more, with the answer to a wait put in: now, or before the container was signalled or removed, as

@@ -98,7 +98,7 @@ var advices = []advised{
 	{check: "id", words: "ids and the root's path are the runtime's: choose the settings of this platform (genpolicy --platform)"},
 	{kind: createKind, check: "sandbox", words: "containers come after CreateSandbox, and into its sandbox; strict.lifecycle = \"free\" in the settings drops that"},
 	{check: "instance", words: "$(where) exists already, and is created once at a time; strict.instances = \"free\" in the settings drops that"},
-	{check: "order", words: "$(where) has to wait for the containers before it; order = \"free\" in the settings (genpolicy -j unordered) drops that"},
+	{check: "order", words: "$(where) has to wait for the containers before it, init containers until they have ended with exit code 0; order = \"free\" in the settings (genpolicy -j unordered) drops that"},
 	{check: "linux", path: "OCI.Linux.Devices", words: "volumeDevices of $(where) changed: " + undo},
 	{check: "linux", path: "OCI.Linux.Resources.CPU", words: "the node pins CPUs (its static CPU manager): the guest has CPUs of its own, turn that off for this pod"},
 	{check: "linux", words: runtimes},
