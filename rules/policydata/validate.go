@@ -97,6 +97,12 @@ func (v *validator) common(c *Common) {
 	v.patterns("common.annotations.keys", c.Annotations.Keys)
 	v.patterns("common.annotations.patterns", c.Annotations.Patterns)
 	v.patterns("common.env.names", c.Env.Names)
+	for name := range c.Env.Names {
+		v.variable("common.env.names", name)
+	}
+	for _, set := range slices.Sorted(maps.Keys(c.Capabilities)) {
+		v.capabilities("common.capabilities."+set, c.Capabilities[set])
+	}
 	v.list("common.env.whole", c.Env.Whole)
 	for _, name := range slices.Sorted(maps.Keys(c.Paths)) {
 		v.list("common.paths."+name+".optional", c.Paths[name].Optional)
@@ -106,6 +112,24 @@ func (v *validator) common(c *Common) {
 	}
 	if strings.Count(c.BundlePath, "$(container-id)") != 1 || strings.Count(c.RootPath, "$(container-id)") != 1 {
 		v.fault("common.bundle_path or root_path", "does not hold $(container-id) once")
+	}
+}
+
+// capability is a name as agents know it, in one spelling. They take others for the same, such as one that is quoted once more.
+var capability = regexp.MustCompile(`^(?:CAP_)?[A-Z_]+$`)
+
+func (v *validator) capabilities(path string, c Capabilities) {
+	for _, name := range slices.Concat(c.Ambient, c.Bounding, c.Effective, c.Inheritable, c.Permitted) {
+		if !capability.MatchString(name) || strings.HasPrefix(strings.TrimPrefix(name, "CAP_"), "CAP_") {
+			v.fault(path, "has %q", name)
+		}
+	}
+}
+
+// variable: the name of an entry ends at its first "=".
+func (v *validator) variable(path, name string) {
+	if name == "" || strings.Contains(name, "=") {
+		v.fault(path, "has a variable called %q", name)
 	}
 }
 
@@ -202,7 +226,7 @@ func (v *validator) env(path string, e *Env) {
 		slices.Collect(maps.Keys(e.Templates)), slices.Collect(maps.Keys(e.Hashes)))
 	for _, entry := range e.Fixed {
 		name, _, ok := strings.Cut(entry, "=")
-		if !ok || name == "" {
+		if !ok {
 			v.fault(path+".env.fixed", "has an entry that is not NAME=value")
 		}
 		names = append(names, name)
@@ -213,6 +237,7 @@ func (v *validator) env(path string, e *Env) {
 		}
 	}
 	for _, name := range names {
+		v.variable(path+".env", name)
 		if seen[name] {
 			v.fault(path+".env", "has %s twice", name)
 		}
@@ -222,6 +247,9 @@ func (v *validator) env(path string, e *Env) {
 
 func (v *validator) mounts(path string, base []ExactMount, mounts map[string]Mount) {
 	for _, destination := range slices.Sorted(maps.Keys(mounts)) {
+		if mounts[destination].Contents != nil && mounts[destination].From != MountShared {
+			v.fault(path+".mounts["+destination+"].contents", "are of a mount that is not shared")
+		}
 		if from := mounts[destination].From; from != MountExact && mounts[destination].Source == "" {
 			v.fault(path+".mounts["+destination+"].source", "is empty")
 		} else if !slices.Contains([]MountFrom{MountExact, MountShared, MountStorage, MountLocal}, from) {

@@ -47,6 +47,20 @@ func TestNonsenseIsRefused(t *testing.T) {
 		"contents that are null": {func(tree map[string]any) {
 			object(tree, "containers", "web", "mounts", "/etc/hosts")["contents"] = nil
 		}, prove.ErrWritten, "contents"},
+		"contents of what is not shared": {func(tree map[string]any) {
+			object(tree, "containers", "web", "mounts")["/x"] = map[string]any{"from": "exact", "options": []any{}, "source": "/x", "type_": "bind",
+				"contents": map[string]any{"files": map[string]any{}, "open": false}}
+		}, policydata.ErrInvalid, "mounts[/x].contents"},
+		"a variable that no request can have": {func(tree map[string]any) {
+			object(tree, "containers", "web", "env", "optional")["A=B"] = "^.*$"
+		}, policydata.ErrInvalid, "A=B"},
+		"a common variable that no request can have": {func(tree map[string]any) {
+			object(tree, "common", "env", "names")["A=B"] = "^.*$"
+		}, policydata.ErrInvalid, "A=B"},
+		"a capability that is quoted once more": {func(tree map[string]any) {
+			at := object(tree, "common", "capabilities", object(tree, "containers")["web"].(map[string]any)["capabilities"].(string))
+			at["Bounding"] = []any{`"CAP_SYS_ADMIN"`}
+		}, policydata.ErrInvalid, "SYS_ADMIN"},
 		"an empty pattern beside a template": {func(tree map[string]any) {
 			object(tree, "containers", "web", "arg_matches")["0"] = map[string]any{"template": "x", "pattern": ""}
 		}, prove.ErrWritten, "arg_matches.0.pattern"},
