@@ -119,9 +119,13 @@ func (f *Floor) looser(s *review.Subject) []string {
 	}
 	if f.ImageDigests && s.Data != nil {
 		for _, name := range names(s.Data) {
-			if c := s.Data.Containers[name]; !c.Image.Bound() {
+			switch c := s.Data.Containers[name]; {
+			case !c.ImageBound():
 				out = append(out, fmt.Sprintf("what the image %s of container %s holds is not bound; name it by digest (genpolicy --lock-digests)",
 					c.Image.Source, name))
+			case c.Image.From == policydata.GuestPull && s.Data.Strict.Image != policydata.Required:
+				out = append(out, fmt.Sprintf("the guest may have another image than %s of container %s, as strict.image is %s",
+					c.Image.Source, name, s.Data.Strict.Image))
 			}
 		}
 	}

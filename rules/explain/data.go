@@ -43,7 +43,7 @@ func (e *Explainer) Unbound(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(containerNames(p), func(name string) bool { return p.Containers[name].Image.Bound() }), nil
+	return slices.DeleteFunc(containerNames(p), func(name string) bool { return p.Containers[name].ImageBound() }), nil
 }
 
 // Answers evaluates an entry point with an empty request in the initial state:

@@ -3,6 +3,7 @@
 package policydata
 
 import (
+	"path"
 	"slices"
 	"strings"
 )
@@ -126,10 +127,39 @@ type Image struct {
 	Source string    `json:"source"` // source of the pull storage: the reference, or "pause"
 }
 
-// Bound says whether the policy fixes what the image holds. It does not for a tag, which can come to mean another image, nor for
-// an image that the host shares.
-func (i Image) Bound() bool {
-	return i.From == Layers || i.From == GuestPull && (i.Digest != "" && i.digestHolds() || i.Source == "pause")
+// ImageBound says whether the policy fixes what the container's image holds. It does not for a tag, which can come to mean another image,
+// nor for an image that the host shares. What is called "pause" is the guest's own for the sandbox alone.
+func (c *Container) ImageBound() bool {
+	switch i := c.Image; i.From {
+	case Layers:
+		return c.layered()
+	case GuestPull:
+		return i.Digest != "" && i.digestHolds() || i.Source == "pause" && c.Type == TypeSandbox
+	}
+	return false
+}
+
+// layered says whether the root is made of the image's layers alone, each by its root hash.
+func (c *Container) layered() bool {
+	layers, lower := map[string]bool{}, 0
+	for _, s := range c.Storages {
+		for _, option := range s.Options {
+			if hash, ok := strings.CutPrefix(option, "io.katacontainers.fs-opt.root-hash="); ok && slices.Contains(c.Image.Layers, hash) {
+				layers[path.Base(s.MountPoint)] = true
+			}
+		}
+	}
+	for _, s := range c.Storages {
+		for _, option := range s.Options {
+			if names, ok := strings.CutPrefix(option, "lowerdir="); ok && s.MountPoint == "$(root)" {
+				lower++
+				if slices.ContainsFunc(strings.Split(names, ":"), func(name string) bool { return !layers[name] }) {
+					return false
+				}
+			}
+		}
+	}
+	return lower > 0
 }
 
 // digestHolds says whether the digest is in every name by which the image may be pulled.

@@ -35,6 +35,7 @@ func (f Floor) Properties() ([]Property, error) {
 	}
 	if len(f.Registries) > 0 {
 		out = append(out, Property{Name: "images of the floor's registries", Meaning: "Every image is of one of: " + strings.Join(f.Registries, ", "), enforce: func(p *policydata.Policy) {
+			pulled(p)
 			without(p, func(_ string, c *policydata.Container) bool { return !ofRegistries(c, f.Registries) })
 			ungranted(p, "image", func(m fragment.May) bool {
 				return slices.ContainsFunc(m.Registries, func(name string) bool { return !beginsWithOne(name, f.Registries) })
@@ -54,7 +55,7 @@ func (f Floor) Properties() ([]Property, error) {
 // ofRegistries says whether every name of an image begins so. The sandbox's own image is the guest's.
 func ofRegistries(c *policydata.Container, beginnings []string) bool {
 	for _, name := range append([]string{c.OCI.Annotations.ImageName, c.Image.Source}, c.Image.Also...) {
-		if name == "" || c.Image.Source == "pause" {
+		if name == "" || c.Image.Source == "pause" && c.Type == policydata.TypeSandbox {
 			continue
 		}
 		if !beginsWithOne(name, beginnings) {

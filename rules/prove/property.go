@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -48,13 +49,14 @@ var kinds = []kind{
 	}},
 	{"stdout closed", "What containers print does not reach the host.", func(p *policydata.Policy, _ []string) { p.Requests.ReadStream = false }},
 	{"only images by digest", "Every container runs an image whose content the policy fixes, by digest or by dm-verity.", func(p *policydata.Policy, _ []string) {
-		without(p, func(_ string, c *policydata.Container) bool { return !c.Image.Bound() })
+		pulled(p)
+		without(p, func(_ string, c *policydata.Container) bool { return !c.ImageBound() })
 	}},
 	{"no host-filled mount", "There is no volume into which the host puts files of its choice, tokens and values of the cluster included; " +
 		"hosts, hostname, resolv.conf and the termination log do not count.", func(p *policydata.Policy, _ []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
 			for destination, m := range c.Mounts {
-				if m.From == policydata.MountShared && !slices.Contains(fixed, destination) && !m.Contents.Bound() {
+				if !slices.Contains(fixed, destination) && hostFilled(p, m) {
 					return true
 				}
 			}
@@ -70,7 +72,7 @@ var kinds = []kind{
 	}},
 	{"container NAME cannot see volume V", "Container NAME has no mount of volume V, named as in policy_data or by where it is mounted.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(name string, c *policydata.Container) bool {
-			return name == subjects[0] && len(mountsNamed(c, subjects[1])) > 0
+			return name == subjects[0] && len(mountsNamed(p, c, subjects[1])) > 0
 		})
 		ungranted(p, "mounts", func(m fragment.May) bool { return strings.HasPrefix(m.Path+".", "containers."+subjects[0]+".") })
 	}},
@@ -80,8 +82,8 @@ var kinds = []kind{
 	}},
 	{"files of V fixed", "Every file of volume V, named as in policy_data or by where it is mounted, is bound by its digest, and no other is there.", func(p *policydata.Policy, subjects []string) {
 		without(p, func(_ string, c *policydata.Container) bool {
-			return slices.ContainsFunc(mountsNamed(c, subjects[0]), func(m policydata.Mount) bool {
-				return m.From != policydata.MountShared || !m.Contents.Bound()
+			return slices.ContainsFunc(mountsNamed(p, c, subjects[0]), func(m policydata.Mount) bool {
+				return m.From != policydata.MountShared || !filesBound(p, m)
 			})
 		})
 		ungranted(p, "mounts", anyGrant)
@@ -141,7 +143,7 @@ func absentSubject(p *policydata.Policy, form, subjects []string) string {
 		}
 		name := subjects[0]
 		subjects = subjects[1:]
-		mounted := slices.ContainsFunc(slices.Collect(maps.Values(p.Containers)), func(c *policydata.Container) bool { return len(mountsNamed(c, name)) > 0 })
+		mounted := slices.ContainsFunc(slices.Collect(maps.Values(p.Containers)), func(c *policydata.Container) bool { return len(mountsNamed(p, c, name)) > 0 })
 		if word == "NAME" && p.Containers[name] == nil {
 			return "there is no container " + name
 		}
@@ -209,7 +211,7 @@ func asked(p *policydata.Policy) []Property {
 		case slices.Contains(words, "NAME"):
 			for _, volume := range volumes(p) {
 				for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
-					if name != policydata.SandboxContainer && len(mountsNamed(p.Containers[name], volume)) == 0 {
+					if name != policydata.SandboxContainer && len(mountsNamed(p, p.Containers[name], volume)) == 0 {
 						out = append(out, k.of([]string{name, volume}))
 					}
 				}
@@ -275,12 +277,46 @@ func capabilitiesOf(p *policydata.Policy, c *policydata.Container) []string {
 	return capabilityNames(slices.Concat(sets.Ambient, sets.Bounding, sets.Effective, sets.Inheritable, sets.Permitted))
 }
 
-func mountsNamed(c *policydata.Container, name string) []policydata.Mount {
+// mountsNamed are the mounts of a container of one volume: of that name, or of what is mounted there in any container.
+func mountsNamed(p *policydata.Policy, c *policydata.Container, name string) []policydata.Mount {
+	sources := []string{name}
+	for _, other := range p.Containers {
+		if m, ok := other.Mounts[name]; ok && isVolume(m) {
+			sources = append(sources, m.Source)
+		}
+	}
 	var out []policydata.Mount
 	for destination, m := range c.Mounts {
-		if destination == name || m.Source == name && m.From != policydata.MountExact {
+		if destination == name || isVolume(m) && (slices.Contains(sources, m.Source) || m.From == policydata.MountExact && path.Base(m.Source) == name) {
 			out = append(out, m)
 		}
 	}
 	return out
+}
+
+// isVolume says whether a mount is of a volume: an exact one is where its source is a directory, which a volume in memory has its name from.
+func isVolume(m policydata.Mount) bool {
+	return m.From != policydata.MountExact || strings.HasPrefix(m.Source, "/")
+}
+
+// hostFilled says whether the host chooses files of a mount: by sharing them or copying them there.
+func hostFilled(p *policydata.Policy, m policydata.Mount) bool {
+	if m.From == policydata.MountExact {
+		return slices.ContainsFunc(p.Common.SharedDirs, func(dir string) bool { return strings.HasPrefix(path.Clean(m.Source)+"/", dir+"/") })
+	}
+	return m.From == policydata.MountShared && !filesBound(p, m)
+}
+
+// filesBound says whether the policy fixes the files of a mount: not where it takes mounts in part, and so does not ask for them.
+func filesBound(p *policydata.Policy, m policydata.Mount) bool {
+	return m.Contents.Bound() && p.Strict.Mounts != policydata.Optional
+}
+
+// pulled holds the guest to the images that the policy names, where it pulls any.
+func pulled(p *policydata.Policy) {
+	for _, c := range p.Containers {
+		if c.Image.From == policydata.GuestPull {
+			p.Strict.Image = policydata.Required
+		}
+	}
 }

@@ -4,6 +4,7 @@ package prove_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"portcullis/rules/policydata"
@@ -66,7 +67,7 @@ func TestProperties(t *testing.T) {
 
 func byDigest(p *policydata.Policy) {
 	for name, c := range p.Containers {
-		if !c.Image.Bound() {
+		if !c.ImageBound() {
 			delete(p.Containers, name)
 		}
 		c.After = nil
@@ -110,5 +111,83 @@ func TestAFloorHoldsRegistriesAndCapabilities(t *testing.T) {
 		if r, err := prover.Holds(t.Context(), policy, properties[0]); err != nil || r.Verdict != test.want {
 			t.Errorf("%+v: %+v (%v), want %s", test.floor, r, err, test.want)
 		}
+	}
+}
+
+// TestPropertiesThatLookAsIf: policies that say what a property asks for, and leave a way around it.
+func TestPropertiesThatLookAsIf(t *testing.T) {
+	prover := newProver(t)
+	shop := changed(t, data(t, pods[0]), byDigest)
+	if shop.Containers["web"] == nil {
+		t.Fatal("the shop has no container web by digest")
+	}
+	settings := func(contents *policydata.Contents) policydata.Mount {
+		return policydata.Mount{From: policydata.MountShared, Options: []string{"ro"}, Source: "settings", Type: "bind", Contents: contents}
+	}
+	bound := &policydata.Contents{Files: map[string]policydata.File{"a": {Mode: 0o444, SHA256: strings.Repeat("1", 64), Size: 1}}}
+	alone := func(p *policydata.Policy) {
+		for _, c := range p.Containers {
+			c.Mounts = map[string]policydata.Mount{}
+		}
+		p.Containers["web"].Mounts["/settings"] = settings(bound)
+	}
+	for name, test := range map[string]struct {
+		property string
+		change   func(*policydata.Policy)
+		want     prove.Verdict
+	}{
+		"by digest":                      {"only images by digest", func(*policydata.Policy) {}, prove.Proven},
+		"images that are not compared":   {"only images by digest", func(p *policydata.Policy) { p.Strict.Image = policydata.Free }, prove.Refuted},
+		"images that need not be pulled": {"only images by digest", func(p *policydata.Policy) { p.Strict.Image = policydata.Optional }, prove.Refuted},
+		"an image that is called as the sandbox's": {"only images by digest", func(p *policydata.Policy) {
+			p.Containers["web"].Image.Source, p.Containers["web"].Image.Digest = "pause", ""
+		}, prove.Refuted},
+		"layers that nothing binds": {"only images by digest", func(p *policydata.Policy) {
+			p.Containers["web"].Image = policydata.Image{From: policydata.Layers}
+		}, prove.Refuted},
+		"known files": {"no host-filled mount", alone, prove.Proven},
+		"known files that are not asked for": {"no host-filled mount", func(p *policydata.Policy) {
+			alone(p)
+			p.Strict.Mounts = policydata.Optional
+		}, prove.Refuted},
+		"fixed files that are not asked for": {"files of settings fixed", func(p *policydata.Policy) {
+			alone(p)
+			p.Strict.Mounts = policydata.Optional
+		}, prove.Refuted},
+		"files that are fixed in one place": {"files of /settings fixed", func(p *policydata.Policy) {
+			alone(p)
+			p.Containers["web"].Mounts["/other"] = settings(nil)
+		}, prove.Refuted},
+		"a volume in memory, by its name": {"container web cannot see volume mem", func(p *policydata.Policy) {
+			alone(p)
+			p.Containers["web"].Mounts["/m"] = bind("/run/kata-containers/sandbox/ephemeral/mem")
+		}, prove.Refuted},
+		"a volume in memory, by where it is in another container": {"container web cannot see volume /there", func(p *policydata.Policy) {
+			alone(p)
+			p.Containers["web"].Mounts["/m"] = bind("/run/kata-containers/sandbox/ephemeral/mem")
+			other := *p.Containers["web"]
+			other.Mounts = map[string]policydata.Mount{"/there": bind("/run/kata-containers/sandbox/ephemeral/mem")}
+			p.Containers["other"] = &other
+		}, prove.Refuted},
+		"what the host shares, by its directory": {"no host-filled mount", func(p *policydata.Policy) {
+			alone(p)
+			p.Containers["web"].Mounts["/m"] = bind(p.Common.SharedDirs[0] + "/m")
+		}, prove.Refuted},
+		"a volume that is elsewhere in another container": {"container web cannot see volume /data", func(p *policydata.Policy) {
+			alone(p)
+			other := *p.Containers["web"]
+			other.Mounts = map[string]policydata.Mount{"/data": settings(bound)}
+			p.Containers["other"] = &other
+		}, prove.Refuted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, err := prove.ParseProperty(test.property)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r, err := prover.Holds(t.Context(), load(t, prover, changed(t, shop, test.change)), asked); err != nil || r.Verdict != test.want {
+				t.Errorf("%+v (%v), want %s", r, err, test.want)
+			}
+		})
 	}
 }

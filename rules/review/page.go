@@ -295,7 +295,7 @@ func (s *Subject) changers() []string {
 func (s *Subject) containerRow(name string, secrets bool) containerRow {
 	c := s.Data.Containers[name]
 	r := containerRow{
-		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !c.Image.Bound(),
+		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !c.ImageBound(),
 		Image: or(or(c.Image.Source, c.OCI.Annotations.ImageName, c.Image.Source == ""), "any", c.Image.Source+c.OCI.Annotations.ImageName == ""), Digest: c.Image.Digest, Content: content(c),
 		Command: commandLine(argumentsOf(c)), User: user(c.OCI.Process.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
 		Env: envRows(c.Env, secrets),

@@ -213,7 +213,7 @@ func (s *speaker) image(c *policydata.Container) {
 		source = c.OCI.Annotations.ImageName
 	}
 	s.mayAs(fmt.Sprint("image ", i, c.OCI.Annotations), fmt.Sprintf("image %s (%s)", or(source, "of the host's choice", source == ""), words))
-	if i.Bound() {
+	if c.ImageBound() {
 		s.must("its image is bound")
 	}
 }

@@ -210,7 +210,7 @@ var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
 
 func (w *warnings) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
-	if !c.Image.Bound() {
+	if !c.ImageBound() {
 		w.grave(rankImages, name, "The image's content is %s.", content(c))
 	}
 	w.rights(p, name)
