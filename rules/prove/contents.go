@@ -3,6 +3,7 @@
 package prove
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -153,7 +154,7 @@ func (k container) tampered(destination string) []attempt {
 // compareLinks: a link is denied where a mount of some container lies at it or below. What more a's mounts deny is a difference.
 func compareLinks(c *comparison) {
 	for _, link := range lacking(linked(c.b), linked(c.a)) {
-		name, inner, _ := strings.Cut(link, "\x00")
+		name, inner := link.volume, link.inner
 		path := fmt.Sprintf("%s/%064x-%016x-%s%s", c.b.Common.SharedDirs[0], 10, 0, name, inner)
 		r := rulestest.CopyFile(path, "Symlink")
 		r.Input["symlink_target"] = "..data/x"
@@ -161,20 +162,25 @@ func compareLinks(c *comparison) {
 	}
 }
 
-// linked are the places in volumes, by name and path, at or above which a mount of the same container lies.
-func linked(p *policydata.Policy) []string {
-	var out []string
+// place is one in the volumes of a name.
+type place struct{ volume, inner string }
+
+// linked are the places in volumes at or above which a mount of the same container lies.
+func linked(p *policydata.Policy) []place {
+	var out []place
 	for _, c := range p.Containers {
 		for destination, m := range c.Mounts {
 			for other := range c.Mounts {
 				inner, below := strings.CutPrefix(other, destination+"/")
 				for below && inner != "" {
-					out = append(out, m.Source+"\x00/"+inner)
+					out = append(out, place{m.Source, "/" + inner})
 					inner = inner[:max(strings.LastIndex(inner, "/"), 0)]
 				}
 			}
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b place) int {
+		return cmp.Or(strings.Compare(a.volume, b.volume), strings.Compare(a.inner, b.inner))
+	})
 	return slices.Compact(out)
 }

@@ -5,6 +5,7 @@ package prove_test
 import (
 	"testing"
 
+	"portcullis/internal/rulestest"
 	"portcullis/rules/policydata"
 	"portcullis/rules/prove"
 )
@@ -110,6 +111,47 @@ var corners = map[string]corner{
 		a: func(p *policydata.Policy) {
 			p.Containers["web"].Env.Fixed = append(p.Containers["web"].Env.Fixed, "QQQQ=1")
 		}},
+	"a variable with a space in its name that has to be there in one policy": {check: "env",
+		a: func(p *policydata.Policy) {
+			p.Containers["web"].Env.Optional = with(p.Containers["web"].Env.Optional, "PA TH", "^x$")
+			p.Containers["web"].Env.Fixed = append(p.Containers["web"].Env.Fixed, "PAIR=1")
+		},
+		b: func(p *policydata.Policy) {
+			p.Containers["web"].Env.Patterns = with(p.Containers["web"].Env.Patterns, "PA TH", "^x$")
+			p.Containers["web"].Env.Fixed = append(p.Containers["web"].Env.Fixed, "PAIR=1")
+		}},
+	"a name of the image that annotations take, behind one that is fixed": {check: "image",
+		both: func(p *policydata.Policy) {
+			p.Containers["web"].Annotations.Fixed["io.kubernetes.cri.image-name"] = "another"
+		},
+		b: func(p *policydata.Policy) {
+			p.Containers["web"].Annotations.Optional = map[string]string{"io.kubernetes.cri.image-name": "another"}
+		}},
+	"an annotation of a device that is passed through, and fixed in one policy": {check: "annotations",
+		both: func(p *policydata.Policy) {
+			p.Strict.Annotations = policydata.Optional
+			p.Containers["web"].VFIO = policydata.VFIO{Annotation: "^nvidia.com/gpu=[0-9]$", Count: 1, Path: "/dev/vfio/devices/vfio", Type: "vfio-pci-gk"}
+		},
+		a: func(p *policydata.Policy) {
+			for _, key := range []string{"cdi.k8s.io/vfio0", "cdi.k8s.io/vfio1"} {
+				p.Containers["web"].Annotations.Fixed[key] = "other"
+			}
+		}},
+	"a directory of the host in one policy, and of the guest in the other": {check: "storages",
+		both: func(p *policydata.Policy) {
+			p.Containers["web"].Storages = append(p.Containers["web"].Storages, policydata.Storage{Driver: "local", FSType: "local", Source: "local",
+				DriverOptions: []string{}, Options: []string{}, MountPoint: "/run/w/" + rulestest.ID(policydata.SandboxContainer) + "/rootfs/local/x"})
+		},
+		a: func(p *policydata.Policy) { p.Common.SharedDirs = append(p.Common.SharedDirs, "/run/w") }},
+	"input of a container that does not exist": {check: "streams",
+		both: func(p *policydata.Policy) {
+			p.Strict.Lifecycle = policydata.Free
+			p.Requests.Exec.Stdin = true
+			for _, c := range p.Containers {
+				c.Stdin = true
+			}
+		},
+		b: func(p *policydata.Policy) { p.Requests.WriteStream = true }},
 	"a letter beyond ASCII that folds to one": {check: "args",
 		a: func(p *policydata.Policy) { match(p, "^[kK]$") },
 		b: func(p *policydata.Policy) { match(p, "^(?i:k)$") }},
@@ -216,5 +258,28 @@ func TestCornersAreNoProofs(t *testing.T) {
 			}
 			confirm(t, a, b, r.Witness)
 		})
+	}
+}
+
+// TestVolumesAreToldApart: names that read alike when they are put together are others.
+func TestVolumesAreToldApart(t *testing.T) {
+	prover := newProver(t)
+	block := func(source string) policydata.Mount {
+		return policydata.Mount{From: policydata.MountStorage, Options: []string{"ro"}, Source: source, Type: "bind"}
+	}
+	pod := func(first, second, third, fourth string) *prove.Policy {
+		return load(t, prover, changed(t, data(t, pods[0]), func(p *policydata.Policy) {
+			for name, m := range map[string]map[string]policydata.Mount{
+				"a": {"b:/x": block(first)}, "a:b": {"/x": block(second)}, "c": {"d:/y": block(third)}, "c:d": {"/y": block(fourth)},
+			} {
+				c := *p.Containers["web"]
+				c.Mounts = m
+				p.Containers[name] = &c
+			}
+		}))
+	}
+	r, err := prover.Within(t.Context(), pod("v", "w", "v", "w"), pod("v", "w", "w", "v"))
+	if err != nil || r.Verdict == prove.Proven {
+		t.Errorf("%+v (%v)", r, err)
 	}
 }

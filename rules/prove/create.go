@@ -5,6 +5,7 @@ package prove
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,7 +29,10 @@ var (
 	allLevels  = []policydata.Level{policydata.Required, policydata.Optional, policydata.Free}
 )
 
-const cri = "io.kubernetes.cri."
+const (
+	cri       = "io.kubernetes.cri."
+	imageName = cri + "image-name"
+)
 
 // compareInstances: how often a container, or the sandbox, may be there.
 func compareInstances(c *comparison) {
@@ -200,7 +204,7 @@ func compareAnnotations(c *comparison) {
 			bound = bound && got == want
 			if a.policy.Strict.Annotations == policydata.Required && (!bound || b.policy.Strict.Annotations != policydata.Required) {
 				k.differ(k.at("annotations["+key+"]"), "has to be there in one only", k.create(func(i map[string]any) { delete(annotations(i), key) }), k.start())
-			} else if !bound && (elsewhere(key) || key == cri+"image-name") {
+			} else if !bound && (elsewhere(key) || key == imageName) {
 				k.differ(k.at("annotations["+key+"]"), "has one value in one only", k.start())
 			}
 		}
@@ -220,6 +224,9 @@ func elsewhere(key string) bool {
 	return slices.Contains([]string{kata + "bundle_path", kata + "container_type", cri + "container-name", cri + "container-type", cri + "sandbox-id",
 		cri + "sandbox-log-directory", cri + "sandbox-name", cri + "sandbox-namespace", cri + "sandbox-uid"}, key)
 }
+
+// passedThrough matches the keys of the annotations of devices that are passed through.
+var passedThrough = regexp.MustCompile(`^cdi\.k8s\.io/vfio[0-9]+$`)
 
 type annotationSet struct {
 	*policydata.Annotations
@@ -244,6 +251,11 @@ func (k container) annotation(s annotationSet, key string) language.Set {
 	if elsewhere(key) {
 		return language.All()
 	}
+	return k.notFixed(s, key)
+}
+
+// notFixed are the values that the rules take for a key by other means than that it is fixed.
+func (k container) notFixed(s annotationSet, key string) language.Set {
 	var sets []language.Set
 	if v, ok := s.Optional[key]; ok {
 		sets = append(sets, language.Literals(v))
@@ -260,6 +272,9 @@ func (k container) annotation(s annotationSet, key string) language.Set {
 	}
 	if s.policy.Strict.Annotations == policydata.Free && strings.HasPrefix(key, cri) {
 		return language.All()
+	}
+	if k.b.VFIO.Count > 0 && passedThrough.MatchString(key) { // which is the same in both, or a difference of its own
+		sets = append(sets, k.pattern(k.b.VFIO.Annotation))
 	}
 	return language.Union(sets...)
 }

@@ -119,16 +119,17 @@ func (k container) unbound(b environment, name string, try tries) []attempt {
 }
 
 // spaced looks for variables with a space in their names. The rules look for names of fixed variables among them in a way that takes such a
-// name for two.
+// name for two, but not among those that have to be there and match their pattern.
 func (k container) spaced(a, b environment, names []string, try tries) {
-	if same(a.Fixed, b.Fixed) && same(a.Templates, b.Templates) {
+	if same(a.Fixed, b.Fixed) && same(a.Templates, b.Templates) && same(a.Patterns, b.Patterns) {
 		return
 	}
 	by := k.pattern(`\A[^=]* `)
 	entry, found, err := language.Intersection(k.patterns(b.common.Whole), by).Example()
 	for _, name := range names {
 		if strings.Contains(name, " ") {
-			entry, found = name+"=", true
+			value, _, _ := k.values(b, name, true).Example()
+			entry, found = name+"="+value, true
 		}
 	}
 	if found || err != nil {

@@ -25,17 +25,22 @@ func compareImage(c *comparison) {
 		if c.a.Strict.Image == policydata.Free {
 			return
 		}
+		// A name that annotations take will do for the image, even where it is fixed for the annotation as well.
+		a, b := annotationSet{&k.a.Annotations, c.a}, annotationSet{&k.b.Annotations, c.b}
+		k.within(k.at("annotations["+imageName+"]"), k.notFixed(a, imageName), k.notFixed(b, imageName), func(example string) []attempt {
+			return []attempt{k.create(func(i map[string]any) { annotations(i)[imageName] = example })}
+		})
 		if c.a.Strict.Image != policydata.Optional && k.a.OCI.Annotations.ImageName != "" && k.b.OCI.Annotations.ImageName == "" {
 			k.differ(k.at("OCI.Annotations"), "an image without a name is allowed by one only", k.create(func(i map[string]any) {
-				delete(annotations(i), cri+"image-name")
+				delete(annotations(i), imageName)
 			}))
 		}
 		for _, name := range lacking(append(slices.Clone(k.a.Image.Also), k.a.OCI.Annotations.ImageName), append(slices.Clone(k.b.Image.Also), k.b.OCI.Annotations.ImageName)) {
 			k.differ(k.at("OCI.Annotations"), fmt.Sprintf("%q is allowed by one only", name), k.create(func(i map[string]any) {
 				if name == "" {
-					delete(annotations(i), cri+"image-name")
+					delete(annotations(i), imageName)
 				} else {
-					annotations(i)[cri+"image-name"] = name
+					annotations(i)[imageName] = name
 				}
 			}))
 		}
@@ -73,9 +78,14 @@ func compareStorages(c *comparison) {
 			return strings.Replace(source, c.b.Common.SharedDirs[0], dir, 1)
 		})...)...)
 	}
-	// More of a's take nothing away, but for storages that are not looked at in one of them, and for two in one of which the other lies.
+	// More of a's take nothing away, but for storages that are not looked at in one of them or stand for a directory of the guest, and for two
+	// in one of which the other lies.
 	for _, dir := range lacking(c.b.Common.SharedDirs, c.a.Common.SharedDirs) {
-		if strings.HasSuffix(dir, "/watchable") && hasDriver(c.b, "watchable-bind") || slices.ContainsFunc(c.a.Common.SharedDirs, inner.MatchString) {
+		local := c.anyStorage(func(s policydata.Storage) bool {
+			return s.Driver == "local" && strings.HasPrefix(s.MountPoint, dir+"/")
+		})
+		watched := strings.HasSuffix(dir, "/watchable") && c.anyStorage(func(s policydata.Storage) bool { return s.Driver == "watchable-bind" })
+		if local || watched || slices.ContainsFunc(c.a.Common.SharedDirs, inner.MatchString) {
 			c.differ("common.shared_dirs", fmt.Sprintf("%s is in one only, and decides what else is looked at", dir), start...)
 		}
 	}
@@ -84,13 +94,11 @@ func compareStorages(c *comparison) {
 // inner matches a directory that may lie in another's part for one pod or container.
 var inner = regexp.MustCompile(`/rootfs/local|/[0-9a-f]{64}-`)
 
-func hasDriver(p *policydata.Policy, driver string) bool {
-	for _, c := range p.Containers {
-		if slices.ContainsFunc(c.Storages, func(s policydata.Storage) bool { return s.Driver == driver }) {
-			return true
-		}
-	}
-	return false
+// anyStorage says whether a storage of b's containers is such a one.
+func (c *comparison) anyStorage(such func(policydata.Storage) bool) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(c.b.Containers)), func(k *policydata.Container) bool {
+		return slices.ContainsFunc(k.Storages, such)
+	})
 }
 
 // inAnyOrder are storages with their options sorted.
@@ -252,7 +260,7 @@ func usesOf(p *policydata.Policy, volume string) []string {
 	for name, c := range p.Containers {
 		for destination, m := range c.Mounts {
 			if m.From == policydata.MountStorage && m.Source == volume {
-				out = append(out, name+":"+destination)
+				out = append(out, fmt.Sprintf("%q:%q", name, destination))
 			}
 		}
 	}

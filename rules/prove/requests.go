@@ -77,6 +77,11 @@ func compareStreams(c *comparison) {
 			return []attempt{{container: k.name, then: then}}
 		})
 	})
+	if c.b.Strict.Lifecycle == policydata.Free { // of a container that does not exist
+		open("requests.write_stream", "", false, false, func(then func(id string) []rulestest.Request) []attempt {
+			return []attempt{{then: func(string) []rulestest.Request { return then(fmt.Sprintf("%064x", 10)) }}}
+		})
+	}
 	open("requests.exec.stdin", "other", a.Exec.Stdin, b.Exec.Stdin, func(then func(id string) []rulestest.Request) []attempt {
 		return append(c.after(then), attempt{then: func(string) []rulestest.Request { return then(fmt.Sprintf("%064x", 10)) }})
 	})
