@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"portcullis/engine/fragment"
+	"portcullis/rules/policydata"
 )
 
 // compareIssuers: what the policy may become. No request shows it, so that a difference leaves the proof open.
@@ -26,5 +27,76 @@ func compareIssuers(c *comparison) {
 				c.differ("issuers", b.Line()+" may make a container "+name+" in one only: the other has it")
 			}
 		}
+	}
+}
+
+// updated compares what the policies may become, if they differ in nothing so far: without the fields that b's issuers may set. A value in
+// one of these hides what is common to all containers, such as a variable that each has fixed. No request shows it.
+func (p *Prover) updated(c *comparison) error {
+	if len(c.b.Issuers) == 0 || len(c.differences) > 0 {
+		return nil
+	}
+	a, err := bare(c.a, c.b.Issuers)
+	if err != nil {
+		return err
+	}
+	b, err := bare(c.b, c.b.Issuers)
+	if err != nil {
+		return err
+	}
+	became := p.compare(a, b)
+	c.check = "issuers"
+	for _, d := range became.differences {
+		c.differ(d.Path, d.Says+", once an issuer sets what is left out here")
+	}
+	return became.err
+}
+
+// bare is a policy without what issuers may set; a container that they may make is like each that there is.
+func bare(p *policydata.Policy, issuers []fragment.Issuer) (*policydata.Policy, error) {
+	out, err := copyOf(p)
+	if err != nil {
+		return nil, err
+	}
+	out.Common.Capabilities[""] = policydata.Capabilities{}
+	for i := range issuers {
+		for _, may := range issuers[i].May {
+			name, field, err := may.Target()
+			if err != nil {
+				return nil, err
+			}
+			if c := out.Containers[name]; c != nil && field != "" {
+				leaveOut(c, field)
+				continue
+			}
+			for like, c := range p.Containers {
+				made := *c
+				for _, field := range fragment.Fields {
+					leaveOut(&made, field)
+				}
+				out.Containers[name+" like "+like] = &made
+			}
+		}
+	}
+	return out, nil
+}
+
+// leaveOut takes a field from a container; one that has commands keeps one that nothing lists.
+func leaveOut(c *policydata.Container, field string) {
+	switch field {
+	case "args":
+		c.Args, c.ArgMatches = nil, nil
+	case "capabilities":
+		c.Capabilities = ""
+	case "cwd":
+		c.Cwd = ""
+	case "env":
+		c.Env = policydata.Env{}
+	case "exec":
+		c.Exec = [][]string{{"\x00"}}
+	case "image":
+		c.Image, c.OCI.Annotations.ImageName = policydata.Image{}, ""
+	case "mounts":
+		c.Mounts = nil
 	}
 }

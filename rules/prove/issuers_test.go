@@ -88,3 +88,53 @@ func TestWhatIssuersMaySetIsNoProperty(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIssuersMaySetHidesNothing: policies whose containers make them alike, until an issuer sets what makes them so.
+func TestWhatIssuersMaySetHidesNothing(t *testing.T) {
+	prover := newProver(t)
+	for name, test := range map[string]struct {
+		may        string
+		both, a, b func(*policydata.Policy)
+	}{
+		"a variable that each container has fixed": {"containers.web.env",
+			func(p *policydata.Policy) {
+				p.Common.Env.Whole = []string{"^[A-Z]+=.*$"}
+				for _, c := range p.Containers {
+					c.Env.Fixed = append(c.Env.Fixed, "KNOWN=1")
+				}
+			},
+			func(p *policydata.Policy) { p.Common.Env.Names = map[string]string{"KNOWN": "^x$"} }, func(*policydata.Policy) {}},
+		"variables of commands, where there are none": {"containers.web.exec",
+			func(p *policydata.Policy) {
+				p.Requests.Exec = policydata.Exec{}
+				for _, c := range p.Containers {
+					c.Exec = nil
+				}
+			},
+			func(*policydata.Policy) {}, func(p *policydata.Policy) { p.Strict.ExecEnv = policydata.Optional }},
+		"a command that each container lists": {"containers.more",
+			func(p *policydata.Policy) {
+				for _, c := range p.Containers {
+					c.Exec = append(c.Exec, []string{"ps"})
+				}
+			},
+			func(*policydata.Policy) {}, func(p *policydata.Policy) { p.Requests.Exec.Commands = [][]string{{"ps"}} }},
+	} {
+		for _, issuers := range [][]fragment.Issuer{nil, {issuer(2, fragment.May{Path: test.may})}} {
+			of := func(change func(*policydata.Policy)) *prove.Policy {
+				return load(t, prover, changed(t, data(t, pods[0]), func(p *policydata.Policy) {
+					test.both(p)
+					change(p)
+					p.Issuers = issuers
+				}))
+			}
+			want := prove.Proven
+			if issuers != nil {
+				want = prove.Unknown
+			}
+			if r, err := prover.Within(t.Context(), of(test.a), of(test.b)); err != nil || r.Verdict != want {
+				t.Errorf("%s, %d issuers: %+v (%v), want %s", name, len(issuers), r, err, want)
+			}
+		}
+	}
+}

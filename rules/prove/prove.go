@@ -148,13 +148,9 @@ type Witness struct {
 
 // Within says whether a allows everything that b allows.
 func (p *Prover) Within(ctx context.Context, a, b *Policy) (*Result, error) {
-	c := &comparison{a: a.Data, b: b.Data, read: p.read}
-	for _, m := range modules {
-		c.check = m.check
-		m.compare(c)
-	}
-	if c.err != nil {
-		return nil, fmt.Errorf("compare policies: %w", c.err)
+	c := p.compare(a.Data, b.Data)
+	if err := errors.Join(c.err, p.updated(c)); err != nil {
+		return nil, fmt.Errorf("compare policies: %w", err)
 	}
 	if len(c.differences) == 0 {
 		return &Result{Verdict: Proven, Checks: checkNames()}, nil
@@ -174,6 +170,16 @@ func (p *Prover) Within(ctx context.Context, a, b *Policy) (*Result, error) {
 		}
 	}
 	return out, nil
+}
+
+// compare asks every module.
+func (p *Prover) compare(a, b *policydata.Policy) *comparison {
+	c := &comparison{a: a, b: b, read: p.read}
+	for _, m := range modules {
+		c.check = m.check
+		m.compare(c)
+	}
+	return c
 }
 
 // checkNames are the checks that have a comparison, in the order of the table.
