@@ -24,6 +24,7 @@ import (
 	"portcullis/engine"
 	"portcullis/engine/gate"
 	"portcullis/engine/trace"
+	"portcullis/internal/strictjson"
 )
 
 func newSend() *cobra.Command {
@@ -175,7 +176,7 @@ func withoutContents(record trace.Record) (json.RawMessage, error) {
 		return record.Request, nil
 	}
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(record.Request, &fields); err != nil {
+	if err := strictjson.Unmarshal(record.Request, &fields); err != nil {
 		return nil, err
 	}
 	delete(fields, "data_sha256")

@@ -128,6 +128,10 @@ func (m *model) breaksFields(r, genuine *request) string {
 		return "control group that climbs"
 	}
 	want := asPod(renamed(genuine.input, genuine.id(), id), input)
+	if weak(m.policy.Strict.ContainerID) && str(at(input, "OCI", "Linux", "CgroupsPath")) == "" {
+		want = clone(want) // where ids are free, requests that name no control group are taken too
+		put(want, "", "OCI", "Linux", "CgroupsPath")
+	}
 	if broken := m.breaksPull(input); broken != "" {
 		return broken
 	}

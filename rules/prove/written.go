@@ -3,13 +3,13 @@
 package prove
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 
+	"portcullis/internal/strictjson"
 	"portcullis/rules/policydata"
 )
 
@@ -24,7 +24,7 @@ func written(text []byte, read *policydata.Policy) error {
 		return err
 	}
 	var got, want any
-	if err := errors.Join(json.Unmarshal(text, &got), json.Unmarshal(again, &want)); err != nil {
+	if err := errors.Join(strictjson.Unmarshal(text, &got), strictjson.Unmarshal(again, &want)); err != nil {
 		return err
 	}
 	if at, ok := differs(got, want, "policy_data"); ok {
