@@ -63,7 +63,6 @@ type Progress struct {
 // Store is an [images.Store] over registries. It may be used by any number of goroutines.
 type Store struct {
 	o      Options
-	remote []remote.Option
 	puller *remote.Puller
 }
 
@@ -86,17 +85,16 @@ func New(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	options := []remote.Option{
+	puller, err := remote.NewPuller(
 		remote.WithTransport(newTransport(o)),
 		remote.WithAuthFromKeychain(o.Keychain),
 		remote.WithUserAgent(o.UserAgent),
 		remote.WithRetryBackoff(remote.Backoff{Duration: o.Backoff, Factor: 3, Jitter: 0.1, Steps: o.Attempts}),
-	}
-	puller, err := remote.NewPuller(options...)
+	)
 	if err != nil {
 		return nil, fmt.Errorf("registry store: %w", err)
 	}
-	return &Store{o: o, remote: options, puller: puller}, nil
+	return &Store{o: o, puller: puller}, nil
 }
 
 // Resolve asks the hosts for the manifest, which a later Fetch then finds in the cache. A pinned reference that the cache
@@ -133,7 +131,7 @@ func (s *Store) Resolve(ctx context.Context, ref images.Reference) (images.Targe
 func (s *Store) Referrers(ctx context.Context, ref images.Reference, of digest.Digest) ([]ocispec.Descriptor, error) {
 	var found []ocispec.Descriptor
 	err := s.each(ctx, ref, func(repo name.Repository) error {
-		index, err := remote.Referrers(repo.Digest(of.String()), append(slices.Clone(s.remote), remote.WithContext(ctx))...)
+		index, err := remote.Referrers(repo.Digest(of.String()), remote.Reuse(s.puller), remote.WithContext(ctx))
 		if err != nil {
 			return err
 		}
