@@ -29,6 +29,7 @@ import (
 	"portcullis/internal/emulator/hostfs"
 	"portcullis/internal/emulator/node"
 	"portcullis/internal/emulator/shim"
+	"portcullis/internal/generatetest"
 )
 
 const labFolder = "../../rules/testdata/genuine"
@@ -60,7 +61,7 @@ func TestEmulationEqualsTheLab(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no recordings of the lab (%v)", err)
 	}
-	store := openLayout(t, filepath.Join(labFolder, "images.tar.gz"))
+	store := generatetest.Layout(t, filepath.Join(labFolder, "images.tar.gz"))
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".jsonl.gz")
 		for _, recorded := range readLab(t, file) {

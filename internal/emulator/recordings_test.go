@@ -13,12 +13,12 @@ import (
 
 	"portcullis/agentproto/agentpb"
 	"portcullis/images"
-	"portcullis/images/layout"
 	"portcullis/internal/emulator"
 	"portcullis/internal/emulator/controller"
 	"portcullis/internal/emulator/node"
 	"portcullis/internal/emulator/recordings"
 	"portcullis/internal/emulator/shim"
+	"portcullis/internal/generatetest"
 )
 
 // Each pod of the recordings is emulated from its manifest. Each recorded request
@@ -26,7 +26,7 @@ import (
 // those recorded, equal but for what names_test.go lists.
 func TestEmulationEqualsRecordings(t *testing.T) {
 	folder := recordings.Folder(t)
-	stores := map[string]*layout.Store{}
+	stores := map[string]images.Store{}
 	pods := 0
 	for _, set := range recordings.Sets(t, folder) {
 		r, ok := rigOf(set)
@@ -35,7 +35,7 @@ func TestEmulationEqualsRecordings(t *testing.T) {
 			continue
 		}
 		if stores[r.layout] == nil {
-			stores[r.layout] = openLayout(t, filepath.Join(folder, r.layout))
+			stores[r.layout] = generatetest.Layout(t, filepath.Join(folder, r.layout))
 		}
 		for _, recorded := range recordings.Pods(t, folder, set) {
 			pods++

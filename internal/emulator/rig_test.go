@@ -7,19 +7,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os/exec"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"portcullis/images/layout"
 	"portcullis/internal/emulator/containerd"
 	"portcullis/internal/emulator/hostfs"
 	"portcullis/internal/emulator/node"
@@ -58,24 +54,6 @@ func rigOf(set string) (rig, bool) {
 // rigCapabilities are those that the recording machine had.
 func rigCapabilities() []string {
 	return slices.DeleteFunc(containerd.AllCapabilities(), func(c string) bool { return c == "CAP_SYS_RESOURCE" })
-}
-
-func openLayout(t *testing.T, archive string) *layout.Store {
-	t.Helper()
-	dir := t.TempDir()
-	if out, err := exec.Command("tar", "xzf", archive, "-C", dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	index, err := filepath.Glob(filepath.Join(dir, "*", "index.json"))
-	if err != nil || len(index) != 1 {
-		t.Fatalf("%s holds no layout (%v)", archive, err)
-	}
-	store, err := layout.Open(filepath.Dir(index[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { store.Close() })
-	return store
 }
 
 // unknownIP stands for the pod's address until it is known.
