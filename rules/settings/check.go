@@ -89,6 +89,9 @@ func below(t reflect.Type, key string) (reflect.Type, bool) {
 
 // meant suggests a key: one of the same table that is written nearly so, or one of that name elsewhere.
 func meant(path []string, t reflect.Type) string {
+	if field, ok := ofManifests[strings.Join(path, ".")]; ok {
+		return "; genpolicy takes it from the manifest, see " + field
+	}
 	key, table := path[len(path)-1], path[:len(path)-1]
 	var names []string
 	if t.Kind() == reflect.Struct {
@@ -105,6 +108,13 @@ func meant(path []string, t reflect.Type) string {
 		}
 	}
 	return "; genpolicy settings lists them"
+}
+
+// ofManifests are what policies say of the pod and settings do not, with the field of the manifest that does.
+var ofManifests = map[string]string{
+	"sandbox.hostname":  "spec.hostname (the node's names of static pods have the drop-in static-pods)",
+	"sandbox.name":      "metadata.name",
+	"sandbox.namespace": "metadata.namespace",
 }
 
 // nearest is the word that is at most a third of its letters away, "" if none is.

@@ -83,7 +83,6 @@ const (
 
 // Sandbox is the part of policydata.Sandbox that is the platform's.
 type Sandbox struct {
-	Hostname string               `json:"hostname"`
 	Storages []policydata.Storage `json:"storages"`
 }
 
@@ -295,7 +294,7 @@ func (s *Settings) Policy() (*policydata.Policy, error) {
 		Containers: map[string]*policydata.Container{},
 		Order:      s.Order.Of(false),
 		Requests:   s.Requests,
-		Sandbox:    policydata.Sandbox{Hostname: s.Sandbox.Hostname, Storages: s.Sandbox.Storages},
+		Sandbox:    policydata.Sandbox{Hostname: policydata.PodHostname, Storages: s.Sandbox.Storages},
 		Strict:     s.Strict,
 	})
 	if err != nil {

@@ -58,6 +58,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a key of another table", "# first\n\nread_stream = true", "read settings test:3: read_stream is no key, do you mean requests.read_stream?"},
 		{"an unknown table", "[nonsense]\nx = 1", "read settings test:1: nonsense is no key; genpolicy settings lists them"},
 		{"an unknown key deep inside", "[generate.container.mounts]\n\"/x\" = { type = \"bind\" }", "read settings test:2: generate.container.mounts./x.type is no key, do you mean generate.container.mounts./x.type_?"},
+		{"what the manifest says", "[sandbox]\nhostname = \"web\"", "read settings test:2: sandbox.hostname is no key; genpolicy takes it from the manifest, see spec.hostname"},
 		{"a value of another type", "[requests]\n# note\nread_stream = 1", "read settings test:3: requests.read_stream is a number, want true or false"},
 		{"a pattern without its end", "[common.env.names]\nA = \"^x\"", "read settings test:2: common.env.names.A"},
 		{"an alternation outside the anchors", "[common.env.names]\nA = \"^x|y$\"", "anchored"},
