@@ -122,24 +122,19 @@ func (b *builder) podSecurity() error {
 }
 
 // sysctls sets the kernel parameters of a container. The pod's belong to the
-// sandbox container; others may repeat them.
+// sandbox container alone: no runtime sends them with another.
 func (b *builder) sysctls(out *policydata.Container, defaults map[string]string) {
 	for key, value := range defaults {
 		put(&out.Sysctl.Optional, key, value)
 	}
 	pod := b.pod.owner.spec.SecurityContext
-	if pod == nil {
+	if pod == nil || out.Type != policydata.TypeSandbox {
 		return
 	}
 	for _, s := range pod.Sysctls {
-		// Kubernetes accepts slashes for dots.
-		key := strings.ReplaceAll(s.Name, "/", ".")
-		if out.Type == policydata.TypeSandbox {
-			put(&out.Sysctl.Fixed, key, s.Value)
-			delete(out.Sysctl.Optional, key)
-			continue
-		}
-		put(&out.Sysctl.Optional, key, s.Value)
+		key := strings.ReplaceAll(s.Name, "/", ".") // Kubernetes accepts slashes for dots
+		put(&out.Sysctl.Fixed, key, s.Value)
+		delete(out.Sysctl.Optional, key)
 	}
 }
 
