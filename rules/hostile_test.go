@@ -99,6 +99,9 @@ func TestAVolumeOfTheImageTakesNothingOfTheHost(t *testing.T) {
 		p.denied(file(at+"/index.php", "<?php system($_GET[0]);"), "content")
 		p.denied(link(at+"/index.php", "other"), "content")
 		p.denied(rulestest.CopyFile(at+"/more", "Directory"), "content")
+		p.denied(link(at+"/index.php", "..data/index.php"), "content")
+		p.denied(link(at+"/..data", "more"), "content")
+		p.denied(file(at+"/..2026_01_02_03_04_05.6/index.php", "<?php system($_GET[0]);"), "content")
 	}
 	hostile()
 	p.allowed(p.emulator.CreateContainer("blog"))

@@ -17,7 +17,7 @@ var fileChanges = slices.Concat(copyChanges, []change{{"leave files out", leaveF
 var copyChanges = []change{
 	{"other contents", otherContents}, {"borrow contents", borrowContents}, {"swap contents", swapContents}, {"other place", otherPlace}, {"respell a path", respell},
 	{"link elsewhere", linkElsewhere}, {"in parts", inParts}, {"unreadable", unreadable}, {"other type", otherType}, {"file of another container", fileOfAnother},
-	{"new directory", newDirectory}, {"file more", fileMore}, {"set-id", setID}, {"link name", linkName},
+	{"new directory", newDirectory}, {"file more", fileMore}, {"set-id", setID}, {"link name", linkName}, {"into another volume", intoAnother},
 }
 
 func regular(e event) bool {
@@ -259,4 +259,23 @@ func fileMore(p *pod, es []event, s step) []event {
 	withData(input, strings.Repeat("3", 64), 5)
 	input["path"] = path.Dir(str(input["path"])) + "/" + []string{"more", "app.conf", "..data", "rules.tmp", "dir/rules", "rules", "token"}[s.Item%7]
 	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.of("CopyFileRequest", input))
+}
+
+// intoAnother copies something of a volume into another one too, to the same place in it.
+func intoAnother(p *pod, es []event, s step) []event {
+	i := pick(es, s.At, inVolume)
+	var sources []string
+	for _, m := range list(at(p.anyCreate(s.From).input, "OCI", "Mounts")) {
+		if source := str(at(m, "source")); sharedPath.MatchString(source) {
+			sources = append(sources, source)
+		}
+	}
+	if i < 0 || len(sources) == 0 {
+		return es
+	}
+	input := clone(es[i].input)
+	if to := sharedPath.FindStringSubmatch(str(input["path"])); to != nil {
+		input["path"] = sources[s.Item%len(sources)] + "/" + to[4]
+	}
+	return slices.Insert(slices.Clone(es), i+1+s.Item/8%(len(es)-i), p.of("CopyFileRequest", input))
 }

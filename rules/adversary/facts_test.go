@@ -32,7 +32,7 @@ type facts struct {
 	closed  map[string]bool // kinds of requests that are denied unless the owner opens them
 }
 
-// contents are the files of a volume, by path below the mount; "" where it is a file.
+// contents are the files of a volume, by path below the mount; "" where it is a file. Without files and not open it stays empty.
 type contents struct {
 	files map[string]content
 	open  bool // others may be there too
@@ -44,7 +44,8 @@ type content struct {
 	optional bool
 }
 
-func newFacts(p *pod, m *controller.Manifest, n *node.Node) *facts {
+// newFacts reads a manifest; declared are the volumes that an image declares.
+func newFacts(p *pod, m *controller.Manifest, n *node.Node, declared func(image string) []string) *facts {
 	f := &facts{
 		create: map[string]*request{}, execs: map[string][]*request{}, volumes: map[string]map[string]contents{},
 		policy: p.policy, chosen: rules.HostChosenFields(), closed: map[string]bool{},
@@ -67,6 +68,11 @@ func newFacts(p *pod, m *controller.Manifest, n *node.Node) *facts {
 		made := m.Pod(n, 0, controller.Identity{})
 		for _, c := range slices.Concat(made.Spec.InitContainers, made.Spec.Containers) {
 			f.volumes[c.Name] = volumesOf(made, c)
+			for _, destination := range declared(c.Image) {
+				if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return path.Clean(m.MountPath) == destination }) {
+					f.volumes[c.Name][destination] = contents{}
+				}
+			}
 		}
 	}
 	return f
@@ -181,7 +187,6 @@ func (f *facts) about(got, genuine object) rulestest.About {
 		"file":              `[^/]+`,
 		"optional mounts":   `.*"destination":"(/var/run/secrets/kubernetes\.io/serviceaccount|/var/run/secrets/azure/tokens)".*|.*"options":\[[^\]]*"rshared".*`,
 		"of the node":       ofTheNode(genuine),
-		"of the image":      f.shadowed(nameOf(genuine)),
 		"propagation":       propagation(genuine),
 		"masked":            masked(got),
 		"no new privileges": text(at(genuine, "OCI", "Process", "NoNewPrivileges")),
@@ -189,19 +194,30 @@ func (f *facts) about(got, genuine object) rulestest.About {
 	return rulestest.About{Names: names, Where: func(where string, d rulestest.Deviation) bool { return f.where(got, genuine, where, d) }}
 }
 
-// shadowed are variables of the image that the pod sets too, which runtimes send or not.
-func (f *facts) shadowed(container string) string {
-	out := []string{"$."} // nothing
-	for _, e := range f.policy.Containers[container].Env.Shadowed {
-		out = append(out, regexp.QuoteMeta(e))
+// effective leaves out what the image says of variables that the pod sets too, where the pod's comes later: runtimes send both or
+// the pod's alone, and the last of a name counts.
+func (f *facts) effective(container string, process any) {
+	env := list(at(process, "Env"))
+	own := env[:0:0]
+	for i, e := range env {
+		name, _, _ := strings.Cut(str(e), "=")
+		later := slices.ContainsFunc(env[i+1:], func(o any) bool { return strings.HasPrefix(str(o), name+"=") })
+		if !later || !slices.Contains(f.policy.Containers[container].Env.Shadowed, str(e)) {
+			own = append(own, e)
+		}
 	}
-	return strings.Join(out, "|")
+	if p, ok := process.(object); ok {
+		p["Env"] = own
+	}
 }
 
 // where is true for what a field is free of.
 func (f *facts) where(got, genuine object, where string, d rulestest.Deviation) bool {
 	sandbox := nameOf(genuine) == policydata.SandboxContainer
 	path := str(at(d.In, "container_path"))
+	if path == "" { // a whole device
+		path = str(at(d.Want, "container_path"))
+	}
 	switch where {
 	case "sandbox":
 		return sandbox

@@ -139,6 +139,9 @@ func (m *model) breaksFields(r, genuine *request) string {
 		return broken
 	}
 	got, known := addressless(input), addressless(want)
+	for _, in := range []object{got, known} {
+		m.effective(nameOf(genuine.input), at(in, "OCI", "Process"))
+	}
 	users := append([]any{at(want, "OCI", "Process", "User")}, m.pauseUsers(nameOf(input))...)
 	if user := sortedGroups(at(got, "OCI", "Process", "User")); slices.ContainsFunc(users, func(u any) bool { return sortedGroups(u) == user }) {
 		at(known, "OCI", "Process").(object)["User"] = at(got, "OCI", "Process", "User")
@@ -403,7 +406,11 @@ func (m *model) breaksExec(r *request) string {
 		}
 		return where(name, d)
 	}
-	return m.deviates(r, want, about)
+	got := clone(r.input)
+	for _, in := range []object{got, want} {
+		m.effective(c.name, in["process"])
+	}
+	return m.deviates(&request{kind: r.kind, input: got}, want, about)
 }
 
 // breaksEphemeral: memory-backed volumes of the pod are sized anew, and nothing else.

@@ -5,6 +5,7 @@ package adversary_test
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -121,7 +122,6 @@ func (m *model) breaksFile(r *request) string {
 			if strings.HasSuffix(to, ".tmp") {
 				return "link where the agent assembles a file"
 			}
-			return ""
 		}
 		return m.unknownFile(match[3], match[4], r.input)
 	})
@@ -154,8 +154,13 @@ func (m *model) unknownFile(volume, below string, input object) string {
 
 // holds is true for a file, or a part of an open volume, that the manifest has.
 func (c contents) holds(below string, input object) bool {
-	if str(input["file_type"]) == "Directory" {
+	switch kind := str(input["file_type"]); {
+	case kind != "Regular" && (len(c.files) > 0 || c.open):
 		return true
+	case kind == "Directory": // of a volume that stays empty: the kubelet's dated directories, and the link to one, hold nothing
+		return below == "" || dated.MatchString(below)
+	case kind == "Symlink":
+		return below == "..data" && dated.MatchString(str(input["symlink_target"]))
 	}
 	known, ok := c.files[keyOf(below)]
 	if !ok {
@@ -163,6 +168,8 @@ func (c contents) holds(below string, input object) bool {
 	}
 	return known.sha == str(input["data_sha256"]) && number(input["offset"]) == 0 && number(input["file_size"]) == int64(known.size)
 }
+
+var dated = regexp.MustCompile(`^\.\.[0-9_]+\.[0-9]+$`)
 
 // keyOf is a path in a volume without the dated directory that the kubelet writes into.
 func keyOf(below string) string {

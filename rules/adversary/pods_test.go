@@ -106,7 +106,14 @@ func newPod(t testing.TB, name, manifest, platform string, dropIns []string) *po
 		t.Fatal(err)
 	}
 	p.live(life)
-	p.facts = newFacts(p, m, emulatortest.Options(t, "guest-pull", nil).Node)
+	images := generatetest.Images(t, imagesFile)
+	p.facts = newFacts(p, m, emulatortest.Options(t, "guest-pull", nil).Node, func(reference string) []string {
+		image, err := images.Image(t.Context(), reference)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image.Config.Volumes
+	})
 	return p
 }
 
