@@ -185,7 +185,8 @@ file_there(at, key, file) if {
 }
 
 file_there(at, key, file) if {
-	at[concat("/", ["", split(key, "/")[0]])]
+	# a link, no directory
+	at[concat("/", ["", split(key, "/")[0]])][0]
 	[dir] := at["/..data"]
 	at[concat("/", ["", dir, key])] == file.sha256
 }

@@ -171,6 +171,35 @@ func TestFilesAreNeitherSwappedNorLeftOutNorTakenAway(t *testing.T) {
 	p.denied(with(rulestest.CopyFile(at+dir, "Directory"), map[string]any{"file_mode": 0o40000}), "content")
 }
 
+const nestedConfig = `apiVersion: v1
+kind: ConfigMap
+metadata: {name: rules, namespace: prod}
+data: {deny: "all\n"}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: nested, namespace: prod}
+spec:
+  automountServiceAccountToken: false
+  containers:
+  - {name: in, image: registry.example/blog:6, volumeMounts: [{name: rules, mountPath: /etc/rules}]}
+  volumes:
+  - {name: rules, configMap: {name: rules, items: [{key: deny, path: dir/deny}]}}
+`
+
+// Where the kubelet links a directory of the volume, an empty directory in its place hides the files.
+func TestNoDirectoryStandsForALinkToFiles(t *testing.T) {
+	p := hostilePod(t, nestedConfig, "guest-pull", "")
+	at := p.below("in", "/etc/rules")
+	for _, r := range p.emulator.CopyFiles("in") {
+		if r.Input["path"] == at+"/dir" {
+			r = rulestest.CopyFile(at+"/dir", "Directory")
+		}
+		p.allowed(r)
+	}
+	p.denied(p.emulator.CreateContainer("in"), "contents")
+}
+
 // The agent writes a file by way of another that it may share with the next, and waits for as many bytes as the request says.
 func TestAFileIsCopiedWholeOrNotAtAll(t *testing.T) {
 	p := hostilePod(t, twoConfigs, "guest-pull", "")

@@ -180,7 +180,11 @@ func setID(p *pod, es []event, s step) []event {
 }
 
 func otherType(p *pod, es []event, s step) []event {
-	return p.edit(es, pick(es, s.At, ofKind("CopyFileRequest")), func(in object) {
+	i := pick(es, s.At, ofKind("CopyFileRequest"))
+	if link := pick(es, s.At, links); link >= 0 && s.Item/4%2 == 0 {
+		i = link
+	}
+	return p.edit(es, i, func(in object) {
 		kind := []string{"Regular", "Directory", "Symlink", "Unknown"}[s.Item%4]
 		in["file_type"], in["symlink_target"] = kind, nil
 		if kind == "Symlink" {

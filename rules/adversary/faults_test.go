@@ -43,6 +43,7 @@ var faults = []fault{
 	// Contents.
 	{name: "any contents", more: "copy_content_ok if true", finds: "", pods: "files/"},
 	{name: "files left out", more: "contents_ok if true", finds: "was not copied", pods: "files/|shop/peer"},
+	{name: "a directory for a link", from: `\[concat\("/",\["",split\(\w+,"/"\)\[0\]\]\)\]\[0\]`, to: `[concat("/",["",split(s,"/")[0]])]`, finds: "was not copied", pods: "files/"},
 	{name: "files changed afterwards", more: "copy_kept if true", finds: "changed", pods: "files/"},
 	{name: "any mode", more: "copy_mode_ok if true", finds: "set-id", pods: "files/|order/g"},
 	{name: "any link", more: "copy_link_ok if true", finds: "link", pods: "files/"},
