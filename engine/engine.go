@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"portcullis/internal/recent"
 	"portcullis/internal/wait"
 )
 
@@ -28,7 +29,7 @@ type Options struct {
 // Engine decides requests by the active policy and keeps its state. It is safe for concurrent use.
 type Engine struct {
 	workers *workers
-	cache   *cache
+	cache   *recent.Map[cacheKey, *Verdict] // without those that hold the state
 	world   atomic.Pointer[world]
 	// holder holds one element while somebody may change the world. It is taken by whoever has a verdict with ops, from judgement to
 	// outcome, and by an activation. Callers may take locks of their own while they hold it, never the other way round.
@@ -68,7 +69,7 @@ func New(p *Policy, opts Options) *Engine {
 	}
 	e := &Engine{
 		workers: startWorkers(opts.Workers, opts.Timeout),
-		cache:   newCache(max(0, opts.Cache)),
+		cache:   recent.New[cacheKey, *Verdict](opts.Cache),
 		holder:  make(chan struct{}, 1),
 		record:  func(State) error { return nil },
 	}

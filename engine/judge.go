@@ -41,7 +41,7 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	key := w.cacheKey(r)
 	cacheable := r.Key != [sha256.Size]byte{}
 	if cacheable {
-		if v := e.cache.get(key); v != nil {
+		if v, ok := e.cache.Get(key); ok {
 			return v, nil
 		}
 	}
@@ -49,14 +49,26 @@ func (e *Engine) Judge(ctx context.Context, r Request) (*Verdict, error) {
 	if err == nil && cacheable && !v.Holds() && !w.policy.ReadsState(r.EntryPoint) {
 		hit := *v
 		hit.Cached = true
-		e.cache.put(key, &hit)
+		e.cache.Put(key, &hit)
 	}
 	return v, err
 }
 
-// Remembers reports whether the decision on a request is in the cache.
-func (e *Engine) Remembers(r Request) bool {
-	return r.Key != [sha256.Size]byte{} && e.cache.get(e.world.Load().cacheKey(r)) != nil
+// Recall returns the decision on a request that is in the cache, nil if none is.
+func (e *Engine) Recall(r Request) *Verdict {
+	if r.Key == [sha256.Size]byte{} {
+		return nil
+	}
+	v, _ := e.cache.Get(e.world.Load().cacheKey(r))
+	return v
+}
+
+// cacheKey names a decision: what was asked, and of which policy in which state.
+type cacheKey struct {
+	entryPoint        string
+	request           [sha256.Size]byte
+	policy, stateTick uint64
+	lenient           bool
 }
 
 func (w *world) cacheKey(r Request) cacheKey {

@@ -183,11 +183,14 @@ func (c *Chain) Stands(v *engine.Verdict) bool {
 	return v.Holds() || c.changing == nil && v.Policy == c.cfg.Engine.Active()
 }
 
-// Remembers reports whether Admit would answer now without evaluating a policy.
-func (c *Chain) Remembers(r engine.Request) bool {
+// Recall returns what Admit would return now if that takes no evaluation of a policy, else nil.
+func (c *Chain) Recall(r engine.Request) *engine.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.changing == nil && c.ran && c.denied == nil && c.cfg.Engine.Remembers(r)
+	if c.changing != nil || !c.ran || c.denied != nil {
+		return nil
+	}
+	return c.cfg.Engine.Recall(r)
 }
 
 // settled waits until no policy is being swapped.

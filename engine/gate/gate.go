@@ -29,8 +29,8 @@ import (
 type Policies interface {
 	// Admit decides one request. Its verdict counts for the policy that rules at that moment.
 	Admit(ctx context.Context, r engine.Request) (*engine.Verdict, error)
-	// Remembers reports whether Admit would answer now without evaluating a policy.
-	Remembers(r engine.Request) bool
+	// Recall returns what Admit would return now if that takes no evaluation of a policy, else nil.
+	Recall(r engine.Request) *engine.Verdict
 	// Stands reports whether a verdict of Admit still counts, right before its request is sent.
 	Stands(v *engine.Verdict) bool
 	// Observe gives the active policy the agent's answer to a request it allowed.
@@ -76,6 +76,7 @@ type Gate struct {
 	answers  *budget // bytes of the agent's answers
 	buffers  buffers
 	stateful agentConn // for requests that change the policy's state, and files; never closed with a client
+	repeats  repeats   // requests known byte by byte
 	copying  turn      // one CopyFile at a time is with the agent
 
 	draining chan struct{} // closed by Shutdown
@@ -109,6 +110,7 @@ func New(c Config) *Gate {
 		bytes:     newBudget(c.Limits, c.Limits.Bytes),
 		decoded:   newBudget(c.Limits, c.Limits.Decoded),
 		answers:   newBudget(c.Limits, c.Limits.Answers),
+		repeats:   newRepeats(),
 		copying:   newTurn(),
 		draining:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},

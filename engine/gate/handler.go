@@ -41,6 +41,7 @@ type call struct {
 	id      uint32 // of the stream
 	method  agentproto.Method
 	request proto.Message
+	payload []byte // the encoded request, in message
 	message []byte // what the request came in, and its bytes fields are in; nil once it is given back or must not be
 	ticket  *ticket
 	weight  int64             // of the request
@@ -48,18 +49,19 @@ type call struct {
 	traced  uint64            // its number in the decision log; 0: not there, or no answer is recorded
 	// doubtful: the request was on its way, and nobody knows whether the agent has carried it out.
 	doubtful bool
-	copies   bool // it has the turn of CopyFile
+	copies   bool            // it has the turn of CopyFile
+	recalled *engine.Verdict // of a request that is sent as it came; nil for all others
 }
 
 // decode reads the request, once there is room for what it becomes, and refuses what the policy would not see.
-func (c *call) decode(payload []byte) error {
+func (c *call) decode() error {
 	defer func() {
 		if p := recover(); p != nil {
 			c.logPanic(p)
 			c.request = nil
 		}
 	}()
-	scanned, err := agentproto.Scan(c.method.Request, payload)
+	scanned, err := agentproto.Scan(c.method.Request, c.payload)
 	c.weight = scanned.Weight
 	if errors.Is(err, agentproto.ErrTooHeavy) {
 		return status.Error(codes.ResourceExhausted, errTooHeavy.Error())
@@ -70,9 +72,6 @@ func (c *call) decode(payload []byte) error {
 			return status.Error(codes.ResourceExhausted, c.tooHeavy(scanned.Weight).Error())
 		}
 		c.request, err = scanned.Decode()
-	}
-	if err == nil && len(payload) <= maxCached {
-		c.key = sha256.Sum256(payload)
 	}
 	if errors.Is(err, agentproto.ErrUnknownField) {
 		return denial(c.method, err.Error())
@@ -107,7 +106,7 @@ func (c *call) run(timeout time.Duration) {
 			over()
 		}
 	}()
-	if c.request == nil {
+	if c.request == nil && c.recalled == nil {
 		c.end(nil, c.failed())
 		over()
 		return
@@ -160,7 +159,7 @@ func (c *call) end(message proto.Message, err error) {
 func (c *call) giveBack() {
 	if c.message != nil {
 		c.gate.buffers.put(c.message)
-		c.message = nil
+		c.message, c.payload = nil, nil
 	}
 	c.ticket.bytes.release()
 	c.ticket.decoded.release()
@@ -174,6 +173,9 @@ func denial(m agentproto.Method, reason string) error {
 // serve gives the agent's answer as it came, or a message of our own, or an error: errUnderWay when the agent's answer concludes the
 // call, over included.
 func (c *call) serve(ctx context.Context, over func()) (*reply, proto.Message, error) {
+	if c.recalled != nil {
+		return nil, nil, c.repeat(ctx, over)
+	}
 	switch r := c.request.(type) {
 	case *agentpb.SetPolicyRequest:
 		if err := c.gate.policies.SetPolicy(ctx, []byte(r.GetPolicy())); err != nil {

@@ -51,8 +51,14 @@ func (c *call) forwardPlain(ctx context.Context, v *engine.Verdict, over func())
 	if err != nil {
 		return err
 	}
+	c.knowAgain(j)
 	c.request = nil
 	c.ticket.decoded.release()
+	return c.sendPlain(ctx, j, over)
+}
+
+// sendPlain is forwardPlain for what is encoded.
+func (c *call) sendPlain(ctx context.Context, j judged, over func()) error {
 	p := &plainCall{call: c, ctx: ctx, over: over, unwatch: func() bool { return true }}
 	p.left.Store(2)
 	link, id, err := c.session.agent.send(ctx, j, waiter{p.settle, p.stream})
@@ -117,5 +123,5 @@ const maxAtOnce = 1 << 10
 // decided already, and neither agent nor policy are waited for.
 func (c *call) atOnce() bool {
 	return len(c.message) <= maxAtOnce && c.passes() && c.agent.takesMore() &&
-		c.gate.policies.Remembers(engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key})
+		c.recall() != nil
 }

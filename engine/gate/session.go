@@ -5,6 +5,7 @@ package gate
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -223,7 +224,7 @@ func (s *session) dispatch(id uint32, message []byte, t *ticket) error {
 		t.release()
 		return err
 	}
-	c := &call{session: s, id: id, ticket: t, message: message}
+	c := &call{session: s, id: id, ticket: t, message: message, payload: e.payload}
 	var ok bool
 	if c.method, ok = agentproto.Lookup(e.service, e.method); !ok {
 		c.end(nil, status.Errorf(codes.Unimplemented, "the agent has no such method"))
@@ -232,7 +233,14 @@ func (s *session) dispatch(id uint32, message []byte, t *ticket) error {
 	if mayBlock[c.method.Name] {
 		t.markBlocking()
 	}
-	if err := c.decode(e.payload); err != nil {
+	if len(c.payload) <= maxCached {
+		c.key = sha256.Sum256(c.payload)
+	}
+	if c.repeats() {
+		c.run(e.timeout)
+		return nil
+	}
+	if err := c.decode(); err != nil {
 		c.end(nil, err)
 		return nil
 	}
