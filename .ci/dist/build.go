@@ -18,13 +18,15 @@ type built struct {
 	docs string // manual pages and completions, the same for all architectures
 }
 
-// programs by name: package and build tags.
-var programs = []struct{ name, path, tags string }{
-	{"policyd", "./cmd/policyd", "nethttpomithttp2"}, // the guest speaks no HTTP/2
-	{"portcullis-init", "./images/rootfs/cmd/init", "nethttpomithttp2"},
+// programs by name: package, and the file that has flags of its own.
+var programs = []struct{ name, path, flags string }{
+	{"policyd", "./cmd/policyd", guestFlags},
+	{"portcullis-init", "./images/rootfs/cmd/init", guestFlags},
 	{"genpolicy", "./cmd/genpolicy", ""},
 	{"policyctl", "./cmd/policyctl", ""},
 }
+
+const guestFlags = "cmd/policyd/build.flags"
 
 // build builds all programs for an architecture.
 func (r *release) build(arch string) (*built, error) {
@@ -33,9 +35,9 @@ func (r *release) build(arch string) (*built, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags := fmt.Sprintf("-s -w -buildid= -X %s/internal/version.described=%s", strings.TrimSpace(module), r.described)
+	flags := fmt.Sprintf("-s -w -funcalign=16 -buildid= -X %s/internal/version.described=%s", strings.TrimSpace(module), r.described)
 	for _, p := range programs {
-		if err := r.goBuild(arch, filepath.Join(b.dir, p.name), p.path, p.tags, flags); err != nil {
+		if err := r.goBuild(arch, filepath.Join(b.dir, p.name), p.path, p.flags, flags); err != nil {
 			return nil, err
 		}
 	}
@@ -57,8 +59,16 @@ func (r *release) build(arch string) (*built, error) {
 	return b, r.document(b)
 }
 
-func (r *release) goBuild(arch, out, path, tags, ldflags string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", ldflags, "-o", out, path)
+func (r *release) goBuild(arch, out, path, flags, ldflags string) error {
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", out}
+	if flags != "" {
+		own, err := os.ReadFile(filepath.Join(r.source, flags))
+		if err != nil {
+			return err
+		}
+		args = append(args, strings.Fields(string(own))...)
+	}
+	cmd := exec.Command("go", append(args, path)...)
 	cmd.Dir, cmd.Stderr = r.source, os.Stderr
 	// What a builder's surroundings would change is set.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off")

@@ -39,7 +39,12 @@ var builtPolicyd = sync.OnceValues(func() (string, error) {
 	}
 	built = append(built, dir)
 	path := filepath.Join(dir, "policyd")
-	cmd := exec.Command("go", "build", "-tags=nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, ".")
+	flags, err := os.ReadFile("build.flags")
+	if err != nil {
+		return "", err
+	}
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -funcalign=16", "-o", path}, strings.Fields(string(flags))...)
+	cmd := exec.Command("go", append(args, ".")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build policyd: %w\n%s", err, out)

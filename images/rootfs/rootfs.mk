@@ -9,8 +9,8 @@ ROOTFS := images/rootfs
 # The same source gives the same bytes, whenever and wherever it is built.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# The guest speaks no HTTP/2: the standard library can leave it out.
-GUEST_GO = CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -buildvcs=false -ldflags='-s -w -buildid= -X $(shell go list -m)/internal/version.described=$(VERSION)'
+# Its flags are what makes policyd small, see docs/dependencies.md.
+GUEST_GO = CGO_ENABLED=0 go build $(shell cat cmd/policyd/build.flags) -trimpath -buildvcs=false -ldflags='-s -w -funcalign=16 -buildid= -X $(shell go list -m)/internal/version.described=$(VERSION)'
 
 export AGENT_POLICY AGENT_POLICY_DEBUG AGENT_POLICY_FILE AGENT_INIT BINDING TPM_TRUST PEERPOD PEERPOD_GATE PEERPOD_TLS KATA_AGENT REST
 
