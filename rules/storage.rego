@@ -102,7 +102,7 @@ storages_ok if {
 	# wanted: {container.storages}
 	# got: {[object.union(normal(s), object.filter(s, ["options", "driver_options"])) | some s in others]}
 	sort([normal(s) | some s in others]) == sort([ordered(s) | some s in container.storages])
-	private := [s.mount_point | some s in input.storages; not s.shared; s.driver != "local"]
+	private := [s.mount_point | some s in input.storages; not s.shared; not s.driver in {"ephemeral", "local"}]
 	shared := {s.mount_point | some s in others; s.shared}
 
 	# at: storages

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"portcullis/images"
+	"portcullis/internal/emulator"
 	"portcullis/internal/emulator/emulatortest"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
@@ -17,14 +17,14 @@ import (
 var nobodyTakes = map[string]bool{"unquoted-numbers": true, "createcontainer/sysctls": true}
 
 // emulated are the lives of a manifest's pods, one of each workload.
-func emulated(t *testing.T, file, platform string, store images.Store) [][]rulestest.Request {
+func emulated(t *testing.T, file string, o emulator.Options) [][]rulestest.Request {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out [][]rulestest.Request
-	for _, pod := range emulatortest.Pods(t, text, emulatortest.Options(t, platform, store)) {
+	for _, pod := range emulatortest.Pods(t, text, o) {
 		out = append(out, pod.Requests)
 	}
 	return out

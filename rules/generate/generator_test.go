@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +18,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/images"
-	"portcullis/internal/emulator"
+	"portcullis/internal/emulator/emulatortest"
+	"portcullis/internal/emulator/shim"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
@@ -97,7 +97,7 @@ func TestManifestsPeopleWriteYieldTheirPolicyOrOneClearRefusal(t *testing.T) {
 				t.Errorf("policy differs (-want +got):\n%s", diff)
 			}
 			if name := filepath.Base(strings.TrimSuffix(file, ".yaml")); len(made) > 0 && !nobodyTakes[name] {
-				lives := emulated(t, file, settings.DefaultPlatform, store)
+				lives := emulated(t, file, emulatortest.Options(t, settings.DefaultPlatform, store))
 				allowsItsPods(t, settings.DefaultPlatform+"/"+name, made, lives)
 				allowsItsPodsFull(t, settings.DefaultPlatform+"/"+name, made, lives)
 			}
@@ -154,17 +154,21 @@ func why(t *testing.T, judge *rulestest.Judge, r rulestest.Request) string {
 }
 
 func TestEveryPlatformAllowsItsPods(t *testing.T) {
-	images := generatetest.Images(t, "testdata/images.json")
+	images, store := generatetest.Images(t, "testdata/images.json"), generatetest.Store(t, "testdata/images.json")
 	for _, platform := range settings.Platforms() {
-		for _, name := range []string{"web-deployment", "volumes", "downward", "security"} {
+		for _, name := range []string{"web-deployment", "volumes", "volumes-twice", "downward", "security"} {
 			t.Run(platform+"/"+name, func(t *testing.T) {
 				made, _, err := generatetest.Policies(generatetest.Manifest(t, "testdata/pods/"+name+".yaml"), generatetest.Settings(t, platform), images)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if slices.Contains(emulator.Platforms(), platform) {
-					lives := emulated(t, "testdata/pods/"+name+".yaml", platform, generatetest.Store(t, "testdata/images.json"))
-					allowsItsPods(t, platform+"/"+name, made, lives)
+				for _, kind := range []shim.Kind{shim.Go, shim.RuntimeRS} {
+					if !emulatortest.Emulates(platform) {
+						continue
+					}
+					o := emulatortest.Options(t, platform, store)
+					o.Shim.Kind = kind
+					allowsItsPods(t, platform+"/"+name, made, emulated(t, "testdata/pods/"+name+".yaml", o))
 				}
 			})
 		}
@@ -231,7 +235,7 @@ func TestManifestsOfTheCorpusGenerate(t *testing.T) {
 			t.Errorf("%s: %d policies, %v", path, len(made), err)
 		}
 		if name := strings.TrimPrefix(filepath.Dir(path), dir+"/"); !nobodyTakes[name] {
-			lives := emulated(t, path, settings.DefaultPlatform, generatetest.Store(t, filepath.Join(dir, "images.json")))
+			lives := emulated(t, path, emulatortest.Options(t, settings.DefaultPlatform, generatetest.Store(t, filepath.Join(dir, "images.json"))))
 			allowsItsPods(t, "corpus/"+name, made, lives)
 		}
 		return nil

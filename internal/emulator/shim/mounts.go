@@ -177,18 +177,23 @@ func (c *container) localDir(name string) string {
 }
 
 // share lets the guest see a path of the host over virtio-fs. Small volumes of
-// ConfigMaps and Secrets are copied in the guest whenever they change.
+// ConfigMaps and Secrets are copied in the guest whenever they change: runtime-rs says so once for all
+// mounts of one in the pod.
 func (c *container) share(m specs.Mount, out *agentpb.Mount) *agentpb.Storage {
 	dir := sharedDir
 	if c.shim.Config.Kind == RuntimeRS {
 		dir = passthrough
 	}
+	again := c.shim.shared[m.Source] != ""
 	name := c.shim.guestName(c.id, m.Source, path.Base(m.Destination))
 	out.Source = dir + name
 	if !c.watchable(m.Source) {
 		return nil
 	}
 	out.Source = dir + "watchable/" + name
+	if again {
+		return nil
+	}
 	return &agentpb.Storage{Driver: "watchable-bind", Source: dir + name, Fstype: "bind", MountPoint: out.Source, Options: m.Options}
 }
 
