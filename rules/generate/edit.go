@@ -61,8 +61,8 @@ func (m *Manifest) placeAnnotation(p *Pod, key, value string) (*edit, error) {
 		return nil, blocked("metadata merges another map")
 	case notes == nil:
 		return p.doc.insert(meta, metaKey, []string{"annotations", key}, value), nil
-	case notes.Kind == yaml.AliasNode || hasMerge(notes):
-		return nil, blocked("annotations is or merges a YAML alias")
+	case notes.Kind == yaml.AliasNode:
+		return nil, blocked("annotations is a YAML alias")
 	case notes.Kind == yaml.ScalarNode || len(notes.Content) == 0:
 		return p.doc.fill(meta, noteKey, notes, key, value)
 	}
@@ -210,18 +210,23 @@ func hasMerge(n *yaml.Node) bool {
 // key that the map stands behind, nil for the document itself.
 func (d *document) insert(in, key *yaml.Node, keys []string, value string) *edit {
 	if in.Style&yaml.FlowStyle != 0 {
-		at := d.offset(in) + 1
+		at := d.offset(in)
+		at += bytes.IndexByte(d.text[at:], '{') + 1 // behind an anchor
 		text := flow(keys, value)
 		if len(in.Content) > 0 {
 			text += ", "
 		}
 		return &edit{from: at, to: at, text: text}
 	}
-	at := d.lineStart(in.Line)
-	if key != nil && key.Line < in.Line {
+	first := in // an anchor stands before it, maybe on the line of the key
+	if len(in.Content) > 0 {
+		first = in.Content[0]
+	}
+	at := d.lineStart(first.Line)
+	if key != nil && key.Line < first.Line {
 		at = d.lineStart(key.Line + 1)
 	}
-	return &edit{from: at, to: at, text: d.block(keys, value, in.Column-1)}
+	return &edit{from: at, to: at, text: d.block(keys, value, first.Column-1)}
 }
 
 // fill gives the empty annotations of meta their first entry.

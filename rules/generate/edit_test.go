@@ -41,8 +41,21 @@ func TestAnnotationsAreWrittenWithoutTouchingTheRest(t *testing.T) {
 		"with the file's line ends": {
 			"metadata:\r\n  name: a\r\n",
 			"metadata:\r\n  annotations:\r\n    KEY: VALUE\r\n  name: a\r\n"},
-		"not into an alias":                       {"metadata:\n  name: a\n  labels: &l {a: b}\n  annotations: *l\n", "!"},
-		"not over a merge":                        {"metadata:\n  name: a\n  labels: &l {a: b}\n  annotations:\n    <<: *l\n", "!"},
+		"not into an alias": {"metadata:\n  name: a\n  labels: &l {a: b}\n  annotations: *l\n", "!"},
+		"beside a merge": {
+			"metadata:\n  name: a\n  labels: &l {a: b}\n  annotations:\n    <<: *l\n    x: y\n",
+			"metadata:\n  name: a\n  labels: &l {a: b}\n  annotations:\n    KEY: VALUE\n    <<: *l\n    x: y\n"},
+		"behind an anchor": {
+			"metadata: &m\n  name: a\n  annotations: &n\n    x: y\n",
+			"metadata: &m\n  name: a\n  annotations: &n\n    KEY: VALUE\n    x: y\n"},
+		"behind an anchor of metadata": {
+			"metadata: &m # why\n  # n\n  name: a\n",
+			"metadata: &m # why\n  annotations:\n    KEY: VALUE\n  # n\n  name: a\n"},
+		"behind an anchor in flow style": {
+			"metadata: &m {name: a}\n",
+			"metadata: &m {\"annotations\": {\"KEY\": \"VALUE\"}, name: a}\n"},
+		"not where an alias has it too":           {"metadata:\n  name: a\n  annotations: &l {a: b}\n  labels: *l\n", "!"},
+		"not where a merge may bring it":          {"metadata:\n  <<: {annotations: {a: b}}\n  name: a\n", "!"},
 		"not over a value of several plain lines": {"metadata:\n  name: a\n  annotations:\n    KEY: old\n      older\n", "!"},
 	} {
 		t.Run(promise, func(t *testing.T) {
