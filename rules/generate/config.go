@@ -137,13 +137,13 @@ func (p *Pod) hostname() value {
 	case spec.HostNetwork || isTrue(spec.SetHostnameAsFQDN):
 		return matching(hostnamePattern)
 	case spec.HostnameOverride != nil && *spec.HostnameOverride != "":
-		return text(*spec.HostnameOverride)
+		return text(cutHostname(*spec.HostnameOverride))
 	case p.hostnames != nil:
 		return matching(p.hostnames.body())
 	case spec.Hostname != "" && !p.owner.hostIsPod:
 		return text(spec.Hostname)
 	case len(p.names.text()) > maxHostname:
-		return text(strings.TrimRight(p.names.text()[:maxHostname], "-."))
+		return text(cutHostname(p.names.text()))
 	case p.names.longest() > maxHostname:
 		return matching(hostnamePattern)
 	}
@@ -164,6 +164,13 @@ func (p *Pod) sandboxHostname() string {
 
 // maxHostname is the length beyond which the kubelet cuts a hostname.
 const maxHostname = 63
+
+func cutHostname(name string) string {
+	if len(name) <= maxHostname {
+		return name
+	}
+	return strings.TrimRight(name[:maxHostname], "-.")
+}
 
 // static returns the pod as a node's static one.
 func (p *Pod) static() *Pod {

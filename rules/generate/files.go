@@ -228,6 +228,12 @@ func (b *builder) projectedFiles(source corev1.VolumeProjection, mode *int32, to
 	case source.ServiceAccountToken != nil:
 		// Only the cluster knows it, and who may read it goes by the pod's user.
 		to.add(source.ServiceAccountToken.Path, policydata.File{})
+	case source.PodCertificate != nil:
+		for _, name := range []string{source.PodCertificate.CredentialBundlePath, source.PodCertificate.KeyPath, source.PodCertificate.CertificateChainPath} {
+			if name != "" {
+				to.add(name, policydata.File{}) // made by the node
+			}
+		}
 	default:
 		return false
 	}

@@ -18,6 +18,10 @@ func (b *builder) security(c placed, out *policydata.Container) error {
 	if own == nil {
 		own = &corev1.SecurityContext{}
 	}
+	if key := corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix + c.Name; own.AppArmorProfile == nil &&
+		strings.HasPrefix(b.pod.owner.template.Annotations[key], corev1.DeprecatedAppArmorBetaProfileNamePrefix) {
+		return b.pod.fault("metadata.annotations["+key+"]", nodesProfile)
+	}
 	out.ReadonlyRoot = isTrue(own.ReadOnlyRootFilesystem)
 	out.NoNewPrivs = own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation
 	out.Capabilities, out.Paths = defaultSet, defaultSet
@@ -101,10 +105,12 @@ func capabilities(names []string) policydata.Capabilities {
 	}
 }
 
+const nodesProfile = "names a profile of the node, which the guest does not have"
+
 // profiles looks at profiles that the node would load and the guest does not.
 func (b *builder) profiles(field string, armor *corev1.AppArmorProfile, seccomp *corev1.SeccompProfile) error {
 	if armor != nil && armor.Type == corev1.AppArmorProfileTypeLocalhost {
-		return b.pod.fault(field+".appArmorProfile", "names a profile of the node, which the guest does not have")
+		return b.pod.fault(field+".appArmorProfile", nodesProfile)
 	}
 	if seccomp != nil && seccomp.Type == corev1.SeccompProfileTypeLocalhost {
 		b.warn(field+".seccompProfile", "names a profile of the node, which has no effect in the guest")

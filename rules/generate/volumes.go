@@ -168,7 +168,9 @@ func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars vari
 	if i := slices.Index(options, "rw"); i >= 0 && (vm.ReadOnly || readOnly) {
 		options[i] = "ro"
 	}
-	propagate(vm.MountPropagation, &s.Mount)
+	if err := b.propagate(vm.MountPropagation, field, &s.Mount); err != nil {
+		return err
+	}
 	if s.Storage != nil {
 		b.group(s.Storage)
 		out.Storages = append(out.Storages, *s.Storage)
@@ -180,20 +182,21 @@ func (b *builder) mount(c placed, vm corev1.VolumeMount, field string, vars vari
 
 // propagate lets mounts spread between a volume and the container as far as the manifest asks for, or not at all: of some
 // kinds of volumes not every runtime passes it on.
-func propagate(mode *corev1.MountPropagationMode, m *policydata.Mount) {
-	i := slices.Index(m.Options, private)
-	if mode == nil || i < 0 {
-		return
+func (b *builder) propagate(mode *corev1.MountPropagationMode, field string, m *policydata.Mount) error {
+	if mode == nil || *mode == corev1.MountPropagationNone {
+		return nil
 	}
-	switch *mode {
-	case corev1.MountPropagationBidirectional:
-		m.ExtraOptions = []string{private, "rshared"}
-	case corev1.MountPropagationHostToContainer:
-		m.ExtraOptions = []string{private, "rslave"}
-	default:
-		return
+	option, ok := map[corev1.MountPropagationMode]string{
+		corev1.MountPropagationBidirectional: "rshared", corev1.MountPropagationHostToContainer: "rslave",
+	}[*mode]
+	if !ok {
+		return b.pod.fault(field+".mountPropagation", fmt.Sprintf("is %q, want None, HostToContainer or Bidirectional", *mode))
 	}
-	m.Options = slices.Delete(m.Options, i, i+1)
+	if i := slices.Index(m.Options, private); i >= 0 {
+		m.ExtraOptions = []string{private, option}
+		m.Options = slices.Delete(m.Options, i, i+1)
+	}
+	return nil
 }
 
 // private is the option of a mount that does not spread.

@@ -109,9 +109,12 @@ func (k *Kubelet) Container(c *corev1.Container, image images.Config) (cri.Conta
 // hostname returns the pod's host name and its domain, which is empty without a
 // subdomain.
 func (k *Kubelet) hostname() (name, domain string) {
+	if over := k.pod.Spec.HostnameOverride; over != nil {
+		return cut(*over), ""
+	}
 	name = k.pod.Spec.Hostname
 	if name == "" {
-		name = strings.TrimRight(k.pod.Name[:min(len(k.pod.Name), 63)], "-.")
+		name = cut(k.pod.Name)
 	}
 	if k.pod.Spec.Subdomain != "" {
 		domain = strings.Join([]string{k.pod.Spec.Subdomain, k.pod.Namespace, "svc", k.node.ClusterDomain}, ".")
@@ -120,6 +123,14 @@ func (k *Kubelet) hostname() (name, domain string) {
 		name += "." + domain
 	}
 	return name, domain
+}
+
+// cut shortens a host name to what Linux takes.
+func cut(name string) string {
+	if len(name) <= 63 {
+		return name
+	}
+	return strings.TrimRight(name[:63], "-.")
 }
 
 func (k *Kubelet) podIP() string {
