@@ -18,12 +18,14 @@ type Method struct {
 	Name     string // such as "CreateContainer"
 	Request  protoreflect.MessageType
 	Response protoreflect.MessageType
+
+	entryPoint string
 }
 
 // EntryPoint is the name of the policy rule that decides the method: the
 // request's message name without its package. Two methods may share one.
 func (m Method) EntryPoint() string {
-	return string(m.Request.Descriptor().Name())
+	return m.entryPoint
 }
 
 // Methods returns all methods of all services, in the order of the descriptors.
@@ -105,6 +107,8 @@ func (a *api) addService(service protoreflect.ServiceDescriptor) {
 			Name:     key.name,
 			Request:  mustMessageType(method.Input()),
 			Response: mustMessageType(method.Output()),
+
+			entryPoint: string(method.Input().Name()),
 		})
 	}
 }
