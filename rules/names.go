@@ -10,9 +10,9 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// asked are rules that a guest or a tool asks for by name. They keep their names, as do those that decide and the checks that these
-// ask, which people are told of.
-var asked = []string{"pod_complete", "policy", "container", "env_ok"}
+// asked are rules that a guest or a tool asks for by name. They keep their names, as do those that decide. What people are told of
+// checks has the names that these have in the files.
+var asked = []string{"pod_complete", "policy", "container"}
 
 // shortNames are the names of rules and functions in the files and what they are called in every text that this package makes.
 var shortNames = sync.OnceValue(func() map[string]string {
@@ -21,9 +21,6 @@ var shortNames = sync.OnceValue(func() map[string]string {
 	kept := map[string]bool{"else": true}
 	for _, name := range asked {
 		kept[name] = true
-	}
-	for _, file := range files {
-		keepChecks(source(file), kept)
 	}
 	for _, file := range files {
 		for _, head := range heads.FindAllStringSubmatch(source(file), -1) {
@@ -36,20 +33,7 @@ var shortNames = sync.OnceValue(func() map[string]string {
 })
 
 // heads are the names of rules: those that decide begin with a capital.
-var (
-	heads    = regexp.MustCompile(`(?m)^(?:default )?([a-z_][a-z0-9_]*)(?:\(.*\))?(?: contains .*| :?= .*| if .*)$`)
-	checks   = regexp.MustCompile(`\w+_ok(?m:$)`)
-	deciding = regexp.MustCompile(`(?m)^[A-Z]\w+ (?:.*\n)(?:[\t}].*\n)*`)
-)
-
-// keepChecks keeps the names of the checks that the rules that decide ask.
-func keepChecks(text string, kept map[string]bool) {
-	for _, rule := range deciding.FindAllString(text, -1) {
-		for _, word := range checks.FindAllString(rule, -1) {
-			kept[word] = true
-		}
-	}
-}
+var heads = regexp.MustCompile(`(?m)^(?:default )?([a-z_][a-z0-9_]*)(?:\(.*\))?(?: contains .*| :?= .*| if .*)$`)
 
 // takenWords are words that a name would be confused with.
 func takenWords(files []string) map[string]bool {

@@ -3,6 +3,8 @@
 package prove
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,7 +27,7 @@ func parsed(t *testing.T) *ast.Module {
 
 // A check without a comparison would be a hole in every proof.
 func TestEveryCheckHasAComparison(t *testing.T) {
-	checks := checksOf(parsed(t))
+	checks := checksOf(t)
 	if len(checks) < 35 {
 		t.Fatalf("only %d checks were found", len(checks))
 	}
@@ -40,13 +42,26 @@ func TestEveryCheckHasAComparison(t *testing.T) {
 	}
 }
 
-// checksOf are the checks that entry points ask, sorted.
-func checksOf(module *ast.Module) []string {
+// checksOf are the checks that entry points ask, sorted. They have their names in the files, and short ones in the text.
+func checksOf(t *testing.T) []string {
+	t.Helper()
 	var entries, found []string
 	for _, e := range rules.Entries() {
 		entries = append(entries, e.Request)
 	}
-	for _, rule := range module.Rules {
+	var all []*ast.Rule
+	files, err := filepath.Glob("../*.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, ast.MustParseModuleWithOpts(string(text), ast.ParserOptions{RegoVersion: ast.RegoV0}).Rules...)
+	}
+	for _, rule := range all {
 		if !slices.Contains(entries, string(rule.Head.Name)) {
 			continue
 		}
