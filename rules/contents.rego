@@ -137,7 +137,7 @@ copy_kept if {
 dated_was := concat("", [trim_suffix(input.path, "..data"), was("copied", input.path)[0]])
 
 copy_ops := array.concat(
-	[put("copied", input.path, copy_value) | copy_contents - {null} != set()],
+	[put("copied", escaped(input.path), copy_value) | copy_contents - {null} != set()],
 	# A link that moves leaves the old directory behind.
 	[{"op": "remove", "path": concat("", ["/pstate/copied:", escaped(dated_was), escaped(path)])} |
 		copied.inner == ["..data"]
@@ -155,8 +155,6 @@ placed(path) := {trim_prefix(key, before): value |
 
 # Every file of a mount that may not be missing is there, and no other is. A policy
 # that takes the mounts in part takes their files in part.
-contents_ok if policy.strict.mounts == "optional"
-
 contents_ok if {
 	# item: OCI.Mounts[{m.destination}]
 	every m in [m | some at, wanted in container.mounts; wanted.contents; some m in other_mounts; m.destination == at] {
@@ -164,6 +162,8 @@ contents_ok if {
 		contents_there(m.source, container.mounts[m.destination].contents)
 	}
 }
+
+contents_ok if policy.strict.mounts == "optional"
 
 contents_there(source, contents) if {
 	at := placed(source)

@@ -61,5 +61,5 @@ mount_through if {
 	m.source == copied.name
 	link := concat("/", array.concat([destination], copied.inner))
 	some other, _ in mounts
-	startswith(concat("", [other, "/"]), concat("", [link, "/"]))
+	startswith(sprintf("%s/", [other]), sprintf("%s/", [link]))
 }

@@ -48,7 +48,7 @@ type_ok if {
 	# wanted: none of that name
 	not input.OCI.Annotations["io.kubernetes.cri.container-name"] == "$sandbox"
 	input.OCI.Annotations["io.kubernetes.cri.container-type"] == container.type
-	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == concat("_", ["pod", container.type])
+	input.OCI.Annotations["io.katacontainers.pkg.oci.container_type"] == sprintf("pod_%s", [container.type])
 	input.sandbox_pidns == container.pidns
 }
 
@@ -87,14 +87,17 @@ id_ok if {
 	input.OCI.Root.Path == replace(root_path, "$(container-id)", root_id)
 	container_id_ok(root_id)
 	same_id
-	exec_id_ok
 }
 
-same_id if input.container_id == root_id
+# runtime-rs sends no exec_id
+same_id if {
+	input.container_id == root_id
+	input.exec_id in {"", root_id}
+}
 
 same_id if {
 	policy.strict.container_id == "free"
-	input.container_id == ""
+	input.container_id in {"", root_id}
 }
 
 root_id := input.container_id if input.OCI.Root.Path == replace(root_path, "$(container-id)", input.container_id)
@@ -114,11 +117,6 @@ root_path := path if {
 }
 
 else := policy.common.root_path
-
-# runtime-rs sends none
-exec_id_ok if input.exec_id in {"", root_id}
-
-exec_id_ok if policy.strict.container_id == "free"
 
 # Who the pod is. pod_ok holds every later container to it.
 pod := {
@@ -144,14 +142,13 @@ identity_ok if {
 	log_directory_ok
 }
 
-namespace_ok if policy.sandbox.namespace == ""
-
-namespace_ok if pod.namespace == policy.sandbox.namespace
+# wanted: {policy.sandbox.namespace}
+namespace_ok if policy.sandbox.namespace in {"", pod.namespace}
 
 # wanted: {hostname_wanted}
-hostname_ok if regex.match(policy.sandbox.hostname, input.OCI.Hostname)
-
 hostname_ok if input.OCI.Hostname in {"", hostname}
+
+hostname_ok if regex.match(policy.sandbox.hostname, input.OCI.Hostname)
 
 hostname := trim_right(substring(pod.name, 0, 63), "-.") if policy.sandbox.hostname == "$(sandbox-name)"
 
@@ -163,7 +160,7 @@ log_directory_ok if not input.OCI.Annotations["io.kubernetes.cri.sandbox-log-dir
 
 log_directory_ok if {
 	container.type == "sandbox"
-	[directory, uid] := split(input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"], concat("_", [pod.namespace, pod.name, ""]))
+	[directory, uid] := split(input.OCI.Annotations["io.kubernetes.cri.sandbox-log-directory"], sprintf("%s_%s_", [pod.namespace, pod.name]))
 	regex.match(`^(/[0-9A-Za-z_.-]+)+/$`, directory)
 	uid_ok(uid)
 	pod.uid in {"", uid}
@@ -175,8 +172,22 @@ uid_ok(uid) if regex.match(`^(?:[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12})?$
 annotations_ok if {
 	fixed_annotations_ok
 
+	# those that no other check covers
+	others := object.remove(object.remove(input.OCI.Annotations, container.annotations.fixed), {
+		"io.katacontainers.pkg.oci.bundle_path",
+		"io.katacontainers.pkg.oci.container_type",
+		"io.kubernetes.cri.container-name",
+		"io.kubernetes.cri.container-type",
+		"io.kubernetes.cri.image-name",
+		"io.kubernetes.cri.sandbox-id",
+		"io.kubernetes.cri.sandbox-log-directory",
+		"io.kubernetes.cri.sandbox-name",
+		"io.kubernetes.cri.sandbox-namespace",
+		"io.kubernetes.cri.sandbox-uid",
+	})
+
 	# item: OCI.Annotations[{key}]
-	every key, value in other_annotations {
+	every key, value in others {
 		annotation_ok(key, value)
 	}
 }
@@ -191,20 +202,6 @@ fixed_annotations_ok if {
 		object.get(input.OCI.Annotations, key, value) == value
 	}
 }
-
-# Those that no other check covers.
-other_annotations := object.remove(object.remove(input.OCI.Annotations, container.annotations.fixed), {
-	"io.katacontainers.pkg.oci.bundle_path",
-	"io.katacontainers.pkg.oci.container_type",
-	"io.kubernetes.cri.container-name",
-	"io.kubernetes.cri.container-type",
-	"io.kubernetes.cri.image-name",
-	"io.kubernetes.cri.sandbox-id",
-	"io.kubernetes.cri.sandbox-log-directory",
-	"io.kubernetes.cri.sandbox-name",
-	"io.kubernetes.cri.sandbox-namespace",
-	"io.kubernetes.cri.sandbox-uid",
-})
 
 # wanted: {annotation_wanted(key)}
 annotation_ok(key, value) if regex.match(policy.common.annotations.patterns[key], value)

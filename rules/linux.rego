@@ -17,7 +17,7 @@ resources_ok(r) if {
 	# item: OCI.Linux.Resources.{item}
 	# wanted: none
 	# got: {object.get(r, split(item, "."), null)}
-	count({concat(".", [key, name]) | some key in ["CPU", "Memory"]; value := r[key][name]; not value in {0, "", false}} - {"CPU.Period", "CPU.Quota", "CPU.Shares", "Memory.Limit", "Memory.Swap"}) == 0
+	count({sprintf("%s.%s", [key, name]) | some key in ["CPU", "Memory"]; value := r[key][name]; not value in {0, "", false}} - {"CPU.Period", "CPU.Quota", "CPU.Shares", "Memory.Limit", "Memory.Swap"}) == 0
 
 	# item: OCI.Linux.Resources.HugepageLimits[{h.Pagesize}]
 	# wanted: a size of pages
@@ -31,16 +31,16 @@ resources_ok(r) if {
 #
 # wanted: /path/id or slice:prefix:id of letters, digits and /:._-, no ..
 control_group_ok if {
-	policy.strict.container_id == "free"
-	input.OCI.Linux.CgroupsPath == ""
-}
-
-control_group_ok if {
 	path := input.OCI.Linux.CgroupsPath
 	regex.match(`^(?:/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*$`, path)
 	not contains(path, "..")
-	parts := split(replace(path, "/", ":"), ":")
+	parts := regex.split("[/:]", path)
 	control_group_free(parts[count(parts) - 1])
+}
+
+control_group_ok if {
+	policy.strict.container_id == "free"
+	input.OCI.Linux.CgroupsPath == ""
 }
 
 # The group of this container, or at least of no other and of no unit of the guest.
@@ -211,7 +211,7 @@ device_path_ok(_, path) if path == ""
 
 device_path_ok(type, path) if {
 	name := object.get({"nvdimm": "pmem[0-9]", "scsi": "sd[a-z]"}, type, "vd[a-z]")
-	regex.match(concat("", ["^/dev/", name, "{1,3}$"]), path)
+	regex.match(sprintf("^/dev/%s{1,3}$", [name]), path)
 }
 
 vfio_ok(devices) if {
@@ -224,7 +224,7 @@ vfio_ok(devices) if {
 	every d in devices {
 		number := trim_prefix(d.container_path, vfio_path)
 		regex.match(`^[0-9]+$`, number)
-		object.subset(d, {"id": concat("", ["vfio", number]), "type_": container.vfio.type, "vm_path": ""})
+		object.subset(d, {"id": sprintf("vfio%s", [number]), "type_": container.vfio.type, "vm_path": ""})
 		count(d.options) > 0
 
 		# at: devices[{d.container_path}].options

@@ -61,9 +61,9 @@ placeholders := {
 	"$(sandbox-uid)": this_pod.uid,
 }
 
-this_pod := data.pstate.pod
+this_pod := data.pstate.pod if data.pstate.pod
 
-this_pod := pod if not data.pstate.pod
+else := pod
 
 capabilities_ok if {
 	# where
@@ -118,7 +118,7 @@ env_ok(c, given, level) if {
 	# Known by name beside a value of its own.
 	beside := {1 |
 		others != set()
-		strings.any_prefix_match(fixed, split(concat("", [concat("= ", other_names), "="]), " "))
+		strings.any_prefix_match(fixed, split(sprintf("%s=", [concat("= ", other_names)]), " "))
 	}
 
 	# secret
@@ -151,7 +151,7 @@ known_env(c) := object.union_n([policy.common.env.names, c.env.optional, c.env.p
 variable_ok(c, e, name) if {
 	e != name
 	not c.env.hashes[name]
-	regex.match(known_env(c)[name], trim_prefix(e, concat("", [name, "="])))
+	regex.match(known_env(c)[name], trim_prefix(e, sprintf("%s=", [name])))
 }
 
 variable_ok(c, e, name) if {
@@ -165,7 +165,7 @@ variable_ok(c, e, name) if {
 variable_ok(c, e, name) if {
 	e != name
 	hash := c.env.hashes[name]
-	crypto.sha256(trim_prefix(e, concat("", [name, "="]))) == hash
+	crypto.sha256(trim_prefix(e, sprintf("%s=", [name]))) == hash
 }
 
 # Without what the image says of variables that the pod sets too: runtimes send both,
@@ -178,10 +178,10 @@ own_env(wanted, env) := own if {
 shadowed(known, e, later) if {
 	e in known
 	some other in later
-	startswith(other, concat("", [split(e, "=")[0], "="]))
+	startswith(other, sprintf("%s=", [split(e, "=")[0]]))
 }
 
-fixed_env(c) := {e | some e in c.env.fixed} | {concat("=", [name, filled(template)]) | some name, template in c.env.templates}
+fixed_env(c) := {e | some e in c.env.fixed} | {sprintf("%s=%s", [name, strings.replace_n(placeholders, template)]) | some name, template in c.env.templates}
 
 # Ports carry a stream past the requests that read and write it.
 stdio_ok if {

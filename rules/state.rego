@@ -18,11 +18,12 @@ package agent_policy
 
 import rego.v1
 
-name_of(id) := data.pstate[concat("", ["container:", id])]
+name_of(id) := data.pstate[sprintf("container:%s", [id])]
 
-was(kind, name) := data.pstate[concat(":", [kind, name])]
+was(kind, name) := data.pstate[sprintf("%s:%s", [kind, name])]
 
-put(kind, name, value) := {"op": "add", "path": concat("", ["/pstate/", kind, ":", escaped(name)]), "value": value}
+# The name of a container, or one that is escaped.
+put(kind, name, value) := {"op": "add", "path": sprintf("/pstate/%s:%s", [kind, name]), "value": value}
 
 # in a JSON pointer
 escaped(key) := replace(replace(key, "~", "~0"), "/", "~1")
@@ -132,15 +133,15 @@ awaited if {
 create_ops := array.concat(
 	[
 		{"op": "add", "path": "/pstate/pod", "value": pod},
-		put("container", input.container_id, container_name),
-		put("running", container_name, input.container_id),
+		{"op": "add", "path": sprintf("/pstate/container:%s", [input.container_id]), "value": container_name},
+		{"op": "add", "path": sprintf("/pstate/running:%s", [container_name]), "value": input.container_id},
 	],
 	array.concat(
 		[put(kind, container_name, again) |
 			some kind, again in {"runs": null, "signalled": false}
 			is_boolean(was(kind, container_name))
 		],
-		[put("device", concat(":", [owner, volume, source]), true) |
+		[put("device", escaped(sprintf("%s:%s:%s", [owner, volume, source])), true) |
 			some [source, volume] in volumes
 			some s in input.storages
 			s.mount_point == source
@@ -177,7 +178,7 @@ not_signalled if not was("signalled", ended)
 RemoveContainerRequest := {"allowed": true, "ops": remove_ops} if container_ok
 
 remove_ops := array.concat(
-	[{"op": "remove", "path": concat("", ["/pstate/", escaped(key)])} |
+	[{"op": "remove", "path": sprintf("/pstate/%s", [escaped(key)])} |
 		some key, value in data.pstate
 		gone(key, value)
 	],
@@ -187,7 +188,7 @@ remove_ops := array.concat(
 # What is said of the container that is removed.
 gone(key, _) if {
 	some kind in ["container", "device"]
-	startswith(concat("", [key, ":"]), concat(":", [kind, input.container_id, ""]))
+	startswith(sprintf("%s:", [key]), sprintf("%s:%s:", [kind, input.container_id]))
 }
 
 gone(key, value) if {

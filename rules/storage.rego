@@ -72,7 +72,7 @@ pull_source_ok(_) if policy.strict.image == "free"
 #
 # wanted: the container's annotations, once
 # got: {metadata_got(options)}
-pull_metadata_ok(options) if options == [concat("", ["image_guest_pull=", json.marshal({"metadata": input.OCI.Annotations})])]
+pull_metadata_ok(options) if options == [sprintf("image_guest_pull=%s", [json.marshal({"metadata": input.OCI.Annotations})])]
 
 # Without it the agent reads the annotations themselves.
 pull_metadata_ok(options) if options == []
@@ -140,7 +140,7 @@ else := "$(device)" if {
 	s.mount_point == device_point(s)
 }
 
-else := concat("", ["$(local)/", trim_prefix(s.mount_point, dir)]) if {
+else := sprintf("$(local)/%s", [trim_prefix(s.mount_point, dir)]) if {
 	s.driver == "local"
 	some dir in local_dirs
 	startswith(s.mount_point, dir)
@@ -149,7 +149,7 @@ else := concat("", ["$(local)/", trim_prefix(s.mount_point, dir)]) if {
 else := s.mount_point
 
 # Where the agent makes directories of the guest for the pod.
-local_dirs := {concat("", [dir, sub, "/", input.OCI.Annotations["io.kubernetes.cri.sandbox-id"], "/rootfs/local/"]) |
+local_dirs := {sprintf("%s%s/%s/rootfs/local/", [dir, sub, input.OCI.Annotations["io.kubernetes.cri.sandbox-id"]]) |
 	some dir in policy.common.shared_dirs
 	some sub in ["", "/passthrough"]
 }
@@ -162,32 +162,41 @@ watched(s) if {
 	some m in input.OCI.Mounts
 	m.source == s.mount_point
 	s == {
-		"driver": "watchable-bind", "driver_options": [], "fs_group": null, "fstype": "bind", "mount_point": concat("", [dir, tail]),
-		"options": m.options, "shared": false, "source": concat("", [trim_suffix(dir, "/watchable"), tail]),
+		"driver": "watchable-bind", "driver_options": [], "fs_group": null, "fstype": "bind", "mount_point": sprintf("%s%s", [dir, tail]),
+		"options": m.options, "shared": false, "source": sprintf("%s%s", [trim_suffix(dir, "/watchable"), tail]),
 	}
 }
 
-device_point(s) := concat("/", [policy.common.storage_dir, base64url.encode(s.source)])
+device_point(s) := sprintf("%s/%s", [policy.common.storage_dir, base64url.encode(s.source)])
 
 # Mounts, one to one with the policy's. Those that are exactly as the policy has
 # them need no further look.
 mounts_ok if {
-	there := {m.destination | some m in all_mounts}
+	destinations := [m.destination | some m in input.OCI.Mounts]
+	there := {destination | some destination in destinations}
 
 	# containerd 1.6 gives the pause container its shared memory twice.
-	single := [m.destination | some m in input.OCI.Mounts; [container.type, m.destination] != ["sandbox", "/dev/shm"]]
+	#
+	# items: {d | some d in destinations; [container.type, d] != ["sandbox", "/dev/shm"]; count([1 | some other in destinations; other == d]) > 1}
+	# item: OCI.Mounts[{item}]
+	# wanted: once
+	# got: twice
+	(count(destinations) - count(there)) in {0, count([1 | container.type == "sandbox"; some destination in destinations; destination == "/dev/shm"]) - 1}
 
-	# item: OCI.Mounts[{destination}]
-	count({destination | some destination in single}) == count(single)
+	# Most mounts have none below them, and those that every container has come before.
+	# Only where that is not so is each looked at.
+	others := there - {"/dev", "/sys"}
+	below := split(sprintf("%s/", [concat("/ ", others)]), " ")
+	nested := {regex.match(`(?s) /(dev/.* /dev|sys/.* /sys) `, sprintf(" %s ", [concat(" ", destinations)])), strings.any_prefix_match(others, below)}
 
 	# items: mounts_over
 	# item: OCI.Mounts[{item}]
 	# wanted: before those below it
 	# got: after one
-	count(mounts_over) == 0
+	count({m | nested[true]; some m in mounts_over}) == 0
 
 	# item: OCI.Mounts[{destination}]
-	every destination in (object.keys(container.mounts) | {m.destination | some m in (base_mounts - all_mounts)}) - there {
+	every destination in (object.keys(container.mounts) | {m.destination | some m in base_mounts}) - there {
 		# wanted: {source_wanted(wanted_mount(destination))}
 		# got: missing
 		missing_mount_ok(wanted_mount(destination))
@@ -202,33 +211,30 @@ mounts_ok if {
 	volumes_ok
 }
 
-all_mounts := {m | some m in input.OCI.Mounts}
-
 # Destinations of mounts that come after one below them, and hide it. Runtimes put the
 # volumes of a pod behind what every container has, which is of other types.
 mounts_over contains m.destination if {
-	all := [m.destination | some m in input.OCI.Mounts]
-	volumes_alone := [{true: m.destination, false: ""}[volume_like(m)] | some m in input.OCI.Mounts]
 	some i, m in input.OCI.Mounts
-	strings.any_prefix_match(array.slice({true: volumes_alone, false: all}[volume_like(m)], 0, i), concat("", [m.destination, "/"]))
+	below := sprintf("%s/", [m.destination])
+	some other in array.slice(input.OCI.Mounts, 0, i)
+	startswith(other.destination, below)
+	[volume_like(m), volume_like(other)] != [true, false]
 }
 
 volume_like(m) := m.type_ in {"bind", "local"}
 
 base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
 
-exact_mounts := {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
+# Those that are not exactly the policy's.
+other_mounts := ({m | some m in input.OCI.Mounts} - base_mounts) - {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
 	some destination, w in container.mounts
 	w.from == "exact"
 }
 
-# Those that are not exactly the policy's.
-other_mounts := (all_mounts - base_mounts) - exact_mounts
-
 # Of these, those that are no shared files that mount_ok takes in the policy's
 # order of options, found with less work.
 unusual_mounts := other_mounts - {m |
-	before := concat("", [policy.common.shared_dirs[0], "/", root_id, "-"])
+	before := sprintf("%s/%s-", [policy.common.shared_dirs[0], root_id])
 	some m in other_mounts
 	wanted := container.mounts[m.destination]
 	m.options == wanted.options
@@ -283,9 +289,9 @@ source_ok(wanted, source) if {
 source_ok(wanted, source) if {
 	wanted.from == "shared"
 	some dir in policy.common.shared_dirs
-	before := concat("", [dir, "/", root_id, "-"])
+	before := sprintf("%s/%s-", [dir, root_id])
 	random := substring(source, count(before), random_length)
-	source == concat("", [before, random, wanted.source])
+	source == sprintf("%s%s%s", [before, random, wanted.source])
 	regex.match(`^[a-z0-9]{16}-$`, random)
 }
 
@@ -299,7 +305,7 @@ source_ok(wanted, source) if {
 source_ok(wanted, source) if {
 	wanted.from == "local"
 	some dir in local_dirs
-	source == concat("", [dir, wanted.source])
+	source == sprintf("%s%s", [dir, wanted.source])
 	source in {s.mount_point | some s in input.storages; s.driver == "local"}
 }
 
@@ -312,8 +318,8 @@ source_ok(wanted, source) if {
 # <shared directory>/<container id>-<16 random>-<name>/<inner>/…
 shared_file(path) := {"id": split(top, "-")[0], "name": substring(top, prefix_length, -1), "inner": inner} if {
 	some dir in policy.common.shared_dirs
-	startswith(path, concat("", [dir, "/"]))
-	parts := split(trim_prefix(path, concat("", [dir, "/"])), "/")
+	startswith(path, sprintf("%s/", [dir]))
+	parts := split(trim_prefix(path, sprintf("%s/", [dir])), "/")
 	top := parts[0]
 	inner := array.slice(parts, 1, count(parts))
 	regex.match(`^[0-9a-f]{64}-[a-z0-9]{16}-.`, top)

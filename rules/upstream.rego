@@ -59,7 +59,7 @@ upstream_requests := {
 		"states": defaults.AddARPNeighborsRequest.allowed_states,
 	},
 	"close_stdin": defaults.CloseStdinRequest,
-	"copy_file": [anchored(concat("", [replace(upstream_prefix(p), "$(bundle-id)", "[a-z0-9]{64}"), ".+"])) | some p in defaults.CopyFileRequest],
+	"copy_file": [anchored(sprintf("%s.+", [replace(upstream_prefix(p), "$(bundle-id)", "[a-z0-9]{64}")])) | some p in defaults.CopyFileRequest],
 	"exec": {
 		"commands": object.get(defaults.ExecProcessRequest, "allowed_commands", []),
 		"joined": [anchored(p) | some p in object.get(defaults.ExecProcessRequest, "regex", [])],
@@ -91,7 +91,7 @@ upstream_name(c) := object.get(c.OCI.Annotations, "io.kubernetes.cri.container-n
 
 upstream_id(text) := replace(text, "$(bundle-id)", "$(container-id)")
 
-anchored(pattern) := concat("", ["^(?:", pattern, ")$"])
+anchored(pattern) := sprintf("^(?:%s)$", [pattern])
 
 upstream_prefix(text) := replace(replace(text, "$(sfprefix)", upstream.common.sfprefix), "$(cpath)", upstream.common.cpath)
 

@@ -39,7 +39,7 @@ var faults = []fault{
 	{name: "any source", more: "source_ok(_,_) if true", finds: "OCI.Mounts", pods: "volumes/guest|order/g"},
 	{name: "any option of a mount", more: "options_ok(_,_) if true", finds: "OCI.Mounts", pods: "order/|volumes/"},
 	{name: "any mount missing", more: "missing_mount_ok(_) if true", finds: "OCI.Mounts", pods: "order/|volumes/"},
-	{name: "a mount over another", from: `count\(mounts_over\)==0`, to: "true", finds: "mount", pods: "volumes/|order/g"},
+	{name: "a mount over another", from: `;some \w in mounts_over\}`, to: ";false}", finds: "mount", pods: "volumes/|order/g"},
 	// Contents.
 	{name: "any contents", more: "copy_content_ok if true", finds: "", pods: "files/"},
 	{name: "files left out", more: "contents_ok if true", finds: "was not copied", pods: "files/|shop/peer"},
