@@ -22,7 +22,6 @@ import (
 // agentLink is one live connection to the agent with the calls that wait on it.
 type agentLink struct {
 	conn    net.Conn
-	quick   net.Conn // conn, for answers and short requests
 	buffers *buffers
 	answers *share
 	ctx     context.Context // ends with the connection
@@ -51,7 +50,7 @@ type outcome struct {
 }
 
 func newAgentLink(conn net.Conn, b *buffers, answers *share) *agentLink {
-	l := &agentLink{conn: conn, quick: quick(conn), buffers: b, answers: answers, waiting: map[uint32]waiter{}}
+	l := &agentLink{conn: conn, buffers: b, answers: answers, waiting: map[uint32]waiter{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	go l.read()
 	return l
@@ -105,11 +104,9 @@ func (l *agentLink) send(ctx context.Context, j judged, w waiter) (uint32, error
 	start := appendRequest(l.buffers.get(1 << minBufferBits)[:headerLen], j.method.Service, j.method.Name, timeout, len(j.head)+len(j.tail))
 	defer l.buffers.put(start)
 	length := len(start) - headerLen + len(j.head) + len(j.tail)
-	var more net.Buffers
+	parts := net.Buffers{start, j.head, j.tail}
 	if len(j.tail) == 0 && len(j.head) <= cap(start)-len(start) {
-		start = append(start, j.head...)
-	} else {
-		more = net.Buffers{start, j.head, j.tail}
+		parts = net.Buffers{append(start, j.head...)}
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -120,21 +117,11 @@ func (l *agentLink) send(ctx context.Context, j judged, w waiter) (uint32, error
 	if !ok {
 		return 0, errOver
 	}
-	putHeader(start, length, id, typeRequest)
-	if err := l.write(start, more); err != nil {
+	putHeader(start, length, id, typeRequest) // the first part shares start's memory
+	if _, err := parts.WriteTo(l.conn); err != nil {
 		l.end(err)
 	}
 	return id, nil
-}
-
-// write writes a short frame, or one in parts.
-func (l *agentLink) write(short []byte, parts net.Buffers) error {
-	if parts == nil {
-		_, err := l.quick.Write(short)
-		return err
-	}
-	_, err := parts.WriteTo(l.conn)
-	return err
 }
 
 // isOver reports whether the connection has ended.
@@ -164,7 +151,7 @@ func lost(err error) outcome { return outcome{err: fmt.Errorf("%w: %w", ErrAgent
 
 // read hands each answer to who waits for it, until the connection ends.
 func (l *agentLink) read() {
-	in := l.buffers.reader(l.quick)
+	in := l.buffers.reader(l.conn)
 	defer l.buffers.putReader(in)
 	for {
 		id, length, err := peekHeader(in)
@@ -186,9 +173,6 @@ func (l *agentLink) read() {
 			l.end(err)
 		case !waits:
 			o.release()
-		}
-		if waits && w.stream == nil { // who wants the whole works on it
-			attend()
 		}
 		if waits {
 			w.done(o)
