@@ -171,7 +171,7 @@ func TestAnAgentIsNotAskedForAnswersThatNobodyTakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	asked := make(chan int, 1)
+	asked, begun := make(chan int, 1), make(chan struct{}, 1<<16)
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
@@ -182,7 +182,9 @@ func TestAnAgentIsNotAskedForAnswersThatNobodyTakes(t *testing.T) {
 		answers := make(chan uint32, 1<<16)
 		go func() {
 			for id := range answers {
-				_, _ = conn.Write(frame(id, 2, 0, payload(source)))
+				answer := frame(id, 2, 0, payload(source))
+				begun <- struct{}{}
+				_, _ = conn.Write(answer)
 			}
 		}()
 		for {
@@ -201,8 +203,11 @@ func TestAnAgentIsNotAskedForAnswersThatNobodyTakes(t *testing.T) {
 		if _, err = conn.Write(frame(id, frameRequest, 0, message)); err != nil {
 			break
 		}
-		if id < 200 {
-			time.Sleep(5 * time.Millisecond) // so that answers begin to come
+		switch {
+		case id == 1:
+			<-begun // a slow agent is asked for more
+		case id < 200:
+			time.Sleep(5 * time.Millisecond) // so that the first answer reaches the client's buffers
 		}
 	}
 	if err == nil || os.IsTimeout(err) {
@@ -210,7 +215,7 @@ func TestAnAgentIsNotAskedForAnswersThatNobodyTakes(t *testing.T) {
 	}
 	select {
 	case n := <-asked:
-		if n > 100 {
+		if n > 1000 { // of 20,000; those before the first answer are as many as a busy machine lets through
 			t.Errorf("the agent was asked %d times", n)
 		}
 	case <-time.After(10 * time.Second):
