@@ -248,6 +248,28 @@ func TestAWaiterIsJudgedInTheStateItGets(t *testing.T) {
 	}
 }
 
+// TestAQuestionIsDecidedHoweverOftenTheStateChanges while it is judged: in the end it waits until the state stands.
+func TestAQuestionIsDecidedHoweverOftenTheStateChanges(t *testing.T) {
+	e := start(t, compile(t, podRules+podData(1)), engine.Options{Timeout: time.Minute})
+	r := request("StartContainerRequest", `{"container_id":"none"}`)
+	build, asked := r.Input, 0
+	r.Input = func(p *engine.Policy) (ast.Value, error) {
+		if asked++; asked <= 8 {
+			v := judge(t, e, "CreateContainerRequest", createInput(fmt.Sprintf("id%d", asked), "c0"))
+			if err := v.Commit(); err != nil {
+				return nil, err
+			}
+		}
+		return build(p)
+	}
+	if v, err := e.Judge(context.Background(), r); err != nil || v.Allowed || asked != 9 {
+		t.Errorf("%+v, %v, asked %d times", v, err, asked)
+	}
+	if v := judge(t, e, "StartContainerRequest", `{"container_id":"id1"}`); !v.Allowed {
+		t.Error("nobody gave the state back")
+	}
+}
+
 func TestActivationWaitsForTheHolder(t *testing.T) {
 	e := startText(t, patchRules)
 	held := judge(t, e, "PutOnce", `{}`)

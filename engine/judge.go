@@ -115,19 +115,19 @@ type judgement struct {
 	after  []document // nil if there are no ops
 }
 
-// maxSettle is how often a judgement without ops is made again because the world has changed meanwhile.
+// maxSettle is how often a judgement without ops is made because the world has changed meanwhile, before it waits until the world stands.
 const maxSettle = 8
 
 // settle evaluates without a lock until the state is the same before and after, where the answer can depend on it, so that what is
-// allowed is allowed now. Another policy's activation does not count: who lets the request through looks at that. Only if there are ops it becomes the holder, and then evaluates once more in case the world has
-// changed while it waited.
+// allowed is allowed now. Another policy's activation does not count: who lets the request through looks at that. Only if there are ops,
+// or others have been faster each time, it becomes the holder, and then evaluates once more in case the world has changed while it waited.
 func (e *Engine) settle(ctx context.Context, w *world, q question) (*Verdict, error) {
-	for range maxSettle {
+	for tries := 1; ; tries++ {
 		j, err := e.evaluate(ctx, w, q)
 		if err != nil {
 			return nil, err
 		}
-		if j.after != nil {
+		if j.after != nil || tries == maxSettle {
 			return e.settleHeld(ctx, j, q)
 		}
 		now := e.world.Load()
@@ -136,31 +136,31 @@ func (e *Engine) settle(ctx context.Context, w *world, q question) (*Verdict, er
 		}
 		w = now
 	}
-	return nil, ErrUnsettled
 }
 
-// settleHeld is settle for a judgement with ops.
+// settleHeld is settle for the holder: of a judgement with ops it stays that.
 func (e *Engine) settleHeld(ctx context.Context, j *judgement, q question) (*Verdict, error) {
 	if err := e.hold(ctx); err != nil {
 		return nil, err
 	}
 	if now := e.world.Load(); now != j.world {
 		var err error
-		if j, err = e.evaluate(ctx, now, q); err != nil || j.after == nil {
+		if j, err = e.evaluate(ctx, now, q); err != nil {
 			e.release()
-			return j.verdict(), err
+			return nil, err
 		}
+	}
+	if j.after == nil {
+		e.release()
+		return j.verdict(), nil
 	}
 	v := j.verdict()
 	v.hold = &hold{engine: e, now: j.world, after: j.after, either: distinct(j.world.states, j.after)}
 	return v, nil
 }
 
-// verdict is the judgement without its hold; nil for none.
+// verdict is the judgement without its hold.
 func (j *judgement) verdict() *Verdict {
-	if j == nil {
-		return nil
-	}
 	waived := j.denied && j.world.policy.waives
 	return &Verdict{
 		Allowed:    !j.denied || waived,

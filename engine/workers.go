@@ -14,7 +14,6 @@ var (
 	ErrDeadline   = errors.New("policy evaluation took too long")
 	ErrEvaluation = errors.New("policy evaluation failed")
 	ErrPanic      = errors.New("policy evaluation panicked")
-	ErrUnsettled  = errors.New("policy state changes too fast")
 	ErrClosed     = errors.New("policy engine is closed")
 	ErrNoPolicy   = errors.New("no policy is active")
 )
