@@ -36,33 +36,29 @@ type boundText struct {
 // readBoundPolicy digests the exact bytes of a policy file, or of the policy in a manifest's annotation. What a guest would refuse is
 // refused.
 func readBoundPolicy(path, alg string) (boundText, error) {
-	if b, found, err := readAnnotated(path, alg); found || err != nil {
-		if err == nil && b.Kind != "policy" {
-			err = usageError(fmt.Errorf("the annotation of %s holds initdata, and that is what is bound: give it with --initdata", path))
-		}
-		return b, err
+	b, text, err := readAnnotated(path, alg)
+	switch {
+	case err == nil && b.Kind == "":
+		return boundPolicy(path, text, alg)
+	case err == nil && b.Kind != "policy":
+		err = usageError(fmt.Errorf("the annotation of %s holds initdata, and that is what is bound: give it with --initdata", path))
 	}
-	text, err := bounded.ReadFile(path, engine.MaxText)
-	if err != nil {
-		return boundText{}, err
-	}
-	return boundPolicy(path, text, alg)
+	return b, err
 }
 
-// readAnnotated digests what the annotation of a manifest holds; found is false for a file that is no manifest.
-func readAnnotated(path, alg string) (b boundText, found bool, err error) {
-	text, err := bounded.ReadFile(path, maxText)
-	if err != nil {
-		return b, false, err
+// readAnnotated digests what the annotation of a manifest holds. Of a file that is no manifest it returns the text, and no kind.
+func readAnnotated(path, alg string) (b boundText, text []byte, err error) {
+	if text, err = bounded.ReadFile(path, maxText); err != nil {
+		return b, nil, err
 	}
 	a, found, err := annotationOf(text)
 	if err != nil {
-		return b, false, &exitError{exitNo, fmt.Errorf("%s: %w", path, err)}
+		return b, nil, &exitError{exitNo, fmt.Errorf("%s: %w", path, err)}
 	}
 	if found {
 		b, err = a.read(path, alg)
 	}
-	return b, found, err
+	return b, text, err
 }
 
 // boundPolicy digests a policy, which name tells people of.
@@ -89,14 +85,26 @@ func boundPolicy(name string, text []byte, alg string) (boundText, error) {
 
 // readBoundInitdata digests an initdata document, as TOML, as the value of its annotation or in a manifest, with its own algorithm.
 func readBoundInitdata(path string) (boundText, error) {
-	if b, found, err := readAnnotated(path, "sha256"); found || err != nil {
-		if err == nil && b.Kind != "initdata" {
-			err = usageError(fmt.Errorf("the annotation of %s holds a policy: give it with --policy", path))
-		}
+	b, text, err := readAnnotated(path, "sha256")
+	switch {
+	case err == nil && b.Kind == "":
+		return initdataOf(path, text)
+	case err == nil && b.Kind != "initdata":
+		err = usageError(fmt.Errorf("the annotation of %s holds a policy: give it with --policy", path))
+	}
+	return b, err
+}
+
+// readBound digests initdata or a policy, whichever a file or a manifest's annotation holds.
+func readBound(path string) (boundText, error) {
+	b, text, err := readAnnotated(path, "sha256")
+	if err != nil || b.Kind != "" {
 		return b, err
 	}
-	doc, err := initdata.ReadFile(path)
-	return boundInitdata(path, doc, err)
+	if b, err = initdataOf(path, text); err == nil {
+		return b, nil
+	}
+	return boundPolicy(path, text, "sha256")
 }
 
 // boundInitdata digests a document that was read with an error or without.
@@ -180,13 +188,8 @@ func (s digestSource) policyAlg() string {
 	return s.alg
 }
 
-// initdataOf reads a document as TOML, or in the form of the annotation, which has no quote where TOML must have one.
 func initdataOf(name string, text []byte) (boundText, error) {
-	if bytes.ContainsAny(text, `"'`) {
-		doc, err := initdata.Parse(text)
-		return boundInitdata(name, doc, err)
-	}
-	doc, err := initdata.ParseAnnotation(string(bytes.TrimSuffix(text, []byte("\n"))))
+	doc, err := initdata.ParseFile(text)
 	return boundInitdata(name, doc, err)
 }
 

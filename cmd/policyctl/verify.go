@@ -70,25 +70,22 @@ func (f *verifyFlags) addNetwork(cmd *cobra.Command) {
 }
 
 // claim reads what is to be bound, the nonce and the options.
-func (f *verifyFlags) claim(ctx context.Context) (evidence.Bound, []byte, evidence.Options, error) {
-	o := evidence.Options{Fetch: f.fetch, AllowDebug: f.allowDebug}
-	var err error
+func (f *verifyFlags) claim(ctx context.Context) (b boundText, nonce []byte, o evidence.Options, err error) {
+	o = evidence.Options{Fetch: f.fetch, AllowDebug: f.allowDebug}
 	if o.Reference, err = f.reference.read(); err != nil {
-		return evidence.Bound{}, nil, o, err
+		return b, nil, o, err
 	}
 	if f.pod.pod == "" && (f.policy == "") == (f.initdata == "") || f.policy != "" && f.initdata != "" {
-		return evidence.Bound{}, nil, o, usageError(errors.New("give one of --policy and --initdata, or --pod"))
+		return b, nil, o, usageError(errors.New("give one of --policy and --initdata, or --pod"))
 	}
-	nonce, err := hex.DecodeString(f.nonce)
-	if err != nil {
-		return evidence.Bound{}, nil, o, usageError(fmt.Errorf("--nonce: %w", err))
+	if nonce, err = hex.DecodeString(f.nonce); err != nil {
+		return b, nil, o, usageError(fmt.Errorf("--nonce: %w", err))
 	}
 	if f.at != "" {
 		if o.Now, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return evidence.Bound{}, nil, o, usageError(fmt.Errorf("--at: %w", err))
+			return b, nil, o, usageError(fmt.Errorf("--at: %w", err))
 		}
 	}
-	var b boundText
 	switch {
 	case f.policy != "":
 		b, err = readBoundPolicy(f.policy, f.alg)
@@ -97,7 +94,7 @@ func (f *verifyFlags) claim(ctx context.Context) (evidence.Bound, []byte, eviden
 	default:
 		_, b, err = f.pod.expected(ctx)
 	}
-	return b.Bound, nonce, o, err
+	return b, nonce, o, err
 }
 
 // required marks flags as required; cobra's own error has another exit code.
@@ -124,12 +121,11 @@ by --measurement, --id-key or --reference. Certificates are read from --certs, o
 Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one could not be made.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var e evidence.SNP
-			var o evidence.Options
-			var err error
-			if e.Bound, e.Nonce, o, err = f.claim(cmd.Context()); err != nil {
+			b, nonce, o, err := f.claim(cmd.Context())
+			if err != nil {
 				return err
 			}
+			e := evidence.SNP{Bound: b.Bound, Nonce: nonce}
 			if e.Report, err = bounded.ReadFile(report, maxEvidence); err != nil {
 				return err
 			}
@@ -144,7 +140,7 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 				o.SNPRoots = map[string][]*trust.AMDRootCerts{product: {r}}
 			}
 			var updates evidence.Fragments
-			if e.Record, updates, err = f.signed(cmd.Context()); err != nil {
+			if e.Record, updates, err = f.signed(cmd.Context(), b); err != nil {
 				return err
 			}
 			e.Policy = updates.Policy
@@ -175,12 +171,11 @@ or --reference.
 Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one could not be made.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var e evidence.TDX
-			var o evidence.Options
-			var err error
-			if e.Bound, e.Nonce, o, err = f.claim(cmd.Context()); err != nil {
+			b, nonce, o, err := f.claim(cmd.Context())
+			if err != nil {
 				return err
 			}
+			e := evidence.TDX{Bound: b.Bound, Nonce: nonce}
 			if e.Quote, err = bounded.ReadFile(quote, maxEvidence); err != nil {
 				return err
 			}
@@ -188,7 +183,7 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 				return err
 			}
 			var updates evidence.Fragments
-			if e.Record, updates, err = f.signed(cmd.Context()); err != nil {
+			if e.Record, updates, err = f.signed(cmd.Context(), b); err != nil {
 				return err
 			}
 			e.Policy = updates.Policy

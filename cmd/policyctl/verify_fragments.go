@@ -23,22 +23,9 @@ func (f *fragmentFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.digests, "fragment-digest", nil, "the sha256 digest of such a fragment's document, `hexadecimal`, may be repeated")
 }
 
-// fragments reads them, and the policy that they are held against.
-func (f *verifyFlags) fragments(ctx context.Context) (evidence.Fragments, error) {
-	var b boundText
-	var err error
-	switch {
-	case f.policy != "":
-		b, err = readBoundPolicy(f.policy, f.alg)
-	case f.initdata != "":
-		b, err = readBoundInitdata(f.initdata)
-	default:
-		_, b, err = f.pod.expected(ctx)
-	}
+// fragments reads them; b has the policy that they are held against, and maybe more of them.
+func (f *verifyFlags) fragments(b boundText) (evidence.Fragments, error) {
 	out := evidence.Fragments{Policy: b.policy, Envelopes: b.fragments}
-	if err != nil {
-		return out, err
-	}
 	for _, path := range f.updates.files {
 		envelope, err := readEnvelope(path)
 		if err != nil {
@@ -72,9 +59,9 @@ func updated(pod *evidence.Pod, f evidence.Fragments, log []byte) error {
 	return nil
 }
 
-// signed reads the record that the report has to vouch for, nil for none, and the policy with what may have updated it.
-func (f *verifyFlags) signed(ctx context.Context) (*evidence.SignedRecord, evidence.Fragments, error) {
-	updates, err := f.fragments(ctx)
+// signed reads the record that the report has to vouch for, nil for none, and what may have updated the policy.
+func (f *verifyFlags) signed(ctx context.Context, b boundText) (*evidence.SignedRecord, evidence.Fragments, error) {
+	updates, err := f.fragments(b)
 	if err != nil {
 		return nil, updates, err
 	}
@@ -87,8 +74,8 @@ func (f *verifyFlags) signed(ctx context.Context) (*evidence.SignedRecord, evide
 }
 
 // readFragments reads what may have updated the policy, and what that makes of the pod's containers.
-func (f *verifyFlags) readFragments(ctx context.Context, e *evidence.TPM) (err error) {
-	if e.Fragments, err = f.fragments(ctx); err != nil || e.Pod == nil {
+func (f *verifyFlags) readFragments(b boundText, e *evidence.TPM) (err error) {
+	if e.Fragments, err = f.fragments(b); err != nil || e.Pod == nil {
 		return err
 	}
 	return updated(e.Pod, e.Fragments, e.Log)

@@ -50,7 +50,7 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 			if err != nil {
 				return err
 			}
-			e := evidence.TPM{Nonce: nonce, PCR: pcr, Bound: b}
+			e := evidence.TPM{Nonce: nonce, PCR: pcr, Bound: b.Bound}
 			if err := p.read(&e); err != nil {
 				return err
 			}
@@ -63,14 +63,14 @@ Exit codes: 0 every check passed, 1 a check said no, 3 none said no but one coul
 			if e.PodPCR = podPCR; e.Pod != nil && e.Log == nil {
 				return usageError(errors.New("--pod needs --log"))
 			}
-			if err := f.readFragments(cmd.Context(), &e); err != nil {
+			if err := f.readFragments(b, &e); err != nil {
 				return err
 			}
 			o.TrustAK = trustAK
 			if o.AKRoots, err = pool(p.akRoots); err != nil {
 				return err
 			}
-			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTPM(cmd.Context(), e, o), b)
+			return f.conclude(cmd.OutOrStdout(), evidence.VerifyTPM(cmd.Context(), e, o), e.Bound)
 		},
 	}
 	f.add(cmd)
@@ -133,10 +133,7 @@ func (p tpmFiles) read(e *evidence.TPM) error {
 // readEarlier takes the digests of what may have ruled before.
 func (p tpmFiles) readEarlier(e *evidence.TPM) error {
 	for _, path := range p.earlier {
-		b, err := readBoundInitdata(path)
-		if no := (*exitError)(nil); errors.As(err, &no) && no.code != exitFail { // no initdata, so a policy
-			b, err = readBoundPolicy(path, "sha256")
-		}
+		b, err := readBound(path)
 		if err != nil {
 			return err
 		}
