@@ -26,6 +26,7 @@ import (
 	"portcullis/agentproto"
 	"portcullis/agentproto/agentpb"
 	"portcullis/internal/agenttest"
+	"portcullis/internal/policydtest"
 )
 
 // built are the directories of what was built for all tests, until they have run.
@@ -39,17 +40,7 @@ var builtPolicyd = sync.OnceValues(func() (string, error) {
 	}
 	built = append(built, dir)
 	path := filepath.Join(dir, "policyd")
-	flags, err := os.ReadFile("build.flags")
-	if err != nil {
-		return "", err
-	}
-	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -funcalign=16", "-o", path}, strings.Fields(string(flags))...)
-	cmd := exec.Command("go", append(args, ".")...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build policyd: %w\n%s", err, out)
-	}
-	return path, nil
+	return path, policydtest.Build(path)
 })
 
 // buildPolicyd returns the path of the binary.

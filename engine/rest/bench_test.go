@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"portcullis/internal/opatest"
+	"portcullis/internal/policydtest"
 )
 
 // The two servers answer the same requests by the same policy, in turns of one run. The figures to compare are the medians,
@@ -70,10 +70,8 @@ func BenchmarkREST(b *testing.B) {
 func buildPolicyd(b *testing.B) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "opa")
-	cmd := exec.Command("go", "build", "-tags=nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "portcullis/cmd/policyd")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("build policyd: %v\n%s", err, out)
+	if err := policydtest.Build(path); err != nil {
+		b.Fatal(err)
 	}
 	return path
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"portcullis/internal/policydtest"
 )
 
 // tree is a small root filesystem as osbuilder leaves it, with stand-ins for programs.
@@ -416,10 +418,8 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 
 func TestAnImageGrowsLittle(t *testing.T) {
 	policyd := filepath.Join(t.TempDir(), "policyd")
-	build := exec.Command("go", "build", "-tags=nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", policyd, "../../cmd/policyd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := policydtest.Build(policyd); err != nil {
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	if err := install(t, dir, "POLICYD="+policyd); err != nil {
