@@ -3,16 +3,13 @@
 package rules_test
 
 import (
-	"bytes"
-
 	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"testing"
 
-	"github.com/klauspost/compress/gzip"
-
-	"portcullis/rules"
+	"portcullis/hostdata/initdata"
+	"portcullis/rules/generate"
+	"portcullis/rules/policydata"
 )
 
 // The annotation of a usual pod, base64(gzip(initdata)), must leave room for
@@ -23,37 +20,30 @@ func TestAnnotationIsSmall(t *testing.T) {
 	web.Image.Digest = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("image")))
 	web.Image.Source = "registry.example/web@" + web.Image.Digest
 	web.OCI.Annotations.ImageName = web.Image.Source
-	full, err := p.Full(rules.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := p.Compact(rules.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		form  string
-		text  []byte
-		limit int
-	}{{"full", full, 14500}, {"compact", compact, 4300}} {
-		size := len(annotation(t, test.text))
-		t.Logf("%s: %d characters", test.form, size)
-		if size >= test.limit {
-			t.Errorf("%s: %d characters, want under %d", test.form, size, test.limit)
+	for form, limit := range map[string]int{"full": 14500, "compact": 4300} {
+		size := len(annotation(t, p, generate.Output{Compact: form == "compact"}))
+		t.Logf("%s: %d characters", form, size)
+		if size >= limit {
+			t.Errorf("%s: %d characters, want under %d", form, size, limit)
 		}
 	}
 }
 
-func annotation(t *testing.T, policy []byte) string {
+// annotation renders a policy as genpolicy does.
+func annotation(t *testing.T, p *policydata.Policy, o generate.Output) string {
 	t.Helper()
-	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	_, platform := load(t, "guest-pull")
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: web, image: registry.example/web}]}\n"
+	manifest, err := generate.Parse("web.yaml", []byte(pod), generate.ReadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(w, "version = \"0.1.0\"\nalgorithm = \"sha256\"\n\n[data]\n\"policy.rego\" = '''\n%s'''\n", policy)
-	if err := w.Close(); err != nil {
+	made, _, err := generate.New(platform, nil, nil, generate.Options{}).Render(manifest.Pods()[0], p, o)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return base64.StdEncoding.EncodeToString(out.Bytes())
+	if made.Annotation != initdata.Annotation {
+		t.Fatalf("the policy is in %s", made.Annotation)
+	}
+	return made.Value
 }

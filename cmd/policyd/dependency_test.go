@@ -18,6 +18,7 @@ var foreign = []string{
 	"portcullis/measure/evidence", "portcullis/rules/generate", "portcullis/images", "portcullis/internal/agenttest",
 	"portcullis/internal/hostdatatest", "portcullis/internal/measuretest", "testing",
 	"github.com/sigstore", "oras.land", "github.com/transparency-dev", "portcullis/rules/policydata", "portcullis/rules/prove",
+	"portcullis/internal/squeeze", "github.com/andybalholm/brotli",
 	"github.com/open-policy-agent/opa/v1/rego", // which links OPA's compiler to WebAssembly, planner and bundles
 }
 
