@@ -157,7 +157,7 @@ placed(path) := {trim_prefix(key, before): value |
 # that takes the mounts in part takes their files in part.
 contents_ok if {
 	# item: OCI.Mounts[{m.destination}]
-	every m in [m | some at, wanted in container.mounts; wanted.contents; some m in other_mounts; m.destination == at] {
+	every m in [m | container.mounts[at].contents; some m in other_mounts; m.destination == at] {
 		# wanted: all files of the volume, copied before
 		contents_there(m.source, container.mounts[m.destination].contents)
 	}

@@ -34,8 +34,7 @@ control_group_ok if {
 	path := input.OCI.Linux.CgroupsPath
 	regex.match(`^(?:/|[0-9A-Za-z_.-]+:)[0-9A-Za-z_/:.-]*$`, path)
 	not contains(path, "..")
-	parts := regex.split("[/:]", path)
-	control_group_free(parts[count(parts) - 1])
+	control_group_free(regex.replace(path, "^.*[/:]", ""))
 }
 
 control_group_ok if {

@@ -53,7 +53,9 @@ arg_ok(key, _, arg) if arg == filled(container.arg_matches[key].template)
 arg_ok(key, _, arg) if regex.match(container.arg_matches[key].pattern, arg)
 
 # A template with what is known of the pod.
-filled(template) := strings.replace_n(placeholders, template)
+filled(template) := value if value := placeholders[template]
+
+else := strings.replace_n(placeholders, template)
 
 placeholders := {
 	"$(sandbox-name)": this_pod.name,
@@ -181,7 +183,7 @@ shadowed(known, e, later) if {
 	startswith(other, sprintf("%s=", [split(e, "=")[0]]))
 }
 
-fixed_env(c) := {e | some e in c.env.fixed} | {sprintf("%s=%s", [name, strings.replace_n(placeholders, template)]) | some name, template in c.env.templates}
+fixed_env(c) := {e | some e in c.env.fixed} | {sprintf("%s=%s", [name, filled(template)]) | some name, template in c.env.templates}
 
 # Ports carry a stream past the requests that read and write it.
 stdio_ok if {

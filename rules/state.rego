@@ -139,7 +139,7 @@ create_ops := array.concat(
 	array.concat(
 		[put(kind, container_name, again) |
 			some kind, again in {"runs": null, "signalled": false}
-			is_boolean(was(kind, container_name))
+			is_boolean(data.pstate[sprintf("%s:%s", [kind, container_name])])
 		],
 		[put("device", escaped(sprintf("%s:%s:%s", [owner, volume, source])), true) |
 			some [source, volume] in volumes

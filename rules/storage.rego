@@ -172,7 +172,7 @@ device_point(s) := sprintf("%s/%s", [policy.common.storage_dir, base64url.encode
 # Mounts, one to one with the policy's. Those that are exactly as the policy has
 # them need no further look.
 mounts_ok if {
-	destinations := [m.destination | some m in input.OCI.Mounts]
+	destinations := [path | path := input.OCI.Mounts[_].destination]
 	there := {destination | some destination in destinations}
 
 	# containerd 1.6 gives the pause container its shared memory twice.
@@ -196,7 +196,7 @@ mounts_ok if {
 	count({m | nested[true]; some m in mounts_over}) == 0
 
 	# item: OCI.Mounts[{destination}]
-	every destination in (object.keys(container.mounts) | {m.destination | some m in base_mounts}) - there {
+	every destination in (object.keys(container.mounts) | {path | path := base_mounts[_].destination}) - there {
 		# wanted: {source_wanted(wanted_mount(destination))}
 		# got: missing
 		missing_mount_ok(wanted_mount(destination))
@@ -227,8 +227,8 @@ base_mounts := {m | some m in policy.common.mounts[container.base_mounts]}
 
 # Those that are not exactly the policy's.
 other_mounts := ({m | some m in input.OCI.Mounts} - base_mounts) - {{"destination": destination, "options": w.options, "source": w.source, "type_": w.type_} |
-	some destination, w in container.mounts
-	w.from == "exact"
+	container.mounts[destination].from == "exact"
+	w := container.mounts[destination]
 }
 
 # Of these, those that are no shared files that mount_ok takes in the policy's
@@ -237,13 +237,12 @@ unusual_mounts := other_mounts - {m |
 	before := sprintf("%s/%s-", [policy.common.shared_dirs[0], root_id])
 	some m in other_mounts
 	wanted := container.mounts[m.destination]
-	m.options == wanted.options
-	startswith(m.source, before)
-	tail := trim_prefix(m.source, before)
-	regex.match(`^[a-z0-9]{16}-`, tail)
-	substring(tail, random_length, -1) == wanted.source
-	m.type_ == wanted.type_
 	wanted.from == "shared"
+	m.type_ == wanted.type_
+	m.options == wanted.options
+	["", tail] = split(m.source, before)
+	regex.match(`^[a-z0-9]{16}-`, tail)
+	substring(tail, 17, -1) == wanted.source
 }
 
 wanted_mount(destination) := wanted if {
