@@ -149,7 +149,7 @@ func (a *agentConn) connect(ctx context.Context) (*agentLink, error) {
 		return nil, fmt.Errorf("%w: %w", ErrAgentAbsent, err)
 	}
 	widen(conn)
-	a.link = newAgentLink(conn, a.buffers, a.answers)
+	a.link = newAgentLink(quick(conn), a.buffers, a.answers)
 	return a.link, nil
 }
 

@@ -118,7 +118,7 @@ func (l *agentLink) send(ctx context.Context, j judged, w waiter) (uint32, error
 		return 0, errOver
 	}
 	putHeader(start, length, id, typeRequest) // the first part shares start's memory
-	if _, err := parts.WriteTo(l.conn); err != nil {
+	if err := writeParts(l.conn, parts); err != nil {
 		l.end(err)
 	}
 	return id, nil
@@ -173,6 +173,9 @@ func (l *agentLink) read() {
 			l.end(err)
 		case !waits:
 			o.release()
+		}
+		if waits && w.stream == nil { // who wants the whole works on it
+			attend()
 		}
 		if waits {
 			w.done(o)

@@ -53,6 +53,7 @@ type session struct {
 
 func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
 	widen(conn)
+	conn = quick(conn)
 	s := &session{
 		gate: g, conn: conn, in: bufio.NewReaderSize(conn, readAhead),
 		agent:    agentConn{dial: g.agent, buffers: &g.buffers, answers: g.answers.share()},
@@ -240,6 +241,7 @@ func (s *session) dispatch(id uint32, message []byte, t *ticket) error {
 		c.run(e.timeout)
 		return nil
 	}
+	attend()
 	if err := c.decode(); err != nil {
 		c.end(nil, err)
 		return nil
