@@ -13,8 +13,8 @@ import (
 	"portcullis/hostdata/initdata"
 	"portcullis/internal/bounded"
 	"portcullis/rules/generate"
-	"portcullis/rules/generate/words"
 	"portcullis/rules/policydata"
+	"portcullis/rules/review"
 )
 
 func newExplain(io stdio) *cobra.Command {
@@ -64,7 +64,7 @@ func explain(path string, io stdio) error {
 		if i > 0 {
 			fmt.Fprintln(io.out)
 		}
-		if err := words.Write(io.out, n.name, policy); err != nil {
+		if err := review.WriteText(io.out, n.name, policy); err != nil {
 			return err
 		}
 	}

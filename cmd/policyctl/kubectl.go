@@ -18,7 +18,6 @@ import (
 	"portcullis/internal/bounded"
 	"portcullis/rules/admission"
 	"portcullis/rules/generate"
-	prose "portcullis/rules/generate/words"
 	"portcullis/rules/policydata"
 	"portcullis/rules/review"
 )
@@ -196,5 +195,5 @@ func explainPod(out io.Writer, p *generate.Pod, text []byte) error {
 	if err != nil {
 		return &exitError{exitNo, fmt.Errorf("%s: %w", p.Name(), err)}
 	}
-	return prose.Write(out, p.Name(), policy)
+	return review.WriteText(out, p.Name(), policy)
 }

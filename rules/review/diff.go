@@ -90,7 +90,7 @@ func group(mine, other []sentence) []Group {
 		known[s.subject] = true
 	}
 	for _, s := range shortened(mine, known) {
-		if !s.limit && !inOther[id{s.subject, s.key}] {
+		if !s.limit && s.key != "" && !inOther[id{s.subject, s.key}] {
 			add(s.subject, s.words)
 		}
 	}
@@ -109,17 +109,19 @@ func shortened(list []sentence, known map[string]bool) []sentence {
 	var out []sentence
 	at := map[[2]string]int{}
 	for _, s := range list {
-		if s.list == "" || known[s.subject] {
+		item := s.row.Name
+		if item == "" || s.topic == topicAnnotations || known[s.subject] {
 			out = append(out, s)
 			continue
 		}
-		i, ok := at[[2]string{s.subject, s.list}]
+		list := [2]string{s.subject, string(s.topic)}
+		i, ok := at[list]
 		if !ok {
-			at[[2]string{s.subject, s.list}] = len(out)
-			s.words = s.list + " " + s.item
+			at[list] = len(out)
+			s.words = strings.ToLower(string(s.topic)) + " " + item
 			out = append(out, s)
-		} else if !strings.Contains(out[i].words+",", " "+s.item+",") {
-			out[i].words += ", " + s.item
+		} else if !strings.Contains(out[i].words+",", " "+item+",") {
+			out[i].words += ", " + item
 		}
 	}
 	return out

@@ -7,17 +7,20 @@ import (
 	"strings"
 
 	"portcullis/engine/fragment"
-	"portcullis/rules/policydata"
 )
 
-// updates says of each issuer what its fragments may make of the policy.
-func updates(p *policydata.Policy) []string {
+// issuer says what the fragments of an issuer may make of the policy.
+func (s *speaker) issuer(i *fragment.Issuer) {
+	for n, words := range updates(i) {
+		s.mayAs(fmt.Sprintf("issuer %q %q %q %q %d %q %+v", i.DID, i.Key, i.Root, i.Subject, i.MinimumSVN, i.Feed, i.May[n]), words)
+	}
+}
+
+// updates says of each thing that an issuer's fragments may set how far.
+func updates(i *fragment.Issuer) []string {
 	var out []string
-	for i := range p.Issuers {
-		issuer := &p.Issuers[i]
-		for _, may := range issuer.May {
-			out = append(out, fmt.Sprintf("%s set by signed fragments of feed %s from svn %d on, by %s", mayWords(may), issuer.Feed, issuer.MinimumSVN, issuer.ID()))
-		}
+	for _, may := range i.May {
+		out = append(out, fmt.Sprintf("%s set by signed fragments of feed %s from svn %d on, by %s", mayWords(may), i.Feed, i.MinimumSVN, i.ID()))
 	}
 	return out
 }

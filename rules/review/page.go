@@ -81,27 +81,18 @@ type warningRow struct {
 	More  int // containers beyond those
 }
 
-type row struct{ Name, Value, Note string }
-
 type containerRow struct {
 	Name, Anchor     string
 	Sandbox, Unbound bool
-	Image, Digest    string
-	Content          string
 	Command, User    string
-	Directory        string
-	Rights           []string
+	Facts            []topicRows
 	Extra            []string // capabilities beyond the usual
 	Sets             []setLink
 	Env              []row // its own: without what every container has
 	Mounts           []row
 	UsualEnv         int // of what every container has
 	UsualMounts      int
-	Storages         []string
-	Devices          []string
-	Exec             []string
 	Annotations      []row
-	After            []string
 }
 
 type setLink struct{ Words, Anchor string }
@@ -294,94 +285,10 @@ func (s *Subject) changers() []string {
 
 func (s *Subject) containerRow(name string, secrets bool) containerRow {
 	c := s.Data.Containers[name]
-	r := containerRow{
+	said := sayContainer(s.Data, name, secrets)
+	return containerRow{
 		Name: Called(name), Anchor: anchor("container", name), Sandbox: c.Type == policydata.TypeSandbox, Unbound: !c.ImageBound(),
-		Image: or(or(c.Image.Source, c.OCI.Annotations.ImageName, c.Image.Source == ""), "any", c.Image.Source+c.OCI.Annotations.ImageName == ""), Digest: c.Image.Digest, Content: content(c),
-		Command: commandLine(argumentsOf(c)), User: user(c.OCI.Process.User), Directory: c.Cwd, Extra: extraCapabilities(s.Data, c), Devices: c.Devices,
-		Env: envRows(c.Env, secrets),
-	}
-	for _, name := range c.Image.Also {
-		r.Image += ", also called " + name
-	}
-	for _, argv := range c.Exec {
-		r.Exec = append(r.Exec, commandLine(argv))
-	}
-	r.Rights = rights(c)
-	r.Sets = s.setLinks(c)
-	for _, destination := range sorted(c.Mounts) {
-		m := c.Mounts[destination]
-		note := access(m.Options)
-		if m.MayBeMissing {
-			note += ", may be missing"
-		}
-		r.Mounts = append(r.Mounts, row{destination, from(m), note})
-	}
-	for _, st := range c.Storages {
-		r.Storages = append(r.Storages, storageWords(st))
-	}
-	if c.VFIO.Count > 0 {
-		r.Devices = append(slices.Clone(r.Devices), fmt.Sprintf("%d passed-through devices below %s", c.VFIO.Count, c.VFIO.Path))
-	}
-	for _, key := range sorted(c.Annotations.Fixed) {
-		r.Annotations = append(r.Annotations, row{key, c.Annotations.Fixed[key], ""})
-	}
-	for _, key := range sorted(c.Annotations.Optional) {
-		r.Annotations = append(r.Annotations, row{key, c.Annotations.Optional[key], "may be missing"})
-	}
-	for _, key := range sorted(c.Annotations.Patterns) {
-		r.Annotations = append(r.Annotations, row{key, c.Annotations.Patterns[key], "pattern"})
-	}
-	for _, after := range c.After {
-		if s.Data.Order == policydata.OrderFree {
-			break // nothing holds to it
-		}
-		r.After = append(r.After, fmt.Sprintf("%s has %s", Called(after.Container), after.State))
-	}
-	return r
-}
-
-func envRows(e policydata.Env, secrets bool) []row {
-	var rows []row
-	for _, entry := range e.Fixed {
-		name, value, _ := strings.Cut(entry, "=")
-		if secrets {
-			rows = append(rows, row{name, value, "fixed"})
-		} else {
-			rows = append(rows, row{name, hiddenValue(value), "fixed"})
-		}
-	}
-	template, pattern := hiddenTemplate, hiddenPattern
-	if secrets {
-		template, pattern = strings.Clone, strings.Clone
-	}
-	for _, name := range sorted(e.Templates) {
-		rows = append(rows, row{name, template(e.Templates[name]), "from the pod"})
-	}
-	links := 0
-	for _, name := range sorted(e.Patterns) {
-		if strings.HasPrefix(name, "KUBERNETES_") {
-			links++
-			continue
-		}
-		rows = append(rows, row{name, patternWords(e.Patterns[name], pattern), "pattern"})
-	}
-	if links > 0 {
-		rows = append(rows, row{"KUBERNETES_…", fmt.Sprintf("%d variables that say where the API server is", links), "pattern"})
-	}
-	for _, name := range sorted(e.Optional) {
-		rows = append(rows, row{name, patternWords(e.Optional[name], pattern), "pattern, may be missing"})
-	}
-	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
-	return rows
-}
-
-// rights says in words what the process may beyond its capabilities.
-func rights(c *policydata.Container) []string {
-	return []string{
-		or("can gain privileges by set-user-id programs", "gains no new privileges", c.NoNewPrivs),
-		or("writable root filesystem", "read-only root filesystem", c.ReadonlyRoot),
-		or("own process namespace", "shares the pod's process namespace", c.PIDNS),
-		or("no terminal", "has a terminal", c.Terminal),
-		or("standard input closed", "standard input open to the host", c.Stdin),
+		Command: said.rows(topicRuns)[0].Value, User: said.rows(topicUser)[0].Note, Facts: said.facts(), Extra: extraCapabilities(s.Data, c),
+		Sets: s.setLinks(c), Env: said.rows(topicVariables), Mounts: said.rows(topicMounts), Annotations: said.rows(topicAnnotations),
 	}
 }

@@ -107,10 +107,7 @@ func (s *Subject) usedSets() map[string]bool {
 func capabilityLines(c policydata.Capabilities) []string {
 	var order []string
 	sets := map[string][]string{}
-	for _, set := range []struct {
-		name  string
-		names []string
-	}{{"ambient", c.Ambient}, {"bounding", c.Bounding}, {"effective", c.Effective}, {"inheritable", c.Inheritable}, {"permitted", c.Permitted}} {
+	for _, set := range setsOf(c) {
 		names := slices.Sorted(slices.Values(set.names))
 		for i := range names {
 			names[i] = strings.TrimPrefix(names[i], "CAP_")

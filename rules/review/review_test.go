@@ -129,7 +129,7 @@ func TestPageSaysWhatEachContainerMay(t *testing.T) {
 	flat := strings.ReplaceAll(text, "<wbr>", "")
 	for _, words := range []string{
 		"/bin/web --listen=:8080 --log=json", "registry.example/shop/web@sha256:0303", "bound by digest", "image not bound",
-		"user 1000, group 1000, also groups 2000", "/bin/web --check", "read-only root filesystem", "block storage of volume data",
+		"user 1000, group 1000, also groups 2000", "/bin/web --check", "root filesystem is read-only", "block storage of volume data",
 		"LOG_LEVEL", "net", "Nobody, once it is active", "What the host may choose", "OCI.Process.OOMScoreAdj", "CAP", "/proc/kcore",
 	} {
 		if !strings.Contains(flat, words) {
@@ -283,8 +283,8 @@ func TestCompareSaysWhatChanged(t *testing.T) {
 			m := p.Containers["web"].Mounts["/etc/shop"]
 			m.Options = []string{"rbind", "rprivate", "rw"}
 			p.Containers["web"].Mounts["/etc/shop"] = m
-		}, []string{"container web: mount /etc/shop from shared file or directory config (bind: rbind,rprivate,rw)"},
-			[]string{"container web: mount /etc/shop from shared file or directory config (bind: rbind,ro,rprivate)"}},
+		}, []string{"container web: mount /etc/shop from the host: config (bind: rbind,rprivate,rw)"},
+			[]string{"container web: mount /etc/shop from the host: config (bind: rbind,ro,rprivate)"}},
 		{"mount that may be missing", func(p *policydata.Policy) {
 			m := p.Containers["web"].Mounts["/tmp"]
 			m.MayBeMissing = true
@@ -301,7 +301,7 @@ func TestCompareSaysWhatChanged(t *testing.T) {
 			p.Containers["web"].Mounts["/etc/shop"] = m
 		}, nil, []string{"container web: no longer held to: file a of /etc/shop has the content"}},
 		{"a container as a whole, its lists by name", func(p *policydata.Policy) { p.Containers["other"] = p.Containers["metrics"] },
-			[]string{"container other: runs /metrics-agent", "container other: variables PATH, HOSTNAME, ", "container other: capabilities CAP_CHOWN, CAP_DAC_OVERRIDE", "container other: mounts /proc, /dev, "}, nil},
+			[]string{"container other: runs /metrics-agent", "container other: variables PATH, HOSTNAME, ", "container other: capabilities CAP_CHOWN, CAP_DAC_OVERRIDE", "container other: usual mounts /proc, /dev, ", "container other: mounts /dev/shm, "}, nil},
 		{"masked path", func(p *policydata.Policy) {
 			paths := p.Common.Paths["default"]
 			paths.Masked = paths.Masked[1:]

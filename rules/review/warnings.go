@@ -67,8 +67,10 @@ func (w *warnings) data(p *policydata.Policy) {
 	}
 	w.requests(p)
 	w.strictness(p)
-	for _, words := range updates(p) {
-		w.add(Look, "", "May be updated: %s.", words)
+	for i := range p.Issuers {
+		for _, words := range updates(&p.Issuers[i]) {
+			w.add(Look, "", "May be updated: %s.", words)
+		}
 	}
 }
 

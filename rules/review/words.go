@@ -124,13 +124,35 @@ func content(c *policydata.Container) string {
 func from(m policydata.Mount) string {
 	switch m.From {
 	case policydata.MountShared:
-		return "shared file or directory " + m.Source
+		return "the host: " + m.Source
 	case policydata.MountStorage:
 		return "block storage of volume " + m.Source
-	case policydata.MountExact:
-		return m.Source
+	case policydata.MountLocal:
+		return "a directory of the guest: " + m.Source
 	}
-	return "a source that fits " + or(m.Source, "any", m.Source == "")
+	return m.Source
+}
+
+// bound says how far the policy knows what the host copies into a mount, if it does.
+func bound(m policydata.Mount) string {
+	switch {
+	case m.Contents.Bound():
+		return ", content bound"
+	case m.Contents != nil && !m.Contents.Open:
+		return ", content bound but for " + strings.Join(m.Contents.Unknown(), ", ")
+	}
+	return ""
+}
+
+// setsOf names the five sets of capabilities.
+func setsOf(c policydata.Capabilities) []struct {
+	name  string
+	names []string
+} {
+	return []struct {
+		name  string
+		names []string
+	}{{"ambient", c.Ambient}, {"bounding", c.Bounding}, {"effective", c.Effective}, {"inheritable", c.Inheritable}, {"permitted", c.Permitted}}
 }
 
 // access is ro or rw, by the options of a mount.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package words_test
+package review_test
 
 import (
 	"context"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package words_test
+package review_test
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"portcullis/internal/imagestest"
 	"portcullis/rules"
 	"portcullis/rules/generate"
-	"portcullis/rules/generate/words"
+
 	"portcullis/rules/review"
 	"portcullis/rules/settings"
 )
@@ -95,7 +95,7 @@ var inNoPolicy = []string{
 
 // A warning that genpolicy learns to give is told in reports too, or named above with the reason why not.
 func TestEveryWarningInTheSourceIsTold(t *testing.T) {
-	files, err := filepath.Glob("../*.go")
+	files, err := filepath.Glob("../generate/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestEveryWarningIsInReportAndExplanation(t *testing.T) {
 				t.Errorf("genpolicy does not warn that it %s", test.warned)
 			}
 			var explained strings.Builder
-			if err := words.Write(&explained, "shop", p); err != nil {
+			if err := review.WriteText(&explained, "shop", p); err != nil {
 				t.Fatal(err)
 			}
 			if !strings.Contains(explained.String(), test.said) {
