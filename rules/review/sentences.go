@@ -122,38 +122,43 @@ func (s *speaker) pod(p *policydata.Policy) {
 			s.mayAs("strict "+word.Key+" "+string(word.Level), strings.TrimSuffix(word.Words, ".")+": "+string(word.Level))
 		}
 	}
-	for _, version := range p.Common.OCIVersions {
-		s.may("OCI version %s", version)
-	}
-	for _, profile := range p.Common.AppArmor {
-		s.may("AppArmor profile %q", profile)
-	}
-	for _, key := range sorted(p.Common.Annotations.Patterns) {
-		s.may("annotation %s matching %s on any container", key, p.Common.Annotations.Patterns[key])
-	}
-	for _, key := range sorted(p.Common.Annotations.Keys) {
-		s.may("annotations whose key matches %s, value matching %s, on any container", key, p.Common.Annotations.Keys[key])
-	}
-	for _, name := range sorted(p.Common.Env.Names) {
-		s.may("variable %s matching %s in any container", name, p.Common.Env.Names[name])
-	}
-	for _, pattern := range p.Common.Env.Whole {
-		s.may("variables matching %s in any container", pattern)
-	}
-	s.may("root path %s, bundle %s", p.Common.RootPath, p.Common.BundlePath)
-	for _, path := range p.Common.OtherRootPaths {
-		s.may("root path %s", path)
-	}
-	for _, pattern := range p.Common.SharedSources {
-		s.may("shared files whose source matches %s", pattern)
-	}
-	for _, dir := range p.Common.SharedDirs {
-		s.may("shared files below %s", dir)
-	}
-	s.may("block storages below %s", p.Common.StorageDir)
+	s.common(p.Common)
 	for i := range p.Issuers {
 		s.issuer(&p.Issuers[i])
 	}
+}
+
+// common is what every container of the pod may have.
+func (s *speaker) common(c policydata.Common) {
+	for _, version := range c.OCIVersions {
+		s.may("OCI version %s", version)
+	}
+	for _, profile := range c.AppArmor {
+		s.may("AppArmor profile %q", profile)
+	}
+	for _, key := range sorted(c.Annotations.Patterns) {
+		s.may("annotation %s matching %s on any container", key, c.Annotations.Patterns[key])
+	}
+	for _, key := range sorted(c.Annotations.Keys) {
+		s.may("annotations whose key matches %s, value matching %s, on any container", key, c.Annotations.Keys[key])
+	}
+	for _, name := range sorted(c.Env.Names) {
+		s.may("variable %s matching %s in any container", name, c.Env.Names[name])
+	}
+	for _, pattern := range c.Env.Whole {
+		s.may("variables matching %s in any container", pattern)
+	}
+	s.may("root path %s, bundle %s", c.RootPath, c.BundlePath)
+	for _, path := range c.OtherRootPaths {
+		s.may("root path %s", path)
+	}
+	for _, pattern := range c.SharedSources {
+		s.may("shared files whose source matches %s", pattern)
+	}
+	for _, dir := range c.SharedDirs {
+		s.may("shared files below %s", dir)
+	}
+	s.may("block storages below %s", c.StorageDir)
 }
 
 func (s *speaker) requests(r policydata.Requests) {
