@@ -95,11 +95,11 @@ lint-packages:
 
 generate: ## regenerate the generated files
 	$(GO) -C $(TOOLS) run ./protogen
-	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestDefaultPoliciesAreFresh|TestSingleLeafChanges' -update
+	$(GO) test ./rules -count 1 -run 'TestRequestsDocument|TestDefaultPoliciesAreFresh|TestSingleLeafChanges|TestRehearsalIsFresh' -update
 	$(GO) test ./rules/settings -count 1 -run TestSettingsDocument -update
 
 check-gen: generate ## prove that generated files are fresh
-	git diff --exit-code -- agentproto docs rules/default
+	git diff --exit-code -- agentproto docs rules/default rules/rehearsal.json.gz
 	$(GO) mod tidy -diff
 
 fuzz: ## run each fuzz target for FUZZTIME (default 20s)

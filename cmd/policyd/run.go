@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"portcullis/engine"
 	"portcullis/engine/binding"
 	"portcullis/engine/gate"
 	"portcullis/engine/journal"
+	"portcullis/engine/jsonvalue"
 	"portcullis/engine/trace"
 	"portcullis/measure"
 	"portcullis/measure/record"
@@ -106,7 +108,7 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 	if c.isSidecar() {
 		debug.SetGCPercent(gcPercentOfSidecar)
 	} else {
-		go d.warm()
+		go d.warm(context.WithoutCancel(ctx))
 	}
 	select {
 	case err = <-failed:
@@ -170,13 +172,37 @@ type policyDaemon struct {
 }
 
 // warm compiles the held rules while the guest is still waiting for its policy. A sidecar, whose agents rarely name them, does it
-// when one does.
-func (d *policyDaemon) warm() {
+// when one does. Then it rehearses, unless a policy has come meanwhile: its requests would wait for the processor.
+func (d *policyDaemon) warm(ctx context.Context) {
 	if err := d.compiler.Warm(); err != nil {
 		d.log.Error("held rules do not compile, policies in compact form are refused", "error", err)
 	}
 	debug.SetGCPercent(gcPercent)
 	giveBack(d.log)
+	if d.engine.Active() != d.first {
+		return
+	}
+	if err := rehearse(ctx, d.compiler); err != nil {
+		d.log.Warn("nothing was rehearsed, the first decision takes longer", "error", err)
+	}
+}
+
+// rehearse decides once what the guest is going to be asked.
+func rehearse(ctx context.Context, compiler *engine.Compiler) error {
+	r, err := rules.NewRehearsal()
+	if err != nil {
+		return err
+	}
+	policy, err := compiler.Compile(ctx, r.Policy)
+	if err != nil {
+		return err
+	}
+	var requests []engine.Request
+	for _, q := range r.Requests {
+		read := func(*engine.Policy) (ast.Value, error) { return jsonvalue.Read(q.Input) }
+		requests = append(requests, engine.Request{EntryPoint: q.EntryPoint, Input: read})
+	}
+	return engine.Rehearse(ctx, policy, requests)
 }
 
 // giveBack returns to the system what only a compilation needed.
