@@ -177,6 +177,9 @@ func (s *speaker) env(e policydata.Env) {
 	}
 }
 
+// everyones are the signals that every container may be sent: SIGKILL and SIGTERM.
+var everyones = map[uint32]bool{9: true, 15: true}
+
 func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 	for _, right := range []struct {
 		held             bool
@@ -195,7 +198,7 @@ func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 			s.show(topicRights, row{Note: right.otherwise})
 		}
 	}
-	if c.StopSignal != 0 {
+	if c.StopSignal != 0 && !everyones[c.StopSignal] {
 		s.may("signal %d, beside those that every container may be sent", c.StopSignal)
 		s.shown(topicRights, row{Note: fmt.Sprintf("may be sent signal %d", c.StopSignal)})
 	}

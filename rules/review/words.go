@@ -63,7 +63,8 @@ func user(u policydata.User) string {
 
 // hiddenValue tells the length of a value, and nothing else of it.
 func hiddenValue(value string) string {
-	return fmt.Sprintf("hidden, %d characters", utf8.RuneCountInString(value))
+	n := utf8.RuneCountInString(value)
+	return fmt.Sprintf("hidden, %d %s", n, or("characters", "character", n == 1))
 }
 
 // podFacts is what a template may hold of the pod.
