@@ -13,6 +13,18 @@ copy_content_ok if {
 	not contents_known
 }
 
+# The directory that an emptyDir is, and never what is in it.
+#
+# at: path
+# wanted: {copied_dirs}
+copy_content_ok if {
+	# where
+	input.file_type == "Directory"
+	some name in container_names
+	some m in policy_container(name).mounts
+	copied_ok(m, "[0-9a-f]{64}", input.path)
+}
+
 copy_content_ok if {
 	# at: data_sha256
 	# wanted: what a mount of that name has

@@ -109,20 +109,6 @@ func TestAVolumeOfTheImageTakesNothingOfTheHost(t *testing.T) {
 	hostile()
 }
 
-// An emptyDir of a peer pod is in the guest. One that the settings share with the host is an empty directory at first.
-func TestAnEmptyDirIsInTheGuestUnlessTheSettingsShareIt(t *testing.T) {
-	shared := hostilePod(t, blogPod, "peer-pods", "[generate]\nempty_dir = \"shared\"\n")
-	at, create := shared.below("blog", "/scratch"), shared.emulator.CreateContainer("blog")
-	shared.allowed(rulestest.CopyFile(at, "Directory"))
-	shared.allowed(create)
-	shared.denied(file(at+"/run.sh", "#!/bin/sh"), "content")
-	shared.denied(link(at+"/out", "run.sh"), "content")
-	local := hostilePod(t, blogPod, "peer-pods", "")
-	local.denied(create, "mounts")
-	local.denied(rulestest.CopyFile(at, "Directory"), "content")
-	local.denied(file(at+"/run.sh", "#!/bin/sh"), "content")
-}
-
 const twoConfigs = `apiVersion: v1
 kind: ConfigMap
 metadata: {name: inner, namespace: prod}

@@ -143,12 +143,15 @@ create_ops := array.concat(
 		],
 		[put("device", escaped(sprintf("%s:%s:%s", [owner, volume, source])), true) |
 			some [source, volume] in volumes
-			some s in input.storages
-			s.mount_point == source
-			owner := {true: "", false: input.container_id}[s.shared]
+			owner := concat("", {input.container_id | own(source)})
 		],
 	),
 )
+
+# What goes with the container.
+own(source) if source in private
+
+own(source) if contains(source, input.container_id)
 
 StartContainerRequest := {"allowed": true, "ops": start_ops} if container_ok
 

@@ -101,13 +101,22 @@ storages_ok if {
 	# at: storages
 	# wanted: {container.storages}
 	# got: {[object.union(normal(s), object.filter(s, ["options", "driver_options"])) | some s in others]}
-	sort([normal(s) | some s in others]) == sort([ordered(s) | some s in container.storages])
-	private := [s.mount_point | some s in input.storages; not s.shared; not s.driver in {"ephemeral", "local"}]
+	sort([normal(s) | some s in others]) == sort([ordered(s) | some s in container.storages; not s.mount_point in replaced])
 	shared := {s.mount_point | some s in others; s.shared}
 
 	# at: storages
 	# wanted: a mount point of its own for each
 	count({path | some path in private} | shared) == count(private) + count(shared)
+}
+
+# Where storages of the container's own are.
+private := [s.mount_point | some s in input.storages; not s.shared; not s.driver in {"ephemeral", "local"}]
+
+# Directories of the guest in whose place others were made by copying.
+replaced := {sprintf("$(local)/%s", [wanted.source]) |
+	some m in input.OCI.Mounts
+	wanted := container.mounts[m.destination]
+	copied_ok(wanted, root_id, m.source)
 }
 
 # No placeholder comes from the host.
@@ -262,6 +271,16 @@ mount_ok(wanted, m) if {
 	source_ok(wanted, m.source)
 }
 
+# An emptyDir can be a directory that the agent makes for a copy of nothing.
+mount_ok(wanted, m) if {
+	m.type_ == "bind"
+	options_ok(wanted, m.options)
+	copied_ok(wanted, root_id, m.source)
+}
+
+# wanted: {copied_wanted(wanted)}
+copied_ok(wanted, id, source) if regex.match(replace(wanted.copied, "$(container-id)", id), source)
+
 # In any order. upstream.rego adds that /sys may be read-only where it asks for a
 # writable one.
 options_ok(wanted, options) if options == wanted.options
@@ -352,5 +371,5 @@ volumes_ok if {
 volumes := {[m.source, wanted.source] |
 	some m in unusual_mounts
 	wanted := container.mounts[m.destination]
-	wanted.from == "storage"
+	wanted.from in {"local", "storage"}
 }

@@ -122,7 +122,7 @@ func TestTheWrittenListMeansWhatItNames(t *testing.T) {
 		{"CreateContainerRequest", "devices[].id", true},
 		{"CreateContainerRequest", "devices[].container_path", false},
 		{"CreateContainerRequest", "OCI.Mounts[]", true},
-		{"CreateContainerRequest", "OCI.Mounts[].type_", false},
+		{"CreateContainerRequest", "OCI.Mounts[].destination", false},
 		{"CreateContainerRequest", "OCI.Linux.Resources.Memory.Limit", true},
 		{"CreateContainerRequest", "OCI.Linux.Resources.CPU.Cpus", false},
 		{"CreateContainerRequest", "dns[]", false},

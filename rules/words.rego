@@ -134,6 +134,11 @@ source_wanted(wanted) := {"phrase": concat("", [policy.common.shared_dirs[0], "/
 	count(wanted.sources) > 1
 } else := wanted.source
 
+# Which directory may stand for an emptyDir of the guest.
+copied_wanted(wanted) := {"phrase": `the one directory of an emptyDir; genpolicy's generate.empty_dir = "shared" takes one for each container`} if wanted.copied
+
+copied_dirs := copied_wanted(policy_container(container_names[_]).mounts[_])
+
 often(pulls) := {"phrase": "missing"} if {
 	count(pulls) == 0
 } else := {"phrase": sprintf("%d of them", [count(pulls)])}

@@ -224,6 +224,7 @@ func (e Emulator) storages(c *policydata.Container, root string, annotations map
 		if s.MountPoint == "$(root)" {
 			s.MountPoint = root
 		}
+		s.MountPoint = strings.Replace(s.MountPoint, "$(local)", e.localDir(), 1)
 		s.Options, s.DriverOptions = list(s.Options), list(s.DriverOptions)
 		out = append(out, wire(s))
 	}
@@ -241,6 +242,8 @@ func (e Emulator) mounts(c *policydata.Container, id string, points []string) []
 		switch m.From {
 		case policydata.MountShared:
 			source = e.sharedSource(id, n, m)
+		case policydata.MountLocal:
+			source = e.localDir() + "/" + m.Source
 		case policydata.MountStorage:
 			if len(points) > 0 { // of a policy without a storage for it there is no such request
 				source, points = points[0], points[1:]
@@ -249,6 +252,11 @@ func (e Emulator) mounts(c *policydata.Container, id string, points []string) []
 		out = append(out, wire(policydata.ExactMount{Destination: destination, Options: list(m.Options), Source: source, Type: m.Type}))
 	}
 	return out
+}
+
+// localDir is where the agent makes directories of the guest for the pod.
+func (e Emulator) localDir() string {
+	return e.Policy.Common.SharedDirs[0] + "/" + e.Pod.SandboxID + "/rootfs/local"
 }
 
 func (e Emulator) devices(c *policydata.Container) []any {

@@ -11,7 +11,7 @@ import (
 )
 
 // fileChanges are what an attacker would try with copied files.
-var fileChanges = slices.Concat(copyChanges, []change{{"leave files out", leaveFilesOut}, {"copy after", copyAfter}})
+var fileChanges = slices.Concat(copyChanges, emptyDirChanges, []change{{"leave files out", leaveFilesOut}, {"copy after", copyAfter}})
 
 // copyChanges change one copy, or put others beside it.
 var copyChanges = []change{

@@ -40,6 +40,9 @@ var faults = []fault{
 	{name: "any option of a mount", more: "options_ok(_,_) if true", finds: "OCI.Mounts", pods: "order/|volumes/"},
 	{name: "any mount missing", more: "missing_mount_ok(_) if true", finds: "OCI.Mounts", pods: "order/|volumes/"},
 	{name: "a mount over another", from: `;some \w in mounts_over\}`, to: ";false}", finds: "mount", pods: "volumes/|order/g"},
+	{name: "any directory for an emptyDir", more: "copied_ok(_,_,_) if true", finds: "OCI.Mounts", pods: "volumes/peer-pods"},
+	{name: "several directories for one emptyDir", from: `\{"local","storage"\}`, to: `{"storage"}`, finds: "volume of device", pods: "volumes/peer-pods"},
+	{name: "a file for an emptyDir", from: `input\.file_type=="Directory"\nsome`, to: "some", finds: "in an emptyDir", pods: "volumes/peer-pods"},
 	// Contents.
 	{name: "any contents", more: "copy_content_ok if true", finds: "", pods: "files/"},
 	{name: "files left out", more: "contents_ok if true", finds: "was not copied", pods: "files/|shop/peer"},

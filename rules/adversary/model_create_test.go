@@ -138,7 +138,8 @@ func (m *model) breaksFields(r, genuine *request) string {
 	if broken := breaksMountOrder(input, genuine.input); broken != "" {
 		return broken
 	}
-	got, known := addressless(input), addressless(want)
+	dirs := emptyDirs(want)
+	got, known := addressless(m.formless(input, dirs)), addressless(m.formless(want, dirs))
 	for _, in := range []object{got, known} {
 		m.effective(nameOf(genuine.input), at(in, "OCI", "Process"))
 	}
@@ -325,11 +326,12 @@ func (m *model) blocks(r *request) map[string]string {
 				out[source+" at "+str(at(mount, "destination"))] = volume
 			}
 		}
+		maps.Copy(out, m.dirs(r.input))
 		return out
 	})
 }
 
-// breaksDevices: one device for each volume over all containers, and one volume for each device.
+// breaksDevices: one device or directory for each volume over all containers, and one volume for each device.
 func (m *model) breaksDevices(r *request) string {
 	volumes, devices := maps.Clone(m.volumeAt), maps.Clone(m.deviceOf)
 	for key, volume := range m.blocks(r) {

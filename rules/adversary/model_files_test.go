@@ -113,6 +113,10 @@ func (m *model) breaksFile(r *request) string {
 			return "file of another kind"
 		case kind == "Regular" && number(r.input["file_mode"])&0o6000 != 0:
 			return "file with a set-id bit"
+		case m.makesEmptyDir(to, kind):
+			return ""
+		case match[1] == "sandbox":
+			return "file of no volume, or in an emptyDir: " + to
 		}
 		if kind == "Symlink" {
 			target := str(r.input["symlink_target"])
@@ -136,7 +140,7 @@ func (m *model) unknownFile(volume, below string, input object) string {
 	for name := range m.create {
 		for _, mount := range list(at(m.create[name].input, "OCI", "Mounts")) {
 			match := sharedPath.FindStringSubmatch(str(at(mount, "source")))
-			if match == nil || match[3] != volume {
+			if match == nil || match[1] == "sandbox" || match[3] != volume {
 				continue
 			}
 			all, ok := m.volumes[name][str(at(mount, "destination"))]

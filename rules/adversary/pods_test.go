@@ -3,6 +3,7 @@
 package adversary_test
 
 import (
+	"cmp"
 	"os"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"portcullis/engine"
 	"portcullis/internal/emulator/controller"
 	"portcullis/internal/emulator/emulatortest"
+	"portcullis/internal/emulator/shim"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
 	"portcullis/rules"
@@ -40,23 +42,25 @@ type plan struct {
 	manifest  string
 	platforms []string
 	dropIns   []string
+	emptyDirs shim.EmptyDirs // where they are not as the platform's
 }
 
 var (
 	everywhere = []string{"guest-pull", "peer-pods", "host-pull", "non-coco", "tardev"}
 	plans      = []plan{
-		{"files", []string{"guest-pull", "peer-pods"}, nil},
-		{"volumes", everywhere, nil},
-		{"order", everywhere, []string{"ordered"}},
-		{"order", []string{"guest-pull"}, nil},
-		{"../../testdata/pods/shop", []string{"peer-pods", "non-coco"}, nil},
-		{"../../testdata/pods/shop", []string{"tardev"}, []string{"ordered"}},
-		{"../../testdata/pods/nightly", []string{"guest-pull", "peer-pods"}, []string{"azure"}},
-		{"../../testdata/pods/ledger", []string{"guest-pull", "host-pull"}, nil},
-		{"../../testdata/pods/trainer", []string{"guest-pull"}, []string{"exec"}},
-		{"../../testdata/pods/agent", []string{"guest-pull", "non-coco"}, []string{"logs"}},
-		{"volumes", []string{"guest-pull"}, []string{"compat-kata"}},
-		{"order", []string{"guest-pull"}, []string{"ordered", "exec"}},
+		{"files", []string{"guest-pull", "peer-pods"}, nil, ""},
+		{"volumes", everywhere, nil, ""},
+		{"volumes", []string{"peer-pods"}, nil, shim.CopiedDirs},
+		{"order", everywhere, []string{"ordered"}, ""},
+		{"order", []string{"guest-pull"}, nil, ""},
+		{"../../testdata/pods/shop", []string{"peer-pods", "non-coco"}, nil, ""},
+		{"../../testdata/pods/shop", []string{"tardev"}, []string{"ordered"}, ""},
+		{"../../testdata/pods/nightly", []string{"guest-pull", "peer-pods"}, []string{"azure"}, ""},
+		{"../../testdata/pods/ledger", []string{"guest-pull", "host-pull"}, nil, ""},
+		{"../../testdata/pods/trainer", []string{"guest-pull"}, []string{"exec"}, ""},
+		{"../../testdata/pods/agent", []string{"guest-pull", "non-coco"}, []string{"logs"}, ""},
+		{"volumes", []string{"guest-pull"}, []string{"compat-kata"}, ""},
+		{"order", []string{"guest-pull"}, []string{"ordered", "exec"}, ""},
 	}
 )
 
@@ -67,8 +71,11 @@ func pods(t testing.TB, pattern string) (out []*pod) {
 	for _, p := range plans {
 		for _, platform := range p.platforms {
 			name := strings.Join(append([]string{p.manifest[strings.LastIndex(p.manifest, "/")+1:], platform}, p.dropIns...), "/")
+			if p.emptyDirs != "" {
+				name += "/" + string(p.emptyDirs)
+			}
 			if number++; regexp.MustCompile(pattern).MatchString(name) {
-				out = append(out, newPod(t, name, p.manifest, platform, p.dropIns))
+				out = append(out, newPod(t, name, platform, p))
 				out[len(out)-1].number = number
 			}
 		}
@@ -81,21 +88,23 @@ func pods(t testing.TB, pattern string) (out []*pod) {
 
 const imagesFile = "../generate/testdata/images.json"
 
-func newPod(t testing.TB, name, manifest, platform string, dropIns []string) *pod {
+func newPod(t testing.TB, name, platform string, from plan) *pod {
 	t.Helper()
-	file := "testdata/" + manifest + ".yaml"
+	file := "testdata/" + from.manifest + ".yaml"
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	policies, _, err := generatetest.Policies(generatetest.Manifest(t, file), generatetest.Settings(t, platform, dropIns...), generatetest.Images(t, imagesFile))
+	policies, _, err := generatetest.Policies(generatetest.Manifest(t, file), generatetest.Settings(t, platform, from.dropIns...), generatetest.Images(t, imagesFile))
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	p := &pod{name: name, policy: policies[0], requests: requests{}}
 	var life []rulestest.Request
 	if emulatortest.Emulates(platform) {
-		life = emulatortest.Pods(t, raw, emulatortest.Options(t, platform, generatetest.Store(t, imagesFile)))[0].Requests
+		options := emulatortest.Options(t, platform, generatetest.Store(t, imagesFile))
+		options.Shim.EmptyDirs = cmp.Or(from.emptyDirs, options.Shim.EmptyDirs)
+		life = emulatortest.Pods(t, raw, options)[0].Requests
 	}
 	if life == nil || p.denies(t, life) {
 		t.Logf("%s: requests that follow the policy", name)
@@ -239,7 +248,7 @@ func (r *request) owner() string {
 	return r.id()
 }
 
-var sharedPath = regexp.MustCompile(`(?s)^/run/kata-containers/shared/containers/([0-9a-f]{64})-([a-z0-9]{16})-([^/]+)(?:/(.*))?$`)
+var sharedPath = regexp.MustCompile(`(?s)^/run/kata-containers/shared/containers/([0-9a-f]{64}|sandbox)-([a-z0-9]{16})-([^/]+)(?:/(.*))?$`)
 
 // longest is how many events a sequence has at most.
 const longest = 60

@@ -20,6 +20,9 @@ const (
 		"list it in generate.pause_users of the settings, with UID, GID and AdditionalGids as the request has them"
 	runtimeMount = "the runtime or kubelet mounts $(key) in every container: choose the settings of this platform (genpolicy --platform)"
 
+	copiedTwice = "an emptyDir is no directory of the guest, or one for each container: where Kata copies it so (disable_guest_empty_dir = true before " +
+		"4.1), set that to false, or generate.empty_dir = \"shared\" in the settings; else undo what changed in volumes"
+
 	runtimes = "this is the runtime's doing, no manifest's: choose the settings of this platform (genpolicy --platform)"
 )
 
@@ -45,6 +48,7 @@ var advices = []advised{
 	{kind: execKind, check: "container", words: noContainer},
 	{kind: execKind, words: "a command runs as $(where) does (user, directory, rights), whoever asks for it: a policy cannot allow more"},
 
+	{kind: copyKind, check: "content", path: "path", want: `the one directory of an emptyDir; genpolicy's generate.empty_dir = "shared" takes one for each container`, words: copiedTwice},
 	{kind: copyKind, check: "content", words: "the file is not the one the policy was made with: undo the change of the ConfigMap or Secret, or " + regenerate},
 	{kind: copyKind, check: "mode", words: "defaultMode of the volume, or mode of one of its items, sets a set-id bit: take it out"},
 	{kind: copyKind, check: "link", words: "a link may lead to a file of its own volume only: take it out of the volume"},
@@ -73,6 +77,7 @@ var advices = []advised{
 	{check: "mounts", got: missing, words: "$(key) is no longer in volumeMounts of $(where): mount it again, or " + regenerate},
 	{check: "mounts", got: twice, words: "$(key) is mounted twice in $(where): look at volumeMounts and webhooks"},
 	{check: "mounts", path: "OCI.Mounts", words: "volumeMounts and volumes of $(where) changed at $(key) (or a webhook's did): " + undo},
+	{check: "storages", got: missing, want: "local local", words: copiedTwice},
 	{check: "storages", got: missing, words: "a volume of $(where) is gone from volumes or volumeMounts: " + undo},
 	{check: "storages", words: "volumes of $(where) changed, or are of another kind on this platform: undo that, or choose its settings (genpolicy --platform)"},
 

@@ -2,6 +2,8 @@
 
 package explain_test
 
+import "portcullis/internal/emulator/shim"
+
 // hints has a case for each of the words on what to change.
 var hints = []hint{
 	{advice: "a probe or hook has no terminal", exec: "web:/bin/web --check", change: []string{"ExecProcess:process.Terminal=true"}, settings: "requests.exec = {commands = [['/bin/web', '--check']], terminal = true}"},
@@ -42,6 +44,9 @@ var hints = []hint{
 	{advice: "/etc/shop is no longer in volumeMounts", manifest: [2]string{"    - {name: config, mountPath: /etc/shop, readOnly: true}\n", ""}},
 	{advice: "/memory is mounted twice", change: []string{"web/CreateContainer:OCI.Mounts[/scratch].destination=/memory"}},
 	{advice: "volumeMounts and volumes of container web changed at /etc/shop", change: []string{"web/CreateContainer:OCI.Mounts[/etc/shop].type_=nfs"}},
+	{advice: "an emptyDir is no directory of the guest", platform: "peer-pods", emptyDirs: shim.HostDirs,
+		base: [2]string{"  - name: other\n    image: registry.example/shop/web:1.4\n", "  - name: other\n    image: registry.example/shop/web:1.4\n    volumeMounts: [{name: scratch, mountPath: /other}]\n"},
+		made: []string{"generate.empty_dir = 'local'"}, settings: "generate.empty_dir = 'shared'"},
 	{advice: "a volume of container web is gone", remove: []string{"web/CreateContainer:storages[1]"}},
 	{advice: "volumes of container web changed", manifest: [2]string{"    emptyDir: {}", "    emptyDir: {medium: Memory}"}},
 

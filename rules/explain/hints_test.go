@@ -4,6 +4,7 @@ package explain_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"portcullis/internal/emulator"
 	"portcullis/internal/emulator/controller"
 	"portcullis/internal/emulator/emulatortest"
+	"portcullis/internal/emulator/shim"
 	"portcullis/internal/imagestest"
 	"portcullis/rules"
 	"portcullis/rules/explain"
@@ -30,16 +32,17 @@ type hint struct {
 	advice string // how the words begin
 	// The pod as the cluster runs it: the manifest with the pair's first text replaced by its second, what --change and --remove say,
 	// commands and further requests.
-	manifest [2]string
-	base     [2]string // the same in the manifest that the policy is made of
-	change   []string
-	remove   []string
-	exec     string
-	again    string // the last request of this kind comes twice
-	without  string // the first request of this kind does not come
-	double   string // the last item of this list of web's creation comes twice
-	extra    string // a request of this kind for web comes at the end
-	platform string // on which it runs; empty for guest-pull
+	manifest  [2]string
+	base      [2]string // the same in the manifest that the policy is made of
+	change    []string
+	remove    []string
+	exec      string
+	again     string         // the last request of this kind comes twice
+	without   string         // the first request of this kind does not come
+	double    string         // the last item of this list of web's creation comes twice
+	extra     string         // a request of this kind for web comes at the end
+	platform  string         // on which it runs; empty for guest-pull
+	emptyDirs shim.EmptyDirs // where they are not as the platform's
 	// The mend: settings over the platform's; else, with a manifest, the policy made again from it, and also the change undone; else
 	// what the host adds taken away.
 	settings string
@@ -191,7 +194,9 @@ func (h hint) requests(t *testing.T, manifest string) []emulator.Input {
 	if platform == "" {
 		platform = "guest-pull"
 	}
-	pod, err := emulator.New(context.Background(), m, 0, emulatortest.Options(t, platform, hintStore))
+	options := emulatortest.Options(t, platform, hintStore)
+	options.Shim.EmptyDirs = cmp.Or(h.emptyDirs, options.Shim.EmptyDirs)
+	pod, err := emulator.New(context.Background(), m, 0, options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,6 +121,7 @@ func (b *builder) build(ctx context.Context) error {
 	}
 	b.policy.Order = b.settings().Order.Of(initContainers)
 	b.issuers()
+	b.copiedDirs()
 	b.prune()
 	if err := b.policy.Validate(); err != nil {
 		return fmt.Errorf("make policy of %s: %w", b.pod.Name(), err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -38,6 +39,39 @@ func (b *builder) empty(m policydata.Mount) policydata.Mount {
 		m.Contents = &policydata.Contents{Files: map[string]policydata.File{}}
 	}
 	return m
+}
+
+// copiedDirs says which directories may stand for the guest's own where nothing is shared with the host: one for the pod, of an
+// emptyDir that Kata copies; and as it did before 4.1 one for each container, of an emptyDir that the pod mounts once, at a place
+// whose name the host may copy nothing else to. The copy of an empty directory is empty, and stays so but for what containers write.
+func (b *builder) copiedDirs() {
+	if !b.policy.SharesNothing() {
+		return
+	}
+	uses, taken := map[string]int{}, map[string]bool{}
+	for _, c := range b.policy.Containers {
+		for _, m := range c.Mounts {
+			if m.From == policydata.MountShared {
+				taken[m.Source] = true
+			} else if m.From == policydata.MountLocal {
+				uses[m.Source]++
+			}
+		}
+	}
+	const random = "-[a-z0-9]{16}-"
+	for _, c := range b.policy.Containers {
+		for destination, m := range c.Mounts {
+			if m.From != policydata.MountLocal {
+				continue
+			}
+			names := "sandbox" + random + regexp.QuoteMeta(m.Source)
+			if base := path.Base(destination); uses[m.Source] == 1 && !taken[base] {
+				names += "|" + policydata.ContainerID + random + regexp.QuoteMeta(base)
+			}
+			m.Copied = "^" + regexp.QuoteMeta(b.policy.Common.SharedDirs[0]) + "/(" + names + ")$"
+			c.Mounts[destination] = m
+		}
+	}
 }
 
 // systemPath reports whether a path is the root, or one of the system's own directories or in one. What packages keep below

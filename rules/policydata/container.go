@@ -189,7 +189,13 @@ type Mount struct {
 	Type         string    `json:"type_"`
 	// Contents are what the host may copy below a MountShared; nil means whatever it chooses.
 	Contents *Contents `json:"contents,omitempty"`
+	// Copied matches what may be there in place of a MountLocal: a directory that the agent makes for a copy of an empty one. ContainerID
+	// stands for the container's. Only where [Policy.SharesNothing].
+	Copied string `json:"copied,omitempty"`
 }
+
+// ContainerID stands for the id of the container in [Mount.Copied].
+const ContainerID = "$(container-id)"
 
 // Contents are the files of one mount. Without files and not Open it is a directory that stays empty.
 type Contents struct {

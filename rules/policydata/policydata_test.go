@@ -177,6 +177,20 @@ func TestValidate(t *testing.T) {
 		"devices without number": func(p *policydata.Policy) {
 			p.Containers["web"].VFIO = policydata.VFIO{Count: 1 << 40, Annotation: "^x$"}
 		},
+		"a copy for what is no directory of the guest": func(p *policydata.Policy) {
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountShared, Source: "x", Copied: "^/x$"}}
+		},
+		"a copy that is not anchored": func(p *policydata.Policy) {
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountLocal, Source: "x", Copied: "/x"}}
+		},
+		"a copy in a guest that shares files": func(p *policydata.Policy) {
+			p.Sandbox.Storages = append(p.Sandbox.Storages, policydata.Storage{Driver: "virtio-fs", FSType: "virtiofs", MountPoint: "/shared"})
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountLocal, Source: "x", Copied: "^/x$"}}
+		},
+		"a copy where mounts are not held to the policy": func(p *policydata.Policy) {
+			p.Strict.Mounts = policydata.Optional
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountLocal, Source: "x", Copied: "^/x$"}}
+		},
 		"no directory to share":      func(p *policydata.Policy) { p.Common.SharedDirs = nil },
 		"another sandbox":            func(p *policydata.Policy) { p.Containers["web"].Type = policydata.TypeSandbox },
 		"an unknown namespace":       func(p *policydata.Policy) { p.Containers["web"].Namespaces = []string{"ip"} },

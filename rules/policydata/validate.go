@@ -173,7 +173,7 @@ func (v *validator) container(p *Policy, name string) {
 	}
 	v.args(path, c)
 	v.env(path, &c.Env)
-	v.mounts(path, p.Common.Mounts[c.BaseMounts], c.Mounts)
+	v.mounts(path, p, c)
 }
 
 // maxDevices is more than any machine passes through.
@@ -245,25 +245,42 @@ func (v *validator) env(path string, e *Env) {
 	}
 }
 
-func (v *validator) mounts(path string, base []ExactMount, mounts map[string]Mount) {
-	for _, destination := range slices.Sorted(maps.Keys(mounts)) {
-		if mounts[destination].Contents != nil && mounts[destination].From != MountShared {
-			v.fault(path+".mounts["+destination+"].contents", "are of a mount that is not shared")
+func (v *validator) mounts(path string, p *Policy, c *Container) {
+	for _, destination := range slices.Sorted(maps.Keys(c.Mounts)) {
+		m, at := c.Mounts[destination], path+".mounts["+destination+"]."
+		if m.Contents != nil && m.From != MountShared {
+			v.fault(at+"contents", "are of a mount that is not shared")
 		}
-		if from := mounts[destination].From; from != MountExact && mounts[destination].Source == "" {
-			v.fault(path+".mounts["+destination+"].source", "is empty")
-		} else if !slices.Contains([]MountFrom{MountExact, MountShared, MountStorage, MountLocal}, from) {
-			v.fault(path+".mounts["+destination+"].from", "is %q", from)
+		if m.Copied != "" {
+			v.copied(at+"copied", m.Copied, m.From == MountLocal && p.SharesNothing())
+		}
+		if m.From != MountExact && m.Source == "" {
+			v.fault(at+"source", "is empty")
+		} else if !slices.Contains([]MountFrom{MountExact, MountShared, MountStorage, MountLocal}, m.From) {
+			v.fault(at+"from", "is %q", m.From)
 		}
 	}
-	for _, m := range base {
+	for _, m := range p.Common.Mounts[c.BaseMounts] {
 		if !strings.HasPrefix(m.Destination, "/") {
 			v.fault(path+".base_mounts", "have one at %q", m.Destination)
 		}
-		if _, twice := mounts[m.Destination]; twice {
+		if _, twice := c.Mounts[m.Destination]; twice {
 			v.fault(path+".mounts", "has %s, which its base mounts have", m.Destination)
 		}
 	}
+}
+
+func (v *validator) copied(path, pattern string, guests bool) {
+	v.pattern(path, strings.ReplaceAll(pattern, ContainerID, "x"))
+	if !guests {
+		v.fault(path, "is of a mount that is not local, or in a guest that shares files with the host")
+	}
+}
+
+// SharesNothing says that the host shares no directory with the guest, and copies nothing that no mount knows: what is below the
+// shared directories is then the guest's own.
+func (p *Policy) SharesNothing() bool {
+	return p.Strict.Mounts == Required && !slices.ContainsFunc(p.Sandbox.Storages, func(s Storage) bool { return s.FSType == "virtiofs" })
 }
 
 // Anchored returns an error unless every string that the pattern matches is

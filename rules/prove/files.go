@@ -3,7 +3,9 @@
 package prove
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -242,6 +244,9 @@ func (k container) mount(destination string, a, b policydata.Mount) {
 	if a.From != b.From || a.Source != b.Source && !named || a.Type != b.Type {
 		k.differ(path, fmt.Sprintf("is %s %s from %q in one and %s %s from %q in the other", a.Type, a.From, a.Source, b.Type, b.From, b.Source), k.start())
 	}
+	if b.Copied != "" && a.Copied != b.Copied {
+		k.differ(path+".copied", "may be copied in one only, or by other names", k.copied(destination, a, b)...)
+	}
 	most := slices.Concat(a.Options, a.ExtraOptions)
 	for _, option := range lacking(most, slices.Concat(b.Options, b.ExtraOptions)) {
 		k.differ(path+".options", fmt.Sprintf("%s is allowed by one only", option), set("options", items(append(slices.Clone(b.Options), option))), k.start())
@@ -252,6 +257,24 @@ func (k container) mount(destination string, a, b policydata.Mount) {
 	if repeats(b.Options) && !slices.Equal(a.Options, b.Options) {
 		k.differ(path+".options", "one has an option twice", k.start())
 	}
+}
+
+// copied are attempts with a directory that may stand for one of the guest's own in b alone.
+func (k container) copied(destination string, a, b policydata.Mount) []attempt {
+	c := k.comparison
+	mine := func(m policydata.Mount) language.Set {
+		return c.pattern(strings.ReplaceAll(cmp.Or(m.Copied, "^$"), policydata.ContainerID, rulestest.ID(k.name)))
+	}
+	source, found, err := mine(b).Minus(mine(a)).Example()
+	if err != nil || !found {
+		c.err = errors.Join(c.err, err)
+		return []attempt{k.start()}
+	}
+	return []attempt{k.create(func(i map[string]any) {
+		m := mountAt(i, destination)
+		drop(i, "storages", func(s any) bool { return s.(map[string]any)["mount_point"] == m["source"] })
+		m["source"], m["type_"] = source, "bind"
+	}), requests(rulestest.CopyFile(source, "Directory"))}
 }
 
 // usesOf are the mounts of a volume in block storage, sorted: its name says which these are, and nothing else.

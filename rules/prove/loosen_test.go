@@ -140,6 +140,16 @@ var loosenings = []loosening{
 		l.c.Mounts[key] = m
 		return true
 	}},
+	{"an emptyDir that is copied", func(l loose) bool {
+		for _, key := range slices.Sorted(maps.Keys(l.c.Mounts)) {
+			if m := l.c.Mounts[key]; m.From == policydata.MountLocal && l.SharesNothing() {
+				m.Copied = "^/run/kata-containers/shared/containers/[0-9a-z-]+$"
+				l.c.Mounts[key] = m
+				return true
+			}
+		}
+		return false
+	}},
 	{"contents of a mount", func(l loose) bool {
 		for _, key := range slices.Sorted(maps.Keys(l.c.Mounts)) {
 			if m := l.c.Mounts[key]; m.Contents != nil {

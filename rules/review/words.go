@@ -123,15 +123,10 @@ func content(c *policydata.Container) string {
 
 // from says where a mount comes from.
 func from(m policydata.Mount) string {
-	switch m.From {
-	case policydata.MountShared:
-		return "the host: " + m.Source
-	case policydata.MountStorage:
-		return "block storage of volume " + m.Source
-	case policydata.MountLocal:
-		return "a directory of the guest: " + m.Source
-	}
-	return m.Source
+	where := map[policydata.MountFrom]string{
+		policydata.MountShared: "the host: ", policydata.MountStorage: "block storage of volume ", policydata.MountLocal: "a directory of the guest: ",
+	}[m.From]
+	return where + m.Source + or(", or the copy of an empty one: "+m.Copied, "", m.Copied == "")
 }
 
 // bound says how far the policy knows what the host copies into a mount, if it does.

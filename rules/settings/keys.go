@@ -85,8 +85,8 @@ func holdsTables(t reflect.Type) bool {
 func keyName(f reflect.StructField) string {
 	tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 	switch {
-	case tag == "-" || !f.IsExported() || f.Type == reflect.TypeFor[*policydata.Contents]():
-		return "" // contents are the generator's
+	case tag == "-" || !f.IsExported() || f.Type == reflect.TypeFor[*policydata.Contents]() || f.Name == "Copied":
+		return "" // these are the generator's
 	case tag == "":
 		return f.Name
 	}

@@ -96,6 +96,9 @@ func (c *container) bind(m specs.Mount, out *agentpb.Mount) (*agentpb.Storage, b
 		return &agentpb.Storage{
 			Driver: "local", Source: "local", Fstype: "local", MountPoint: out.Source, Options: append([]string{"mode=0777"}, group(file)...),
 		}, true
+	case emptyDir && c.shim.Config.EmptyDirs == CopiedDirs:
+		c.copyOnce(m.Source, out)
+		return nil, true
 	case c.shim.Config.SharedFiles:
 		return c.share(m, out), true
 	case file.Type() == hostfs.Socket:
@@ -104,6 +107,16 @@ func (c *container) bind(m specs.Mount, out *agentpb.Mount) (*agentpb.Storage, b
 	out.Source = sharedDir + c.shim.guestName(c.id, m.Source, path.Base(m.Destination))
 	c.copy(m.Source, out.Source)
 	return nil, true
+}
+
+// copyOnce copies a volume that all containers of the pod share.
+func (c *container) copyOnce(source string, out *agentpb.Mount) {
+	shared := c.shim.shared
+	if shared[source] == "" {
+		shared[source] = fmt.Sprintf("%ssandbox-%s-%s", sharedDir, c.shim.Random.Hex(16), path.Base(source))
+		c.copy(source, shared[source])
+	}
+	out.Source = shared[source]
 }
 
 // systemPath is true for what every guest has of its own.

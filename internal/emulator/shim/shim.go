@@ -46,6 +46,7 @@ type EmptyDirs string
 const (
 	GuestDirs       EmptyDirs = ""                // a directory of the guest
 	HostDirs        EmptyDirs = "host"            // disable_guest_empty_dir: on the host
+	CopiedDirs      EmptyDirs = "copied"          // the same where files are copied, as Kata 4.1 does: one empty directory for the pod
 	EncryptedBlocks EmptyDirs = "block-encrypted" // a disk that the guest encrypts
 	PlainBlocks     EmptyDirs = "block-plain"     // a disk
 )
@@ -56,7 +57,7 @@ type Shim struct {
 	Files     hostfs.FS // of the node
 	Random    *node.Random
 	sandboxID string
-	shared    map[string]string // runtime-rs: where a file of the node is in the guest
+	shared    map[string]string // where a file of the node is in the guest that is shared by the pod's containers
 	disks     map[string]string // addresses of the disks of volumes
 }
 
