@@ -47,7 +47,7 @@ func quick(conn net.Conn) net.Conn {
 // Read implements io.Reader.
 func (c *quickConn) Read(b []byte) (int, error) {
 	n, err := c.in.run(c.raw.Read, b)
-	if n == 0 && err == nil && len(b) > 0 {
+	if n == 0 && len(b) > 0 && (err == nil || errors.Is(err, syscall.ENOTCONN)) { // which vsock says of a peer that has gone
 		err = io.EOF
 	}
 	return n, err
