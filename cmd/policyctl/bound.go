@@ -5,8 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
@@ -66,21 +64,11 @@ func boundPolicy(name string, text []byte, alg string) (boundText, error) {
 	if err := engine.CheckText(text); err != nil {
 		return boundText{}, refusedText(name, err)
 	}
-	b := boundText{Kind: "policy", Size: len(text), Bound: evidence.Bound{Alg: alg}, policy: text}
-	switch alg {
-	case "sha256":
-		d := sha256.Sum256(text)
-		b.Digest = d[:]
-	case "sha384":
-		d := sha512.Sum384(text)
-		b.Digest = d[:]
-	case "sha512":
-		d := sha512.Sum512(text)
-		b.Digest = d[:]
-	default:
+	digest, err := eventlog.BindingDigest(alg, text)
+	if err != nil {
 		return boundText{}, usageError(fmt.Errorf("--alg %.20q: want sha256, sha384 or sha512", alg))
 	}
-	return b, nil
+	return boundText{Kind: "policy", Size: len(text), Bound: evidence.Bound{Alg: alg, Digest: digest}, policy: text}, nil
 }
 
 // readBoundInitdata digests an initdata document, as TOML, as the value of its annotation or in a manifest, with its own algorithm.
@@ -153,6 +141,11 @@ func (s digestSource) read(ctx context.Context, stdin io.Reader) (b boundText, n
 	if err != nil {
 		return b, nil, err
 	}
+	return s.of(ctx, name, text)
+}
+
+// of is what a text of that name holds, as read reads it.
+func (s digestSource) of(ctx context.Context, name string, text []byte) (b boundText, notes []string, err error) {
 	switch annotated, found, err := annotationOf(text); {
 	case s.isInitdata && !found:
 		b, err = initdataOf(name, text)

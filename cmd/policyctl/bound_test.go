@@ -54,3 +54,20 @@ func TestWhatIsBoundIsReadOnce(t *testing.T) {
 		})
 	}
 }
+
+// So is what a pod is to be, which is compared with the report and with the record.
+func TestThePodIsReadOnce(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = os.WriteFile(pipe, []byte(keptPolicy), 0o600) }()
+	f := podFlags{pod: pipe, complete: true}
+	pod, bound, err := f.expected(t.Context())
+	if err != nil || len(pod.Containers) == 0 || !pod.Complete || string(bound.policy) != keptPolicy {
+		t.Fatalf("%+v, %+v, %v", pod, bound, err)
+	}
+	if again, other, err := f.expected(t.Context()); err != nil || !reflect.DeepEqual(again, pod) || !reflect.DeepEqual(other, bound) {
+		t.Errorf("%+v, %+v, %v; want what was read", again, other, err)
+	}
+}

@@ -37,6 +37,14 @@ type podFlags struct {
 	log      string // event log, with record
 	ear      string
 	earKey   string
+
+	read *expectedPod // once
+}
+
+// expectedPod is what the pod is to be, and what says so.
+type expectedPod struct {
+	pod   evidence.Pod
+	bound boundText
 }
 
 // add adds the flags; signed those of a record that no register holds.
@@ -52,7 +60,7 @@ func (f *podFlags) add(cmd *cobra.Command, signed bool) {
 	}
 }
 
-// expected reads what the pod is to be; nil without --pod.
+// expected reads what the pod is to be, once; nil without --pod.
 func (f *podFlags) expected(ctx context.Context) (*evidence.Pod, boundText, error) {
 	if f.pod == "" {
 		if f.complete || f.record != "" {
@@ -60,11 +68,14 @@ func (f *podFlags) expected(ctx context.Context) (*evidence.Pod, boundText, erro
 		}
 		return nil, boundText{}, nil
 	}
-	b, _, err := digestSource{path: f.pod}.read(ctx, nil)
-	if err != nil {
-		return nil, b, err
+	if f.read != nil {
+		return &f.read.pod, f.read.bound, nil
 	}
 	text, err := bounded.ReadFile(f.pod, maxText)
+	if err != nil {
+		return nil, boundText{}, err
+	}
+	b, _, err := digestSource{}.of(ctx, f.pod, text)
 	if err != nil {
 		return nil, b, err
 	}
@@ -76,7 +87,8 @@ func (f *podFlags) expected(ctx context.Context) (*evidence.Pod, boundText, erro
 	if names := containerNames(text); len(names) > 0 {
 		pod.order(names)
 	}
-	return &pod.Pod, b, nil
+	f.read = &expectedPod{pod.Pod, b}
+	return &f.read.pod, b, nil
 }
 
 // signed reads the record that the report has to vouch for.

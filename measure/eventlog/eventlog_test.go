@@ -4,6 +4,7 @@ package eventlog_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -193,6 +194,19 @@ func TestBankDigest(t *testing.T) {
 	}{{"md5", d}, {"sha256", d[:31]}, {"sha256", append(d, 0)}, {"sha384", nil}} {
 		if _, err := eventlog.BankDigest(bad.alg, bad.d); !errors.Is(err, eventlog.ErrInvalid) {
 			t.Errorf("BankDigest(%s, %d bytes) = %v", bad.alg, len(bad.d), err)
+		}
+	}
+}
+
+func TestBindingDigest(t *testing.T) {
+	for alg, bytes := range map[string]int{"sha256": 32, "sha384": 48, "sha512": 64} {
+		if got, err := eventlog.BindingDigest(alg, []byte("x")); err != nil || hex.EncodeToString(got) != hex.EncodeToString(digest(t, alg, "x")) || len(got) != bytes {
+			t.Errorf("%s: %x, %v", alg, got, err)
+		}
+	}
+	for _, alg := range []string{"", "sha1", "md5", "SHA256"} {
+		if got, err := eventlog.BindingDigest(alg, nil); !errors.Is(err, eventlog.ErrInvalid) {
+			t.Errorf("%q: %x, %v", alg, got, err)
 		}
 	}
 }

@@ -50,6 +50,14 @@ func Sum(alg string, parts ...[]byte) ([]byte, error) {
 	return w.Sum(nil), nil
 }
 
+// BindingDigest returns the digest of a text that is bound by it: as [Sum], but in sha256, sha384 or sha512.
+func BindingDigest(alg string, text []byte) ([]byte, error) {
+	if hash(alg) == crypto.SHA1 {
+		return nil, fmt.Errorf("%w: sha1 binds nothing", ErrInvalid)
+	}
+	return Sum(alg, text)
+}
+
 // BankDigest returns what is extended into the bank of algorithm alg to measure a SHA-256 digest of 32 bytes: the digest
 // itself in the sha256 bank, where verifiers expect it, and the bank's own hash of those 32 bytes in every other one. So
 // every bank's value follows from the digest alone.
