@@ -131,6 +131,7 @@ pod := {
 
 identity_ok if {
 	regex.match(policy.sandbox.name, pod.name)
+
 	namespace_ok
 	regex.match(`^[a-z0-9][a-z0-9-]*$`, pod.namespace)
 	regex.match(`^[0-9a-f]{64}$`, pod.id)
@@ -146,7 +147,9 @@ identity_ok if {
 namespace_ok if policy.sandbox.namespace in {"", pod.namespace}
 
 # wanted: {hostname_wanted}
-hostname_ok if input.OCI.Hostname in {"", hostname}
+hostname_ok if input.OCI.Hostname == ""
+
+hostname_ok if input.OCI.Hostname == hostname
 
 hostname_ok if regex.match(policy.sandbox.hostname, input.OCI.Hostname)
 

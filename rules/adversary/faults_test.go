@@ -39,7 +39,7 @@ var faults = []fault{
 	{name: "any source", more: "source_ok(_,_) if true", finds: "OCI.Mounts", pods: "volumes/guest|order/g"},
 	{name: "any option of a mount", more: "options_ok(_,_) if true", finds: "OCI.Mounts", pods: "order/|volumes/"},
 	{name: "any mount missing", more: "missing_mount_ok(_) if true", finds: "OCI.Mounts", pods: "order/|volumes/"},
-	{name: "a mount over another", from: `;some \w in mounts_over\}`, to: ";false}", finds: "mount", pods: "volumes/|order/g"},
+	{name: "a mount over another", from: `\w\|\w\[true\];some \w in mounts_over\}`, to: "1|false}", finds: "mount", pods: "volumes/|order/g"},
 	{name: "any directory for an emptyDir", more: "copied_ok(_,_,_) if true", finds: "OCI.Mounts", pods: "volumes/peer-pods"},
 	{name: "several directories for one emptyDir", from: `\{"local","storage"\}`, to: `{"storage"}`, finds: "volume of device", pods: "volumes/peer-pods"},
 	{name: "a file for an emptyDir", from: `input\.file_type=="Directory"\nsome`, to: "some", finds: "in an emptyDir", pods: "volumes/peer-pods"},
