@@ -56,7 +56,7 @@ func (x *Explanation) Hide() {
 			}
 			continue
 		}
-		f.Wanted, f.Got = x.hideIn(f.Wanted), x.hideIn(f.Got)
+		f.Wanted, f.Got = hideIn(f.Wanted), hideIn(f.Got)
 	}
 	for i := range x.Prints {
 		x.Prints[i] = x.hideText(x.Prints[i])
@@ -78,47 +78,34 @@ func veil(v any) Phrase {
 	return hidden
 }
 
-func (x *Explanation) hideIn(v any) any {
-	switch v := v.(type) {
-	case string:
-		return credential.ReplaceAllString(v, "$1="+hidden)
-	case []string:
-		out := make([]string, len(v))
-		for i := range v {
-			out[i] = credential.ReplaceAllString(v[i], "$1="+hidden)
-		}
-		return out
-	case []any:
-		out := make([]any, len(v))
-		for i := range v {
-			out[i] = x.hideIn(v[i])
-		}
-		return out
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for key := range v {
-			out[key] = x.hideIn(v[key])
-		}
-		return out
-	}
-	return v
+func hideIn(v any) any {
+	return eachText(v, func(text string) string { return credential.ReplaceAllString(text, "$1="+hidden) })
 }
 
 // hideAll hides secrets wherever they are in a value.
-func (x *Explanation) hideAll(v any) any {
+func (x *Explanation) hideAll(v any) any { return eachText(v, x.hideText) }
+
+// eachText is a value with what f makes of every text in it.
+func eachText(v any, f func(text string) string) any {
 	switch v := v.(type) {
 	case string:
-		return x.hideText(v)
+		return f(v)
+	case []string:
+		out := make([]string, len(v))
+		for i := range v {
+			out[i] = f(v[i])
+		}
+		return out
 	case []any:
 		out := make([]any, len(v))
 		for i := range v {
-			out[i] = x.hideAll(v[i])
+			out[i] = eachText(v[i], f)
 		}
 		return out
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key := range v {
-			out[key] = x.hideAll(v[key])
+			out[key] = eachText(v[key], f)
 		}
 		return out
 	}
