@@ -79,6 +79,10 @@ func (f files) copy(input object, sure bool) {
 		return
 	}
 	delete(f, part)
+	if was := f[to]; was.sure { // the same file in its place: it is there whether the agent took the second or not
+		was.sure = sure
+		n.sure = sure || was == n
+	}
 	f[to] = n
 }
 
