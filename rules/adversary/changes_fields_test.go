@@ -13,6 +13,7 @@ import (
 // fieldChanges change any field of any request that creates or configures something.
 var fieldChanges = []change{
 	{"change a leaf", leaf(1)}, {"change leaves", leaf(3)}, {"borrow a field", borrowField}, {"swap items", swapItems}, {"borrow an item", borrowItem},
+	{"leave out an item", leaveOutItem},
 }
 
 // place is where a value stands, and how to replace it.
@@ -231,6 +232,23 @@ func borrowItem(p *pod, es []event, s step) []event {
 			all[s.From/16%len(all)] = item
 		}
 		put(in, all, path...)
+	})
+}
+
+// leaveOutItem leaves out an item of a list.
+func leaveOutItem(p *pod, es []event, s step) []event {
+	return p.edit(es, pick(es, s.At, ofKind("CreateContainerRequest")), func(in object) {
+		where := lists[s.Item%len(lists)]
+		items := list(at(in, where...))
+		if len(items) == 0 {
+			return
+		}
+		i := s.From % len(items)
+		holder := any(in)
+		if len(where) > 1 {
+			holder = at(in, where[:len(where)-1]...)
+		}
+		holder.(object)[where[len(where)-1]] = slices.Delete(slices.Clone(items), i, i+1)
 	})
 }
 
