@@ -182,27 +182,31 @@ func (d *policyDaemon) warm(ctx context.Context) {
 	if d.engine.Active() != d.first {
 		return
 	}
-	if err := rehearse(ctx, d.compiler); err != nil {
+	began := time.Now()
+	decided, err := rehearse(ctx, d.compiler)
+	if err != nil {
 		d.log.Warn("nothing was rehearsed, the first decision takes longer", "error", err)
+		return
 	}
+	d.log.Debug("rehearsed", "decisions", decided, "took", time.Since(began))
 }
 
-// rehearse decides once what the guest is going to be asked.
-func rehearse(ctx context.Context, compiler *engine.Compiler) error {
+// rehearse decides once what the guest is going to be asked. It returns how many requests that were.
+func rehearse(ctx context.Context, compiler *engine.Compiler) (int, error) {
 	r, err := rules.NewRehearsal()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	policy, err := compiler.Compile(ctx, r.Policy)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var requests []engine.Request
 	for _, q := range r.Requests {
 		read := func(*engine.Policy) (ast.Value, error) { return jsonvalue.Read(q.Input) }
 		requests = append(requests, engine.Request{EntryPoint: q.EntryPoint, Input: read})
 	}
-	return engine.Rehearse(ctx, policy, requests)
+	return len(requests), engine.Rehearse(ctx, policy, requests)
 }
 
 // giveBack returns to the system what only a compilation needed.
