@@ -217,28 +217,15 @@ func (c *Chain) apply(ctx context.Context, u *update) *Error {
 	c.mu.Lock()
 	c.changing = make(chan struct{})
 	c.mu.Unlock()
-	var committed *Error
 	svns := maps.Clone(c.updates.svns)
 	if svns == nil {
 		svns = map[string]uint64{}
 	}
 	svns[u.issuer.Line()] = u.signed.Document.SVN
-	failure := c.cfg.Engine.ActivateAfter(ctx, p, engine.KeepState, func(engine.State) error {
-		// Half of it must not be done, so it does not end with the client.
-		if committed = c.commitFragment(context.WithoutCancel(ctx), u, names(list), svns); committed != nil {
-			return committed
-		}
-		return nil
-	})
-	switch {
-	case committed != nil:
-		c.end(func() { c.denyUnlessUnchanged(committed) })
-		return committed
-	case failure != nil:
-		c.end(func() {})
-		return refuse(CodeAlreadyRunning, fmt.Errorf("a request of the current policy is still with the agent: %w", failure))
+	commit := func(ctx context.Context, _ engine.State) *Error { return c.commitFragment(ctx, u, names(list), svns) }
+	if err := c.swap(ctx, p, engine.KeepState, commit, func() { c.denied, c.updates = nil, updates{list, svns} }); err != nil {
+		return err
 	}
-	c.end(func() { c.denied, c.updates = nil, updates{list, svns} })
 	f := u.fact()
 	c.log.Info("fragment is in force", "sha256", f.Digest, "feed", f.Feed, "svn", f.SVN, "issuer", f.Issuer)
 	return nil

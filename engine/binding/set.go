@@ -167,10 +167,24 @@ func (c *Chain) activate(ctx context.Context, p *engine.Policy, e measure.Event)
 	if refused != nil {
 		return refused
 	}
+	commit := func(ctx context.Context, s engine.State) *Error { return c.commit(ctx, p, e, s) }
+	refused = c.swap(ctx, p, change, commit, func() {
+		c.isSet, c.ran, c.denied, c.measured = true, false, nil, p.Text()
+		c.updates.reset()
+	})
+	if refused != nil {
+		return refused
+	}
+	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", c.cfg.Facts.Binding, "size", e.Len)
+	return nil
+}
+
+// swap makes p the active policy once commit has measured and recorded it, and ends the change: by done if all went well.
+func (c *Chain) swap(ctx context.Context, p *engine.Policy, change engine.StateChange, commit func(context.Context, engine.State) *Error, done func()) *Error {
 	var committed *Error
 	err := c.cfg.Engine.ActivateAfter(ctx, p, change, func(s engine.State) error {
 		// Half of it must not be done, so it does not end with the client.
-		if committed = c.commit(context.WithoutCancel(ctx), p, e, s); committed != nil {
+		if committed = commit(context.WithoutCancel(ctx), s); committed != nil {
 			return committed
 		}
 		return nil
@@ -183,11 +197,7 @@ func (c *Chain) activate(ctx context.Context, p *engine.Policy, e measure.Event)
 		c.end(func() {})
 		return refuse(CodeAlreadyRunning, fmt.Errorf("a request of the current policy is still with the agent: %w", err))
 	}
-	c.end(func() {
-		c.isSet, c.ran, c.denied, c.measured = true, false, nil, p.Text()
-		c.updates.reset()
-	})
-	c.log.Info("policy is active", "sha256", fmt.Sprintf("%x", p.Digest()), "bound", c.cfg.Facts.Binding, "size", e.Len)
+	c.end(done)
 	return nil
 }
 

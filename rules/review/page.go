@@ -95,6 +95,23 @@ type containerRow struct {
 	Annotations      []row
 }
 
+// Tables are what is listed in columns.
+func (c containerRow) Tables() []table {
+	all := []table{
+		{"Environment of " + c.Name, "Environment", envColumns, c.Env},
+		{"Mounts of " + c.Name, "Mounts", mountColumns, c.Mounts},
+		{"Annotations of " + c.Name, "Annotations", []string{"Key", "Value", "Kind"}, c.Annotations},
+	}
+	return slices.DeleteFunc(all, func(t table) bool { return len(t.Rows) == 0 })
+}
+
+// table is a list in columns; Label is for those who do not see it.
+type table struct {
+	Label, Caption string
+	Columns        []string
+	Rows           []row
+}
+
 type setLink struct{ Words, Anchor string }
 
 type setRows struct {
@@ -103,6 +120,9 @@ type setRows struct {
 	Columns       []string // of Rows
 	Rows          []row
 }
+
+// Table is the set's rows.
+func (s setRows) Table() table { return table{Label: s.Title, Columns: s.Columns, Rows: s.Rows} }
 
 type hostRow struct {
 	Request string
