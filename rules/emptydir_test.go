@@ -164,3 +164,26 @@ func TestAnEmptyDirIsOneDirectoryInEveryContainer(t *testing.T) {
 	p.allowed(lifecycle("RemoveContainerRequest", "one"))
 	p.allowed(p.copied("one", map[string]string{"/scratch": wide("scratch"), "/cache": below + rulestest.ID("one") + "-1111111111111111-cache"}))
 }
+
+// Neither a container that has the sandbox's id, of which the agent's directory is named, nor a second place in one container gives a volume
+// another directory.
+func TestAnEmptyDirIsOneDirectoryWhateverTheIDAndPlace(t *testing.T) {
+	const other = below + "sandbox-fedcba9876543210-scratch"
+	p := hostilePod(t, sharingPod, "peer-pods", "")
+	p = &pod{t, p.emulator, judgeCompact(t, p.emulator.Policy)}
+	p.emulator.Pod.SandboxID = rulestest.ID("one")
+	p.allowed(p.emulator.CreateSandbox())
+	p.allowed(p.emulator.CreateContainer("one"))
+	p.allowed(lifecycle("RemoveContainerRequest", "one"))
+	p.denied(p.copied("two", map[string]string{"/scratch": other}), "mounts")
+	p.allowed(p.emulator.CreateContainer("two"))
+
+	const places = "{name: scratch, mountPath: /scratch}, {name: scratch, mountPath: /again}"
+	p = hostilePod(t, strings.Replace(sharingPod, "{name: scratch, mountPath: /scratch}", places, 1), "peer-pods", "")
+	at := func(scratch, again string) rulestest.Request {
+		return p.copied("one", map[string]string{"/scratch": scratch, "/again": again, "/cache": below + "sandbox" + random + "cache"})
+	}
+	p.denied(at(below+"sandbox"+random+"scratch", other), "mounts")
+	p.allowed(at(other, other))
+	p.allowed(p.copied("two", map[string]string{"/scratch": other}))
+}

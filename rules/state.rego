@@ -151,7 +151,7 @@ create_ops := array.concat(
 # What goes with the container.
 own(source) if source in private
 
-own(source) if contains(source, input.container_id)
+own(source) if startswith(source, sprintf("%s/%s-", [policy.common.shared_dirs[0], input.container_id]))
 
 StartContainerRequest := {"allowed": true, "ops": start_ops} if container_ok
 

@@ -365,7 +365,7 @@ volumes_ok if {
 		parts[0] == "device"
 	}
 	count({source | some [source, _] in (volumes | known)}) == count(volumes | known)
-	count({volume | some [_, volume] in (volumes - known)} & {volume | some [_, volume] in known}) == 0
+	count({volume | some [_, volume] in (volumes | known)}) == count(volumes | known)
 }
 
 volumes := {[m.source, wanted.source] |
