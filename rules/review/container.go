@@ -92,7 +92,8 @@ func (s statements) facts() []topicRows {
 func (s *speaker) container(p *policydata.Policy, name string) {
 	c := p.Containers[name]
 	s.subject = "container " + Called(name)
-	s.has(topicRuns, "runs %s", commandLine(argumentsOf(c)))
+	s.mayAs(fmt.Sprintf("runs %q %q", c.Args, c.ArgMatches), "runs "+commandLine(argumentsOf(c)))
+	s.shown(topicRuns, row{Value: commandLine(argumentsOf(c))})
 	s.may("as a %s", c.Type)
 	s.has(topicDirectory, "in directory %s", c.Cwd)
 	s.user("", c.OCI.Process.User)
@@ -135,7 +136,7 @@ func (s *speaker) image(c *policydata.Container) {
 		s.may("image called %s as well", name)
 	}
 	i.Also = nil
-	s.mayAs(fmt.Sprint("image ", i, c.OCI.Annotations), fmt.Sprintf("image %s (%s)", or(names[0], "of the host's choice", names[0] == "any"), content(c)))
+	s.mayAs(fmt.Sprintf("image %q %q", i, c.OCI.Annotations), fmt.Sprintf("image %s (%s)", or(names[0], "of the host's choice", names[0] == "any"), content(c)))
 	s.shown(topicImage, row{Value: strings.Join(names, ", also called "), Note: content(c)})
 	if c.ImageBound() {
 		s.must("its image is bound")
@@ -154,22 +155,22 @@ func (s *speaker) env(e policydata.Env) {
 	}
 	for _, entry := range e.Fixed {
 		name, text, _ := strings.Cut(entry, "=")
-		say(entry, "= ("+value(text)+")", row{name, value(text), "fixed"})
+		say("fixed "+entry, "= ("+value(text)+")", row{name, value(text), "fixed"})
 	}
 	for _, name := range sorted(e.Hashes) {
-		say(name+"#"+e.Hashes[name], "by the hash of its value", row{name, "", "by the hash of its value"})
+		say("hash "+name+"="+e.Hashes[name], "by the hash of its value", row{name, "", "by the hash of its value"})
 	}
 	for _, name := range sorted(e.Templates) {
 		text := e.Templates[name]
-		say(name+"="+text, "= "+template(text), row{name, template(text), "from the pod"})
+		say("template "+name+"="+text, "= "+template(text), row{name, template(text), "from the pod"})
 	}
 	for _, name := range sorted(e.Patterns) {
 		text := e.Patterns[name]
-		say(name+"~"+text, "matching "+pattern(text), row{name, patternWords(text, pattern), "pattern"})
+		say("pattern "+name+"="+text, "matching "+pattern(text), row{name, patternWords(text, pattern), "pattern"})
 	}
 	for _, name := range sorted(e.Optional) {
 		text := e.Optional[name]
-		say(name+"?"+text, "matching "+pattern(text)+", or none", row{name, patternWords(text, pattern), "pattern, may be missing"})
+		say("optional "+name+"="+text, "matching "+pattern(text)+", or none", row{name, patternWords(text, pattern), "pattern, may be missing"})
 	}
 	for _, entry := range e.Shadowed { // no row: the pod's own value comes after it
 		name, text, _ := strings.Cut(entry, "=")
@@ -228,22 +229,29 @@ func (s *speaker) rights(p *policydata.Policy, c *policydata.Container) {
 
 func (s *speaker) sysctls(list policydata.Sysctl) {
 	for _, key := range sorted(list.Fixed) {
-		s.has(topicSysctls, "sysctl %s", key+" = "+list.Fixed[key])
+		s.sysctl("fixed", key, list.Fixed[key], "")
 	}
 	for _, key := range sorted(list.Optional) {
-		s.has(topicSysctls, "sysctl %s", key+" = "+list.Optional[key]+", or none")
+		s.sysctl("optional", key, list.Optional[key], ", or none")
 	}
+}
+
+func (s *speaker) sysctl(kind, key, value, more string) {
+	words := key + " = " + value + more
+	s.mayAs(fmt.Sprintf("sysctl %s %q %q", kind, key, value), "sysctl "+words)
+	s.shown(topicSysctls, row{Value: words})
 }
 
 func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 	for _, m := range p.Common.Mounts[c.BaseMounts] {
-		s.may("mount %s from %s (%s)", m.Destination, m.Source, mountWords(m.Type, m.Options))
+		s.mayAs(fmt.Sprintf("usual mount %q %q %q %q", m.Destination, m.Source, m.Type, inAnyOrder(m.Options)),
+			fmt.Sprintf("mount %s from %s (%s)", m.Destination, m.Source, mountWords(m.Type, m.Options)))
 		s.shown(topicUsualMounts, row{Name: m.Destination})
 	}
 	for _, destination := range sorted(c.Mounts) {
 		m := c.Mounts[destination]
 		words := fmt.Sprintf("mount %s from %s (%s)%s", destination, from(m), mountWords(m.Type, m.Options), or("", ", or none", m.MayBeMissing))
-		s.mayAs(string(m.From)+" "+words, words)
+		s.mayAs(fmt.Sprintf("mount %q %q %q %q %q %q %t", destination, m.From, m.Source, m.Copied, m.Type, inAnyOrder(m.Options), m.MayBeMissing), words)
 		s.shown(topicMounts, row{destination, from(m), access(m.Options) + bound(m) + or("", ", may be missing", m.MayBeMissing)})
 		for _, option := range m.ExtraOptions {
 			s.may("mount %s with %s too", destination, option)
@@ -251,7 +259,8 @@ func (s *speaker) volumes(p *policydata.Policy, c *policydata.Container) {
 		s.contents(destination, m.Contents)
 	}
 	for _, st := range c.Storages {
-		s.has(topicStorages, "storage %s", storageWords(st))
+		s.mayAs(storageKey(st), "storage "+storageWords(st))
+		s.shown(topicStorages, row{Value: storageWords(st)})
 	}
 	for _, path := range c.Devices {
 		s.has(topicDevices, "device %s", path)
@@ -296,8 +305,20 @@ func (s *speaker) annotations(a policydata.Annotations) {
 	}
 }
 
+func inAnyOrder(options []string) []string { return slices.Sorted(slices.Values(options)) }
+
 func mountWords(kind string, options []string) string {
-	return kind + ": " + strings.Join(slices.Sorted(slices.Values(options)), ",")
+	return kind + ": " + strings.Join(inAnyOrder(options), ",")
+}
+
+// storageKey has what storageWords runs together, such as the options of an agent's driver and those of a mount.
+func storageKey(s policydata.Storage) string {
+	group := s.FSGroup
+	if group == nil {
+		group = new(policydata.FSGroup)
+	}
+	return fmt.Sprintf("storage %q %q %q %q %q %q %t %v %t", s.Driver, s.Source, s.FSType, s.MountPoint, inAnyOrder(s.Options), inAnyOrder(s.DriverOptions),
+		s.FSGroup != nil, *group, s.Shared)
 }
 
 func storageWords(s policydata.Storage) string {
@@ -306,7 +327,7 @@ func storageWords(s policydata.Storage) string {
 		words = "a block device of the host's choice, " + s.FSType
 	}
 	if options := slices.Concat(s.Options, s.DriverOptions); len(options) > 0 {
-		words += " (" + strings.Join(slices.Sorted(slices.Values(options)), ", ") + ")"
+		words += " (" + strings.Join(inAnyOrder(options), ", ") + ")"
 	}
 	if s.FSGroup != nil {
 		words += fmt.Sprintf(", group %d", s.FSGroup.GID) + or("", " where the root has another", s.FSGroup.Policy == 1)

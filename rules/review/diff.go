@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -43,6 +44,9 @@ func Compare(a, b *Subject, secrets bool) *Difference {
 	d.OnlyA = group(inA, inB)
 	tellApart(d.OnlyB, d.OnlyA)
 	d.uncertain(a, b)
+	if len(d.OnlyA)+len(d.OnlyB) == 0 && a.Data != nil && b.Data != nil && !reflect.DeepEqual(a.Data, b.Data) {
+		d.Uncertain = append(d.Uncertain, "policy_data differs in what is not said here, such as how often or in which order something comes")
+	}
 	return d
 }
 
@@ -175,9 +179,9 @@ func (d *Difference) WriteAs(out io.Writer, onlyB, onlyA string) error {
 		}
 		fmt.Fprintln(&text, title)
 		for _, g := range groups {
-			fmt.Fprintf(&text, "  %s\n", g.Subject)
+			fmt.Fprintf(&text, "  %s\n", printable(g.Subject))
 			for _, words := range g.Words {
-				fmt.Fprintf(&text, "    %s\n", words)
+				fmt.Fprintf(&text, "    %s\n", printable(words))
 			}
 		}
 	}
@@ -192,9 +196,9 @@ func (d *Difference) WriteAs(out io.Writer, onlyB, onlyA string) error {
 	if len(d.Uncertain) > 0 {
 		text.WriteString("not certain:\n")
 		for _, words := range d.Uncertain {
-			fmt.Fprintf(&text, "  %s\n", words)
+			fmt.Fprintf(&text, "  %s\n", printable(words))
 		}
 	}
-	_, err := io.WriteString(out, printable(text.String()))
+	_, err := io.WriteString(out, text.String())
 	return err
 }

@@ -36,11 +36,15 @@ type speaker struct {
 }
 
 func (s *speaker) may(format string, args ...any) {
-	words := fmt.Sprintf(format, args...)
-	s.list = append(s.list, sentence{subject: s.subject, key: words, words: words})
+	s.mayAs(exactly(format, args), fmt.Sprintf(format, args...))
 }
 
-// mayAs is may with a key that holds what the words hide.
+// exactly is a key for words: each text in it stands for itself, whatever it holds.
+func exactly(format string, args []any) string {
+	return fmt.Sprintf(strings.ReplaceAll(format, "%s", "%q"), args...)
+}
+
+// mayAs is may with a key that holds what the words hide or run together.
 func (s *speaker) mayAs(key, words string) {
 	s.list = append(s.list, sentence{subject: s.subject, key: key, words: words})
 }
@@ -63,8 +67,7 @@ func (s *speaker) has(t topic, words, value string) {
 }
 
 func (s *speaker) must(format string, args ...any) {
-	words := fmt.Sprintf(format, args...)
-	s.mustAs(words, words)
+	s.mustAs(exactly(format, args), fmt.Sprintf(format, args...))
 }
 
 // mustAs is must with a key that holds what the words leave out.
@@ -115,7 +118,7 @@ func (s *speaker) pod(p *policydata.Policy) {
 	}
 	s.may("%s", or("process namespaces of the containers' own", "one process namespace for the pod", p.Sandbox.PIDNS))
 	for _, st := range p.Sandbox.Storages {
-		s.may("sandbox storage %s", storageWords(st))
+		s.mayAs("sandbox "+storageKey(st), "sandbox storage "+storageWords(st))
 	}
 	for _, word := range strictWords(p.Strict) {
 		if word.Level != policydata.Required {

@@ -30,7 +30,9 @@ func WriteText(w io.Writer, name string, p *policydata.Policy) error {
 // text is an explanation under construction.
 type text struct{ strings.Builder }
 
-func (t *text) line(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) }
+func (t *text) line(format string, args ...any) {
+	t.WriteString(printable(fmt.Sprintf(format, args...)) + "\n")
+}
 
 // unbound lists what a reviewer has to know first: what the report of policyctl says too.
 func (t *text) unbound(p *policydata.Policy) {

@@ -161,10 +161,13 @@ func access(options []string) string {
 	return "writable"
 }
 
-// printable has no character that a terminal acts on but the newline.
+// printable is one line with no character that a terminal acts on: nothing that a policy holds reads as a line of ours.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\n' && (!unicode.IsPrint(r) || r == utf8.RuneError) {
+		switch {
+		case r == '\n':
+			return '⏎'
+		case !unicode.IsPrint(r) || r == utf8.RuneError:
 			return ' '
 		}
 		return r
