@@ -5,6 +5,7 @@ package images
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -108,8 +109,11 @@ func OpenFirst(ctx context.Context, stores []Store, ref Reference, o Options) (*
 	var missing []error
 	for _, s := range stores {
 		img, err := Open(ctx, s, ref, o)
-		if err == nil || !errors.Is(err, ErrNotFound) {
-			return img, err
+		if err == nil {
+			return img, nil
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return nil, lookedIn(err, missing)
 		}
 		missing = append(missing, err)
 	}
@@ -117,4 +121,12 @@ func OpenFirst(ctx context.Context, stores []Store, ref Reference, o Options) (*
 		return nil, ErrNotFound
 	}
 	return nil, errors.Join(missing...)
+}
+
+// lookedIn is the failure of a store after others that lack the image: a name that is only misspelt in those is seen at once.
+func lookedIn(failure error, missing []error) error {
+	for _, m := range missing {
+		failure = fmt.Errorf("%w (before that: %s)", failure, errors.Unwrap(m).Error())
+	}
+	return failure
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -225,6 +226,10 @@ func TestOpenFirstStopsAtAFailureButNotAtAnAbsence(t *testing.T) {
 	broken.Name("app", broken.AddBlob("", []byte("{")))
 	if _, err := images.OpenFirst(t.Context(), []images.Store{broken, full}, ref(t, "app"), images.Options{}); err == nil {
 		t.Error("a store that failed was passed over")
+	}
+	_, err = images.OpenFirst(t.Context(), []images.Store{empty, broken}, ref(t, "app"), images.Options{})
+	if errors.Is(err, images.ErrNotFound) || !strings.Contains(fmt.Sprint(err), "(before that: ") {
+		t.Errorf("a failure after an absence: %v, want both, as a failure", err)
 	}
 	if _, err := images.OpenFirst(t.Context(), nil, ref(t, "app"), images.Options{}); !errors.Is(err, images.ErrNotFound) {
 		t.Errorf("no stores: %v", err)

@@ -129,16 +129,16 @@ func (d *dockerArchive) describe(name, mediaType string) (ocispec.Descriptor, er
 
 // Resolve finds ref by its tag. An archive cannot say what a registry's digest stands for.
 func (d *dockerArchive) Resolve(_ context.Context, ref images.Reference) (images.Target, error) {
-	if !ref.Pinned() {
-		for _, e := range d.entries {
-			for _, tag := range e.RepoTags {
-				if r, err := images.ParseReference(tag); err == nil && r == ref {
-					return images.Target{Descriptor: e.manifest, Local: true}, nil
-				}
+	var tags []string
+	for _, e := range d.entries {
+		for _, tag := range e.RepoTags {
+			if names(tag, ref) && !ref.Pinned() {
+				return images.Target{Descriptor: e.manifest, Local: true}, nil
 			}
+			tags = append(tags, tag)
 		}
 	}
-	return images.Target{}, fmt.Errorf("archive %s: %w: %s", d.path, images.ErrNotFound, ref)
+	return images.Target{}, fmt.Errorf("archive %s: %w: %s; %s", d.path, images.ErrNotFound, ref, listed(tags))
 }
 
 // Fetch opens a composed manifest, a configuration or a layer.

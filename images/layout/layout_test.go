@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -357,5 +358,26 @@ func BenchmarkTenImagesFromALayout(b *testing.B) {
 			}
 		}
 		s.Close()
+	}
+}
+
+func TestWhatIsNotThereIsNamedBesideWhatIs(t *testing.T) {
+	made, dir := imagestest.NewStore(), t.TempDir()
+	made.Add("a", sample("1"))
+	made.Add("b", sample("2"))
+	if err := made.WriteLayout(dir); err != nil {
+		t.Fatal(err)
+	}
+	for want, annotations := range map[string][]map[string]string{
+		`it has "quay.io/app:v1", "v2"`: {{"io.containerd.image.name": "quay.io/app:v1"}, {ocispec.AnnotationRefName: "v2"}},
+		"it names none; annotate its manifests with whole image names as " + ocispec.AnnotationRefName: {nil, nil},
+	} {
+		annotate(t, dir, annotations...)
+		if _, err := images.Open(t.Context(), openLayout(t, dir), ref(t, "nobody"), images.Options{}); !strings.HasSuffix(fmt.Sprint(err), want) {
+			t.Errorf("%v, want ... %s", err, want)
+		}
+	}
+	if _, err := layout.Open(t.TempDir()); !strings.HasSuffix(fmt.Sprint(err), "it is none: there is no file oci-layout in it") {
+		t.Errorf("a folder that is no layout: %v", err)
 	}
 }

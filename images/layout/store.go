@@ -8,11 +8,14 @@
 package layout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -66,7 +69,11 @@ func (s *Store) Close() error { return s.files.Close() }
 
 func newStore(path string, f files) (*Store, error) {
 	var marker ocispec.ImageLayout
-	if err := readJSON(f, ocispec.ImageLayoutFile, &marker); err != nil {
+	err := readJSON(f, ocispec.ImageLayoutFile, &marker)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("it is none: there is no file %s in it", ocispec.ImageLayoutFile)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if marker.Version != ocispec.ImageLayoutVersion {
@@ -114,7 +121,7 @@ func (s *Store) Resolve(_ context.Context, ref images.Reference) (images.Target,
 	case named != nil:
 		return images.Target{Descriptor: *named}, nil
 	case tagged == nil:
-		return images.Target{}, fmt.Errorf("layout %s: %w: %s", s.path, images.ErrNotFound, ref)
+		return images.Target{}, fmt.Errorf("layout %s: %w: %s; %s", s.path, images.ErrNotFound, ref, s.holds())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,6 +133,38 @@ func (s *Store) Resolve(_ context.Context, ref images.Reference) (images.Target,
 			"annotate its manifests with whole image names", s.path, ref.Tag, s.tagsOf, ref.Name())
 	}
 	return images.Target{Descriptor: *tagged}, nil
+}
+
+// holds says what the layout has, for somebody who asked for something else.
+func (s *Store) holds() string {
+	var all []string
+	for _, d := range s.index.Manifests {
+		if name := cmp.Or(d.Annotations[containerdName], d.Annotations[ocispec.AnnotationRefName]); name != "" {
+			all = append(all, name)
+		}
+	}
+	if len(all) == 0 {
+		return listed(all) + "; annotate its manifests with whole image names as " + ocispec.AnnotationRefName
+	}
+	return listed(all)
+}
+
+// shownNames is how many names an error lists.
+const shownNames = 5
+
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "it names none"
+	}
+	var quoted []string
+	for n, name := range names {
+		if n == shownNames {
+			quoted = append(quoted, fmt.Sprintf("%d more", len(names)-n))
+			break
+		}
+		quoted = append(quoted, strconv.Quote(name))
+	}
+	return "it has " + strings.Join(quoted, ", ")
 }
 
 // match finds ref by name or else, and separately, by bare tag. A manifest with a whole name has no bare tag.

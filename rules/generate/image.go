@@ -73,7 +73,8 @@ func (m *Manifest) lockDigest(ctx context.Context, o *opener, c placed) error {
 	}
 	lock := image.Digests.Lock()
 	if lock == "" {
-		return o.pod.fault(c.field+".image", fmt.Sprintf("the digest of %s is not known where the image comes from", c.Image))
+		return o.pod.fault(c.field+".image", fmt.Sprintf("the digest of %s is not known where the image comes from; "+
+			"take the image from its registry or a layout, or write the digest into the manifest", c.Image))
 	}
 	reference := c.Image + "@" + lock.String()
 	if err := m.lockImage(o.pod, c.field+".image", reference); err != nil {
