@@ -91,12 +91,12 @@ order_ok if {
 	every step in container.after {
 		# at: OCI.Annotations[io.kubernetes.cri.container-name]
 		# wanted: {container_name} only after {step.container} has {step.state}
-		# got: {container_name} before that
+		# got: {container_name} too early
 		step_done(step)
 
 		# at: OCI.Annotations[io.kubernetes.cri.container-name]
 		# wanted: {container_name} only while {step.container} runs
-		# got: {step.container} was ended
+		# got: {container_name} without it
 		step_ok(step)
 	}
 
