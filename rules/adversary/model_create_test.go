@@ -270,12 +270,15 @@ func devicePoint(source string) string {
 }
 
 // addressless is a CreateContainer in which the address of a block device is the same
-// for all, wherever it stands, and what a pull repeats is left out.
+// for all, wherever it stands, what a pull repeats is left out, and options of storages, whose order means nothing, are sorted.
 func addressless(input object) object {
 	out := clone(input)
 	points := map[string]bool{}
 	for _, s := range list(out["storages"]) {
 		storage := s.(object)
+		if options, ok := storage["options"].([]any); ok {
+			slices.SortFunc(options, func(a, b any) int { return strings.Compare(str(a), str(b)) })
+		}
 		if str(storage["driver"]) == "image_guest_pull" {
 			storage["driver_options"] = []any{}
 		}
