@@ -273,6 +273,20 @@ func TestNoSuccessOfASignalledContainer(t *testing.T) {
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 }
 
+// What comes next may be a sidecar, for which the others wait to run: they do not ask once more who succeeded before it.
+func TestNoSidecarAfterASignalledContainer(t *testing.T) {
+	policy := richPod(t, "ordered")
+	policy.Containers["web"].After = []policydata.After{{Container: "init-cache", State: policydata.Started}}
+	p := newPod(t, policy)
+	p.allowed(p.emulator.CreateContainer(sandbox))
+	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p.allowed(p.emulator.CreateContainer("init-db"))
+	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p.allowed(signalled("init-db", 15))
+	p.allowed(waited("init-db", 0))
+	p.denied(p.emulator.CreateContainer("init-cache"), "order")
+}
+
 // A process ends once: its first exit code counts.
 func TestNoSuccessAfterAFailure(t *testing.T) {
 	p := newPod(t, richPod(t, "ordered"))

@@ -92,7 +92,7 @@ order_ok if {
 		# at: OCI.Annotations[io.kubernetes.cri.container-name]
 		# wanted: {container_name} only after {step.container} has {step.state}
 		# got: {container_name} too early
-		step_done(step)
+		was(step.state, step.container)
 
 		# at: OCI.Annotations[io.kubernetes.cri.container-name]
 		# wanted: {container_name} only while {step.container} runs
@@ -104,15 +104,6 @@ order_ok if {
 	# wanted: {container_name} once, as it has succeeded
 	# got: {container_name} again
 	not awaited
-}
-
-step_done(step) if was(step.state, step.container)
-
-# A sidecar may come after one that a signal ended well; what waits for both may not.
-step_done(step) if {
-	was(step.state, step.container) == false
-	some name in container_names
-	{"container": container_name, "state": "started"} in policy_container(name).after
 }
 
 step_ok(step) if step.state != "started"

@@ -69,6 +69,7 @@ var faults = []fault{
 	{name: "any order", more: "order_ok if true", finds: "", pods: "order/.*ordered"},
 	{name: "after one that ended", more: "step_ok(_) if true", finds: "does not run", pods: "order/.*ordered"},
 	{name: "success by a signal", more: "not_signalled if true", finds: "succeeded", pods: "order/.*ordered"},
+	{name: "a sidecar after a signal", from: `\w+\(\w\.state,\w\.container\)\n`, to: "is_boolean(was(e.state,e.container))\n", finds: "before verify has succeeded", pods: "order/.*ordered"},
 	{name: "success by any exit code", from: `input\.response\.status==0`, to: "input.response.status>=0", finds: "succeeded", pods: "order/.*ordered"},
 	{name: "again after success", from: `\nnot awaited\}`, to: "\n}", finds: "again, which has succeeded", pods: "order/.*ordered"},
 	{name: "stopping signals", more: "signal_ok if true", finds: "signal that stops", pods: "order/g"},

@@ -60,7 +60,7 @@ func (m *model) breaksOrder(name string) string {
 		return ""
 	}
 	for _, step := range m.policy.Containers[name].After {
-		if step.State == policydata.Succeeded && !m.succeeded[step.Container] && !(m.awaited(name) && m.endedWell[step.Container]) {
+		if step.State == policydata.Succeeded && !m.succeeded[step.Container] {
 			return fmt.Sprintf("%s before %s has succeeded", name, step.Container)
 		}
 		if step.State == policydata.Started && !m.runs(step.Container) {
@@ -73,17 +73,6 @@ func (m *model) breaksOrder(name string) string {
 		}
 	}
 	return ""
-}
-
-// awaited is true for a container that others need running: what needs both waits for
-// the success of the one before it too, so that this one may come after a doubtful one.
-func (m *model) awaited(name string) bool {
-	for _, other := range m.policy.Containers {
-		if slices.Contains(other.After, policydata.After{Container: name, State: policydata.Started}) {
-			return true
-		}
-	}
-	return false
 }
 
 // runs is true for a container whose process was started and neither ended nor was signalled.

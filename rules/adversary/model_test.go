@@ -20,7 +20,6 @@ type model struct {
 	identity   string                // what the first container said of the pod
 	containers map[string]*container // by id, those that may exist
 	succeeded  map[string]bool       // names of those whose process ended by itself with exit code 0
-	endedWell  map[string]bool       // names of those whose process ended with exit code 0, by a signal maybe
 	waits      []wait                // that the agent has not answered
 	files      files
 	volumeAt   map[string]string // volume by the source of its block device
@@ -47,7 +46,7 @@ func (f *facts) begin() *model {
 	s := f.policy.Strict
 	return &model{
 		facts: f, weak: weak(s.Instances) || weak(s.Lifecycle), containers: map[string]*container{}, succeeded: map[string]bool{},
-		endedWell: map[string]bool{}, files: files{}, volumeAt: map[string]string{}, deviceOf: map[string]string{},
+		files: files{}, volumeAt: map[string]string{}, deviceOf: map[string]string{},
 	}
 }
 
@@ -125,7 +124,6 @@ func (m *model) answer(e event) {
 	}
 	c.ended, c.status = true, int(number(at(e.input, "response", "status")))
 	if c.status == 0 {
-		m.endedWell[c.name] = true
 		m.succeeded[c.name] = m.succeeded[c.name] || !c.signalled
 	}
 }
