@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"path"
 	"strings"
 	"testing"
 
@@ -185,6 +186,14 @@ func TestValidate(t *testing.T) {
 		},
 		"a copy in a guest that shares files": func(p *policydata.Policy) {
 			p.Sandbox.Storages = append(p.Sandbox.Storages, policydata.Storage{Driver: "virtio-fs", FSType: "virtiofs", MountPoint: "/shared"})
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountLocal, Source: "x", Copied: "^/x$"}}
+		},
+		"a copy where another file system is": func(p *policydata.Policy) {
+			p.Sandbox.Storages = append(p.Sandbox.Storages, policydata.Storage{Driver: "9p", FSType: "9p", MountPoint: p.Common.SharedDirs[0] + "/"})
+			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountLocal, Source: "x", Copied: "^/x$"}}
+		},
+		"a copy where another file system is above": func(p *policydata.Policy) {
+			p.Sandbox.Storages = append(p.Sandbox.Storages, policydata.Storage{Driver: "9p", FSType: "9p", MountPoint: path.Dir(p.Common.SharedDirs[0])})
 			p.Containers["web"].Mounts = map[string]policydata.Mount{"/x": {From: policydata.MountLocal, Source: "x", Copied: "^/x$"}}
 		},
 		"a copy where mounts are not held to the policy": func(p *policydata.Policy) {

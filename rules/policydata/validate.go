@@ -280,7 +280,16 @@ func (v *validator) copied(path, pattern string, guests bool) {
 // SharesNothing says that the host shares no directory with the guest, and copies nothing that no mount knows: what is below the
 // shared directories is then the guest's own.
 func (p *Policy) SharesNothing() bool {
-	return p.Strict.Mounts == Required && !slices.ContainsFunc(p.Sandbox.Storages, func(s Storage) bool { return s.FSType == "virtiofs" })
+	return p.Strict.Mounts == Required && !slices.ContainsFunc(p.Sandbox.Storages, p.fromHost)
+}
+
+// fromHost is true for a file system of the host, and for any that the sandbox has at, above or below a shared directory.
+func (p *Policy) fromHost(s Storage) bool {
+	at := strings.TrimSuffix(s.MountPoint, "/") + "/"
+	return s.FSType == "virtiofs" || slices.ContainsFunc(p.Common.SharedDirs, func(dir string) bool {
+		dir = strings.TrimSuffix(dir, "/") + "/"
+		return strings.HasPrefix(dir, at) || strings.HasPrefix(at, dir)
+	})
 }
 
 // Anchored returns an error unless every string that the pattern matches is
