@@ -75,7 +75,7 @@ func writeProofs(cmd *cobra.Command, a, b []byte) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), proofOf(names[pair[0]], names[pair[1]], r))
+		fmt.Fprintln(cmd.OutOrStdout(), review.Printable(proofOf(names[pair[0]], names[pair[1]], r)))
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"portcullis/rules/prove"
+	"portcullis/rules/review"
 )
 
 func newProve() *cobra.Command {
@@ -213,20 +214,23 @@ func (o *proveOptions) answer(ctx context.Context, prover *prove.Prover, q quest
 }
 
 func (o *proveOptions) print(q question, r *prove.Result) error {
-	fmt.Fprintf(o.out, "%s: %s\n", r.Verdict, q.Says)
+	var text strings.Builder
+	line := func(format string, args ...any) {
+		text.WriteString(review.Printable(fmt.Sprintf(format, args...)) + "\n")
+	}
+	line("%s: %s", r.Verdict, q.Says)
 	if r.Note != "" {
-		fmt.Fprintf(o.out, "  note: %s in the policy\n", r.Note)
+		line("  note: %s in the policy", r.Note)
 	}
 	for _, open := range r.Open {
-		fmt.Fprintf(o.out, "  neither proven nor shown: %s: %s (check %s)\n", open.Path, open.Says, open.Check)
+		line("  neither proven nor shown: %s: %s (check %s)", open.Path, open.Says, open.Check)
 	}
-	w := r.Witness
-	if w == nil {
-		return nil
+	if w := r.Witness; w != nil {
+		last := w.Requests[len(w.Requests)-1]
+		line("  %s: %s (check %s)", w.Path, w.Says, w.Check)
+		line("  shown by %s, the last one a %s, which the other denies: %s", count(len(w.Requests), "request", "requests"), last.Kind, w.Reason)
 	}
-	last := w.Requests[len(w.Requests)-1]
-	fmt.Fprintf(o.out, "  %s: %s (check %s)\n", w.Path, w.Says, w.Check)
-	_, err := fmt.Fprintf(o.out, "  shown by %s, the last one a %s, which the other denies: %s\n", count(len(w.Requests), "request", "requests"), last.Kind, w.Reason)
+	_, err := io.WriteString(o.out, text.String())
 	return err
 }
 

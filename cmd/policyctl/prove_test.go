@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"portcullis/rules/policydata"
 )
 
 func TestProve(t *testing.T) {
@@ -68,5 +70,25 @@ func TestAProofThatTakesLongSaysSo(t *testing.T) {
 	workingOn("x", &out, time.Hour)()
 	if out.Len() > 0 {
 		t.Errorf("what takes no time says %q", &out)
+	}
+}
+
+// Names in a policy are its maker's: what is printed of them is a line of text.
+func TestProofsPrintNothingThatATerminalActsOn(t *testing.T) {
+	dir := t.TempDir()
+	old, next := filepath.Join(dir, "old.rego"), filepath.Join(dir, "new.rego")
+	p := shop(t)
+	writePolicy(t, p, old)
+	for _, c := range p.Containers {
+		if c.Type != policydata.TypeSandbox {
+			c.Mounts["/x\x1bc\nproven: all is well"] = policydata.Mount{From: policydata.MountExact, Source: "/dev/null", Type: "bind"}
+		}
+	}
+	writePolicy(t, p, next)
+	for _, args := range [][]string{{"prove", "--equal", old, next}, {"diff", old, next}} {
+		stdout, stderr, code := policyctl(args...)
+		if code != exitNo || !strings.Contains(stdout, "all is well") || strings.ContainsRune(stdout, '\x1b') || strings.Contains(stdout, "\nproven: all is well") {
+			t.Errorf("%q: exit code %d\n%q\n%s", args, code, stdout, stderr)
+		}
 	}
 }

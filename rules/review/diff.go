@@ -179,9 +179,9 @@ func (d *Difference) WriteAs(out io.Writer, onlyB, onlyA string) error {
 		}
 		fmt.Fprintln(&text, title)
 		for _, g := range groups {
-			fmt.Fprintf(&text, "  %s\n", printable(g.Subject))
+			fmt.Fprintf(&text, "  %s\n", Printable(g.Subject))
 			for _, words := range g.Words {
-				fmt.Fprintf(&text, "    %s\n", printable(words))
+				fmt.Fprintf(&text, "    %s\n", Printable(words))
 			}
 		}
 	}
@@ -196,7 +196,7 @@ func (d *Difference) WriteAs(out io.Writer, onlyB, onlyA string) error {
 	if len(d.Uncertain) > 0 {
 		text.WriteString("not certain:\n")
 		for _, words := range d.Uncertain {
-			fmt.Fprintf(&text, "  %s\n", printable(words))
+			fmt.Fprintf(&text, "  %s\n", Printable(words))
 		}
 	}
 	_, err := io.WriteString(out, text.String())

@@ -31,7 +31,7 @@ func WriteText(w io.Writer, name string, p *policydata.Policy) error {
 type text struct{ strings.Builder }
 
 func (t *text) line(format string, args ...any) {
-	t.WriteString(printable(fmt.Sprintf(format, args...)) + "\n")
+	t.WriteString(Printable(fmt.Sprintf(format, args...)) + "\n")
 }
 
 // unbound lists what a reviewer has to know first: what the report of policyctl says too.

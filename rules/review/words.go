@@ -161,8 +161,8 @@ func access(options []string) string {
 	return "writable"
 }
 
-// printable is one line with no character that a terminal acts on: nothing that a policy holds reads as a line of ours.
-func printable(text string) string {
+// Printable is one line with no character that a terminal acts on: nothing that a policy holds reads as a line of ours.
+func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n':
