@@ -365,7 +365,11 @@ volumes_ok if {
 		parts[0] == "device"
 	}
 	count({source | some [source, _] in (volumes | known)}) == count(volumes | known)
-	count({volume | some [_, volume] in (volumes | known)}) == count(volumes | known)
+	count({volume | some [_, volume] in (volumes - known)} & {volume | some [_, volume] in known}) == 0
+
+	# At each of a container's places a device may be another, as some shims send it; a directory is not.
+	directories := [volume | some [source, volume] in volumes; not source in block_points]
+	count({volume | some volume in directories}) == count(directories)
 }
 
 volumes := {[m.source, wanted.source] |
