@@ -158,3 +158,33 @@ func TestGenuineSequencesHoldEveryGuarantee(t *testing.T) {
 		}
 	}
 }
+
+// What a change makes of a request can come: else nobody would look at what the rules say of it.
+func TestChangesMakeRequestsThatCanCome(t *testing.T) {
+	for _, p := range pods(t, "^(volumes/guest-pull|files/peer-pods|order/host-pull/ordered)$") {
+		genuine := map[string]bool{}
+		for _, scene := range p.scenes {
+			for _, e := range scene {
+				if genuine[e.text] = true; !e.comes() {
+					t.Errorf("%s: genuine %s cannot come", p.name, e.kind)
+				}
+			}
+		}
+		for what, c := range changes {
+			made, lost := 0, 0
+			for i := range 40 {
+				for _, e := range p.apply(i, []step{{what, i * 7 % 64, i * 13 % 64, i * 29 % 128}}) {
+					if !genuine[e.text] {
+						made++
+						if !e.comes() {
+							lost++
+						}
+					}
+				}
+			}
+			if lost > made/5 { // a port below zero, or a text where a number belongs
+				t.Errorf("%s: %d of %d requests that %q makes cannot come", p.name, lost, made, c.name)
+			}
+		}
+	}
+}

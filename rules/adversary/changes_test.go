@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"portcullis/agentproto"
 	"portcullis/rules/policydata"
 )
 
@@ -70,6 +73,26 @@ func (p *pod) edit(es []event, i int, change func(object)) []event {
 }
 
 func (p *pod) of(kind string, input object) event { return event{request: p.requests.of(kind, input)} }
+
+// asking is a request with those of the fields that its message has.
+func (p *pod) asking(kind string, fields object) event {
+	input, has := object{}, messageOf(kind).Fields()
+	for name, value := range fields {
+		if has.ByName(protoreflect.Name(name)) != nil {
+			input[name] = value
+		}
+	}
+	return p.of(kind, input)
+}
+
+// messageOf describes the message of a kind of request.
+func messageOf(kind string) protoreflect.MessageDescriptor {
+	message, ok := agentproto.MessageByName(kind)
+	if !ok {
+		panic(kind)
+	}
+	return message.Descriptor()
+}
 
 // idAt is the id of one of the containers of the sequence.
 func idAt(es []event, n int) string {
@@ -211,8 +234,8 @@ func signalFirst(p *pod, es []event, s step) []event {
 func lifecycleOf(p *pod, es []event, s step) []event {
 	kind := lifecycle[s.Item%len(lifecycle)]
 	id := []string{idAt(es, s.At), strings.Repeat("c", 64), ""}[s.Item/len(lifecycle)%3]
-	input := object{"container_id": id, "exec_id": "", "signal": 15, "timeout": 0, "len": 1, "column": 1, "row": 1, "data": []any{}}
-	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.of(kind, input))
+	fields := object{"container_id": id, "exec_id": "", "signal": 15, "timeout": 0, "len": 1, "column": 1, "row": 1, "data": ""}
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.asking(kind, fields))
 }
 
 // closedKinds are what the rules deny as a whole.
@@ -223,8 +246,8 @@ var closedKinds = []string{
 }
 
 func closed(p *pod, es []event, s step) []event {
-	input := object{"container_id": idAt(es, s.At), "policy": "package agent_policy"}
-	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.of(closedKinds[s.Item%len(closedKinds)], input))
+	fields := object{"container_id": idAt(es, s.At), "policy": "package agent_policy"}
+	return slices.Insert(slices.Clone(es), s.From%(len(es)+1), p.asking(closedKinds[s.Item%len(closedKinds)], fields))
 }
 
 // otherSandbox gives one container another pod.

@@ -44,7 +44,7 @@ func (r *request) id() string { s, _ := r.input["container_id"].(string); return
 // comes is false for what no message can hold, a port below zero for instance: it never reaches the rules.
 func (r *request) comes() bool {
 	kind, ok := agentproto.MessageByName(r.kind)
-	if !ok || r.kind == "CopyFileRequest" {
+	if !ok || r.kind == answered || r.kind == "CopyFileRequest" {
 		return true // an answer, and what has more than the message
 	}
 	_, err := agentproto.FromInput(kind, []byte(text(r.input)))
