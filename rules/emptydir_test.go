@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"portcullis/internal/rulestest"
+	"portcullis/rules/policydata"
 )
 
 const (
@@ -186,4 +187,27 @@ func TestAnEmptyDirIsOneDirectoryWhateverTheIDAndPlace(t *testing.T) {
 	p.denied(at(below+"sandbox"+random+"scratch", other), "mounts")
 	p.allowed(at(other, other))
 	p.allowed(p.copied("two", map[string]string{"/scratch": other}))
+}
+
+// Nor where a policy that was not generated, or was given mounts by a fragment, has the volume or the name elsewhere too.
+func TestACopyForOneContainerIsAlone(t *testing.T) {
+	own := below + rulestest.ID("one") + random + "cache"
+	options := []string{"rbind", "rprivate", "rw"}
+	for name, mount := range map[string]policydata.Mount{
+		"the volume": {From: policydata.MountLocal, Source: "cache", Type: "local", Options: options},
+		"the name":   {From: policydata.MountShared, Source: "cache", Type: "bind", Options: options},
+		"neither":    {From: policydata.MountShared, Source: "caches", Type: "bind", Options: options},
+	} {
+		p := hostilePod(t, sharingPod, "peer-pods", "")
+		p.emulator.Policy.Containers["three"].Mounts["/more"] = mount
+		p = newPod(t, p.emulator.Policy, sandbox)
+		wide := below + "sandbox" + random
+		copied := p.copied("one", map[string]string{"/scratch": wide + "scratch", "/cache": own})
+		if name == "neither" {
+			p.allowed(copied)
+			continue
+		}
+		p.denied(copied, "mounts")
+		p.allowed(p.copied("one", map[string]string{"/scratch": wide + "scratch", "/cache": wide + "cache"}))
+	}
 }

@@ -276,7 +276,23 @@ mount_ok(wanted, m) if {
 	m.type_ == "bind"
 	options_ok(wanted, m.options)
 	copied_ok(wanted, root_id, m.source)
+	alone_ok(wanted, m.source)
 }
+
+# A copy of the container's own, where no other mount has the volume and nothing else is copied by that name.
+#
+# wanted: {copied_wanted(wanted)}
+alone_ok(wanted, source) if {
+	# where
+	not own(source)
+}
+
+# wanted: {copied_wanted(wanted)}
+alone_ok(wanted, source) if count([1 |
+	some name in container_names
+	some m in policy_container(name).mounts
+	m.source in {"local": [wanted.source], "shared": [substring(source, (count(policy.common.shared_dirs[0]) + prefix_length) + 1, -1)]}[m.from]
+]) == 1
 
 # wanted: {copied_wanted(wanted)}
 copied_ok(wanted, id, source) if regex.match(replace(wanted.copied, "$(container-id)", id), source)
