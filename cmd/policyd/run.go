@@ -130,7 +130,7 @@ const (
 	gcPercentAtStart   = 50
 	gcPercent          = 75
 	gcPercentOfSidecar = 200
-	memoryLimit        = 27 << 20
+	memoryLimit        = 24 << 20
 )
 
 // sayGoodbye is the last line of an orderly end.
