@@ -279,14 +279,14 @@ mount_ok(wanted, m) if {
 	alone_ok(wanted, m.source)
 }
 
-# A copy of the container's own, where no other mount has the volume and nothing else is copied by that name.
-#
-# wanted: {copied_wanted(wanted)}
-alone_ok(wanted, source) if {
+# The pod's copy.
+alone_ok(_, source) if {
 	# where
 	not own(source)
 }
 
+# A copy of the container's own, where no other mount has the volume and nothing else is copied by that name.
+#
 # wanted: {copied_wanted(wanted)}
 alone_ok(wanted, source) if count([1 |
 	some name in container_names
