@@ -238,6 +238,7 @@ var plainReaders = map[string]string{
 	"rules/policydata/encode.go":         "what this package has written",
 	"rules/prove/input.go":               "what this package has written",
 	"rules/prove/sequence.go":            "what this package has written",
+	"rules/rehearsal.go":                 "a file of the program",
 	"rules/requests.go":                  "a file of the program",
 	"rules/settings/describe.go":         "what this package has written",
 	"rules/settings/settings.go":         "what this package has written",
