@@ -26,7 +26,7 @@ func newCheck(io stdio) *cobra.Command {
 		Short: "Is the policy in a manifest what the manifest gives?",
 		Long: `check makes the policies of the manifests again, with the flags that they were made with, and compares them with those in
 their annotations; nothing is changed. It prints a line for each pod, and for a policy that differs what the one in the
-annotation allows and the new one does not, and the other way round. A policy may be there in full or compact form. FILE is a
+annotation allows and the new one does not, and the other way round, unless it has other rules, which is FOREIGN. A policy may be there in full or compact form. FILE is a
 manifest, a folder of them, or "-" for stdin, which is also read where none is given.
 
 Exit codes: 0 every policy is as it would be made now, 1 one is missing or differs or a manifest is refused, 2 wrong usage,
@@ -144,6 +144,10 @@ func (j *job) difference(ctx context.Context, name string, has, made []byte) err
 	old, err := review.Load(ctx, name, has)
 	if err != nil {
 		fmt.Fprintf(j.io.out, "STALE %s: the annotation holds no policy that a guest takes: %v\n", name, err)
+		return nil
+	}
+	if old.Rules != new.Rules { // nothing that they say could be compared
+		fmt.Fprintf(j.io.out, "FOREIGN %s: the policy in the annotation has rules that genpolicy would not give it now (%s); run genpolicy on it again\n", name, old.Rules)
 		return nil
 	}
 	d := review.Compare(new, old, false)
