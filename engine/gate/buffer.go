@@ -12,14 +12,24 @@ import (
 // buffers keeps memory for frames, by powers of two from 1 KiB on: megabytes that come and go by the second would keep the
 // collector busy.
 type buffers struct {
-	classes [maxBufferBits - minBufferBits + 1]sync.Pool
-	readers sync.Pool // of answers
+	classes           [maxBufferBits - minBufferBits + 1]sync.Pool
+	requests, answers readers
+}
+
+func newBuffers() *buffers {
+	return &buffers{requests: readers{size: requestAhead}, answers: readers{size: answerAhead}}
 }
 
 const (
 	minBufferBits = 10
 	maxBufferBits = 22
 	bufferRoom    = 64 // bytes above the power of two, for a header
+)
+
+// What is read ahead, in bytes: most requests, and an answer of 64 KiB with what is around it.
+const (
+	requestAhead = 16 << 10
+	answerAhead  = 64<<10 + 128
 )
 
 // get returns n bytes of any content.
@@ -44,21 +54,37 @@ func (p *buffers) put(b []byte) {
 	p.classes[class].Put(&b)
 }
 
-// answerAhead is what is read of the agent's answers at once, in bytes: an answer of 64 KiB, with what is around it.
-const answerAhead = 64<<10 + 128
+// readers keeps readers of connections that have ended, at most keptReaders of them: of a host that connects over and over
+// the collector would empty a [sync.Pool] as fast.
+type readers struct {
+	size int // bytes that one reads ahead
+	mu   sync.Mutex
+	free []*bufio.Reader
+}
 
-// reader returns a reader of answers from in. A host that connects over and over leaves no garbage.
-func (p *buffers) reader(in io.Reader) *bufio.Reader {
-	r, ok := p.readers.Get().(*bufio.Reader)
-	if !ok {
-		return bufio.NewReaderSize(in, answerAhead)
+// keptReaders is as many as there are connections by default.
+const keptReaders = 16
+
+// get returns a reader of in.
+func (p *readers) get(in io.Reader) *bufio.Reader {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.free) - 1
+	if last < 0 {
+		return bufio.NewReaderSize(in, p.size)
 	}
+	r := p.free[last]
+	p.free = p.free[:last]
 	r.Reset(in)
 	return r
 }
 
-// putReader takes back what reader has given and nobody uses any more.
-func (p *buffers) putReader(r *bufio.Reader) {
+// put takes back what get has given and nobody uses any more.
+func (p *readers) put(r *bufio.Reader) {
 	r.Reset(nil)
-	p.readers.Put(r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) < keptReaders {
+		p.free = append(p.free, r)
+	}
 }

@@ -179,6 +179,7 @@ func (c *call) observe(ctx context.Context, of *engine.Verdict, answer []byte) {
 	}
 	kind := string(c.method.Response.Descriptor().Name())
 	c.recordObservation(kind, shown)
+	attend()
 	v, err := c.gate.policies.Observe(ctx, engine.Request{
 		EntryPoint: kind,
 		Generation: of.Generation,

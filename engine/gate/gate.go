@@ -74,7 +74,7 @@ type Gate struct {
 	bytes    *budget // of frames
 	decoded  *budget // that requests take once decoded
 	answers  *budget // bytes of the agent's answers
-	buffers  buffers
+	buffers  *buffers
 	stateful agentConn // for requests that change the policy's state, and files; never closed with a client
 	repeats  repeats   // requests known byte by byte
 	copying  turn      // one CopyFile at a time is with the agent
@@ -112,11 +112,12 @@ func New(c Config) *Gate {
 		answers:   newBudget(c.Limits, c.Limits.Answers),
 		repeats:   newRepeats(),
 		copying:   newTurn(),
+		buffers:   newBuffers(),
 		draining:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
 	}
-	g.stateful = agentConn{dial: c.Agent, buffers: &g.buffers}
+	g.stateful = agentConn{dial: c.Agent, buffers: g.buffers}
 	return g
 }
 

@@ -178,6 +178,7 @@ func (c *call) serve(ctx context.Context, over func()) (*reply, proto.Message, e
 	}
 	switch r := c.request.(type) {
 	case *agentpb.SetPolicyRequest:
+		attend()
 		if err := c.gate.policies.SetPolicy(ctx, []byte(r.GetPolicy())); err != nil {
 			return nil, nil, err
 		}
@@ -244,6 +245,7 @@ func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
 
 // judge asks the policy.
 func (c *call) judge(ctx context.Context) (*engine.Verdict, error) {
+	attend()
 	v, err := c.gate.policies.Admit(ctx, engine.Request{EntryPoint: c.method.EntryPoint(), Key: c.key, Input: c.input, Turns: c.evaluating})
 	if err != nil {
 		c.message = nil // an evaluation that was given up may still be reading it

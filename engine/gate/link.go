@@ -151,8 +151,8 @@ func lost(err error) outcome { return outcome{err: fmt.Errorf("%w: %w", ErrAgent
 
 // read hands each answer to who waits for it, until the connection ends.
 func (l *agentLink) read() {
-	in := l.buffers.reader(l.conn)
-	defer l.buffers.putReader(in)
+	in := l.buffers.answers.get(l.conn)
+	defer l.buffers.answers.put(in)
 	for {
 		id, length, err := peekHeader(in)
 		if err != nil {
@@ -173,9 +173,6 @@ func (l *agentLink) read() {
 			l.end(err)
 		case !waits:
 			o.release()
-		}
-		if waits && w.stream == nil { // who wants the whole works on it
-			attend()
 		}
 		if waits {
 			w.done(o)

@@ -4,12 +4,12 @@ package gate
 
 import (
 	"errors"
-	"os"
 	"path"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // kernelTrees are where the kernel shows processes, devices and itself, and where the guest's services are steered: what lies
@@ -37,7 +37,7 @@ func (c *inspection) path(field, name string) error {
 	if err := c.place(field, clean); err != nil {
 		return err
 	}
-	for _, part := range strings.Split(name, "/") {
+	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." || part == "." {
 			return c.refusal(field, "", "has a part that is %s", part)
 		}
@@ -108,7 +108,8 @@ func (p *protected) above(name string) string {
 
 // holds reports whether dir holds name, both clean.
 func holds(dir, name string) bool {
-	return dir == "/" && name != "/" || strings.HasPrefix(name, dir+"/")
+	rest, below := strings.CutPrefix(name, dir)
+	return dir == "/" && name != "/" || below && strings.HasPrefix(rest, "/")
 }
 
 // followed refuses paths that lead through a link of the image, such as /var/run: they name what lies behind it.
@@ -176,16 +177,17 @@ func (f linkFinder) find(paths []namedPath) (namedPath, string, error) {
 
 // firstLink returns the first link among a clean path and the directories above it. What is not there is no link.
 func firstLink(name string) (string, error) {
+	var found unix.Stat_t // what os.Lstat makes of it would be garbage by the megabyte
 	for end := 1; end <= len(name); end++ {
 		if end < len(name) && name[end] != '/' {
 			continue
 		}
-		info, err := os.Lstat(name[:end])
+		err := lstat(name[:end], &found)
 		switch {
-		case err == nil && info.Mode().Type() == os.ModeSymlink:
+		case err == nil && found.Mode&unix.S_IFMT == unix.S_IFLNK:
 			return name[:end], nil
 		case err == nil:
-		case errors.Is(err, os.ErrNotExist) || isNoDirectory(err):
+		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR): // the latter where something above it is a file
 			return "", nil
 		default:
 			return "", errors.New("its directory cannot be read")
@@ -194,5 +196,11 @@ func firstLink(name string) (string, error) {
 	return "", nil
 }
 
-// isNoDirectory reports whether something above the path is a file.
-func isNoDirectory(err error) bool { return errors.Is(err, syscall.ENOTDIR) }
+// lstat is unix.Lstat until no signal interrupts it.
+func lstat(name string, found *unix.Stat_t) error {
+	for {
+		if err := unix.Lstat(name, found); err != unix.EINTR {
+			return err
+		}
+	}
+}

@@ -13,8 +13,8 @@ import (
 // 20 microseconds from then on: twice for each request, which takes as much processor time as a short one does itself, in the place of
 // client and agent where there are few processors. Reads and writes of sockets never block here, so the scheduler need not know of them.
 
-// quickConn is a socket that is read and written without telling Go's scheduler, by one goroutine at a time each. Whoever goes on with
-// what was read calls attend, unless that takes no time.
+// quickConn is a socket that is read and written without telling Go's scheduler, by one goroutine at a time each. Whoever begins
+// something long calls attend.
 type quickConn struct {
 	net.Conn
 	raw     syscall.RawConn

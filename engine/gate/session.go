@@ -24,7 +24,6 @@ import (
 )
 
 const (
-	readAhead  = 16 << 10 // bytes; most frames arrive in one read with it
 	maxDiscard = 16 << 20 // bytes; a longer frame ends the connection instead of being skipped
 )
 
@@ -55,8 +54,8 @@ func newSession(ctx context.Context, g *Gate, conn net.Conn) *session {
 	widen(conn)
 	conn = quick(conn)
 	s := &session{
-		gate: g, conn: conn, in: bufio.NewReaderSize(conn, readAhead),
-		agent:    agentConn{dial: g.agent, buffers: &g.buffers, answers: g.answers.share()},
+		gate: g, conn: conn, in: g.buffers.requests.get(conn),
+		agent:    agentConn{dial: g.agent, buffers: g.buffers, answers: g.answers.share()},
 		requests: g.requests.share(), bytes: g.bytes.share(), decoded: g.decoded.share(),
 		evaluating: make(chan struct{}, evaluations), refused: rate.NewLimiter(refusedRate, refusedBurst),
 	}
@@ -73,6 +72,7 @@ func (s *session) run() {
 	defer func() {
 		s.close()
 		s.agent.close()
+		s.gate.buffers.requests.put(s.in)
 		s.gate.mu.Lock()
 		delete(s.gate.sessions, s)
 		s.gate.mu.Unlock()
@@ -241,7 +241,6 @@ func (s *session) dispatch(id uint32, message []byte, t *ticket) error {
 		c.run(e.timeout)
 		return nil
 	}
-	attend()
 	if err := c.decode(); err != nil {
 		c.end(nil, err)
 		return nil

@@ -32,6 +32,7 @@ func setSendBuffer(fd int) {
 	}
 }
 
-// attend tells Go's scheduler that there is something to do, by a system call that does nothing. Without its monitor no goroutine makes
+// attend tells Go's scheduler, by a system call that does nothing, that what may take long begins: a policy is compiled or evaluated,
+// whatever woke up the goroutine that waits for it. Without its monitor no goroutine makes
 // place for others that wait for a processor, and deadlines pass unnoticed while all processors are busy.
 func attend() { _, _, _ = syscall.Syscall(syscall.SYS_GETPID, 0, 0, 0) }
