@@ -19,7 +19,6 @@ import (
 	"portcullis/rules/generate"
 
 	"portcullis/rules/review"
-	"portcullis/rules/settings"
 )
 
 // warned is one warning.
@@ -175,26 +174,7 @@ func TestEveryWarningIsInReportAndExplanation(t *testing.T) {
 			if test.spec != "" {
 				text += "  " + test.spec + "\n"
 			}
-			m, err := generate.Parse("shop.yaml", []byte(text+test.more), generate.ReadOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			platform := test.platform
-			if platform == "" {
-				platform = settings.DefaultPlatform
-			}
-			s, err := settings.Load(platform, settings.DropIn{Name: "test", Text: []byte(test.settings)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var configs generate.Configs
-			if err := configs.Add(m); err != nil {
-				t.Fatal(err)
-			}
-			p, warnings, err := generate.New(s, oneImage{store}, &configs, generate.Options{}).Policy(context.Background(), m.Pods()[0])
-			if err != nil {
-				t.Fatal(err)
-			}
+			p, warnings := policyOf(t, text+test.more, test.platform, test.settings, oneImage{store})
 			if test.warned != "" && !slices.ContainsFunc(warnings, func(f *generate.Finding) bool { return strings.Contains(f.Text, test.warned) }) {
 				t.Errorf("genpolicy does not warn that it %s", test.warned)
 			}

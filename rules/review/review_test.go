@@ -4,6 +4,7 @@ package review_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,8 +15,10 @@ import (
 	"testing"
 
 	"portcullis/rules"
+	"portcullis/rules/generate"
 	"portcullis/rules/policydata"
 	"portcullis/rules/review"
+	"portcullis/rules/settings"
 )
 
 // shop is the policy_data that package explain's tests make.
@@ -30,6 +33,28 @@ func shop(tb testing.TB) *policydata.Policy {
 		tb.Fatal(err)
 	}
 	return p
+}
+
+// policyOf makes the policy of a manifest's first pod, on the default platform where none is named.
+func policyOf(tb testing.TB, manifest, platform, over string, images generate.Images) (*policydata.Policy, []*generate.Finding) {
+	tb.Helper()
+	m, err := generate.Parse("shop.yaml", []byte(manifest), generate.ReadOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, err := settings.Load(cmp.Or(platform, settings.DefaultPlatform), settings.DropIn{Name: "test", Text: []byte(over)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var configs generate.Configs
+	if err := configs.Add(m); err != nil {
+		tb.Fatal(err)
+	}
+	p, warnings, err := generate.New(s, images, &configs, generate.Options{}).Policy(context.Background(), m.Pods()[0])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p, warnings
 }
 
 func load(tb testing.TB, text string) *review.Subject {

@@ -3,7 +3,6 @@
 package review_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -11,9 +10,7 @@ import (
 
 	"portcullis/images"
 	"portcullis/internal/imagestest"
-	"portcullis/rules/generate"
 	"portcullis/rules/review"
-	"portcullis/rules/settings"
 )
 
 const (
@@ -60,22 +57,8 @@ func TestTheGravestThingsComeFirst(t *testing.T) {
 	}
 	for _, test := range reviewed {
 		t.Run(test.name, func(t *testing.T) {
-			m, err := generate.Parse("shop.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  containers: "+test.containers+"\n"), generate.ReadOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			platform := test.platform
-			if platform == "" {
-				platform = settings.DefaultPlatform
-			}
-			s, err := settings.Load(platform, settings.DropIn{Name: "test", Text: []byte(test.settings)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, _, err := generate.New(s, oneImage{store}, &generate.Configs{}, generate.Options{}).Policy(context.Background(), m.Pods()[0])
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := "apiVersion: v1\nkind: Pod\nmetadata: {name: shop}\nspec:\n  containers: " + test.containers + "\n"
+			p, _ := policyOf(t, text, test.platform, test.settings, oneImage{store})
 			var first []string
 			for _, w := range review.Of(p) {
 				if w.Level != review.Grave || len(first) == 5 {
