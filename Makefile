@@ -143,8 +143,8 @@ prove-force: $(OPA) ## attack proofs, confirm witnesses on OPA and kata-agent's 
 	  -run 'TestProofsStandAgainstForce|TestLooseningsAreFound' ./rules/prove -pairs $(or $(PAIRS),500) -sequences $(or $(SEQUENCES),10000) \
 	  -loosenings $(or $(LOOSENINGS),200) $(if $(SEED),-seed $(SEED))
 
-interop: build ## play a pod through the gate in front of a real agent: make interop KATA_AGENT=path
-	@.ci/interop "$(KATA_AGENT)"
+interop: build ## play a pod through the gate in front of a real agent: make interop KATA_AGENT=path [INTEROP="FLAG..."]
+	@.ci/interop "$(KATA_AGENT)" $(INTEROP)
 
 GENUINE := $(CURDIR)/rules/testdata/genuine
 lab: test-packages ## record what real kubelets and containerds ask for into rules/testdata/genuine (root; 25 minutes, 5 GB)

@@ -113,7 +113,7 @@ func goodRequest(n int) (string, proto.Message) {
 	switch n % 4 {
 	case 0:
 		return "ExecProcess", &agentpb.ExecProcessRequest{ContainerId: "app", ExecId: fmt.Sprintf("probe-%d", time.Now().UnixNano()), Process: &agentpb.Process{
-			Args: []string{"/bin/probe", "--live"}, Cwd: "/", Env: []string{"PATH=/bin"}}}
+			Args: []string{"/probe", "--live"}, Cwd: "/", Env: []string{"PATH=/bin"}}}
 	case 1:
 		return "ReadStdout", &agentpb.ReadStreamRequest{ContainerId: "source", Len: 32 << 10}
 	case 2:

@@ -31,7 +31,7 @@ const (
 
 // realAgent is a kata-agent binary, started as a guest starts it.
 type realAgent struct {
-	t      *testing.T
+	t      testing.TB
 	binary string
 	config string
 	cmd    *exec.Cmd
@@ -41,7 +41,7 @@ type realAgent struct {
 
 // agentBinary is the agent to test with. The test changes /run and control groups, so it wants to be in namespaces that
 // were made for it; .ci/interop sees to that.
-func agentBinary(t *testing.T) string {
+func agentBinary(t testing.TB) string {
 	t.Helper()
 	binary := os.Getenv("KATA_AGENT")
 	if binary == "" {
@@ -55,10 +55,10 @@ func agentBinary(t *testing.T) string {
 	return binary
 }
 
-func newRealAgent(t *testing.T, binary string) *realAgent {
+func newRealAgent(t testing.TB, binary, logLevel string) *realAgent {
 	t.Helper()
 	a := &realAgent{t: t, binary: binary, config: filepath.Join(t.TempDir(), "agent.toml")}
-	text := fmt.Sprintf("server_addr = %q\nlog_level = \"debug\"\nguest_components_procs = \"none\"\n", "unix://"+agentSocket)
+	text := fmt.Sprintf("server_addr = %q\nlog_level = %q\nguest_components_procs = \"none\"\n", "unix://"+agentSocket, logLevel)
 	if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func startGate(t *testing.T) *process {
 }
 
 // buildProgram builds the only program of the container.
-func buildProgram(t *testing.T) []byte {
+func buildProgram(t testing.TB) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "program")
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./testdata/program")
@@ -140,7 +140,7 @@ func buildProgram(t *testing.T) []byte {
 
 // TestInterop plays a pod through policyd in front of the agent that KATA_AGENT names.
 func TestInterop(t *testing.T) {
-	agent := newRealAgent(t, agentBinary(t))
+	agent := newRealAgent(t, agentBinary(t), "debug")
 	if version, err := exec.Command(agent.binary, "--version").CombinedOutput(); err == nil {
 		t.Logf("agent: %s", version)
 	}

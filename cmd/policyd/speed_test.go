@@ -119,7 +119,7 @@ CopyFileRequest if {
 	input.file_type == "Regular"
 }
 
-commands := {"sink": [["/bin/probe", "--live"]]}
+commands := {"sink": [["/probe", "--live"]]}
 
 ExecProcessRequest if {
 	input.process.Args in commands[input.container_id]
@@ -130,21 +130,27 @@ ExecProcessRequest if {
 `
 
 // BenchmarkDaemon measures requests directly, through a proxy of bytes and through policyd, each in a process of its own. They
-// take turns, so that what else runs on the machine meets all of them.
+// take turns, so that what else runs on the machine meets all of them. The agent is a fake one, or the real one of `make interop`.
 func BenchmarkDaemon(b *testing.B) {
 	p := startProcess(b, setPolicyOnly)
 	p.agent.Kill()
 	if err := os.Remove(p.path("agent.sock")); err != nil {
 		b.Fatal(err)
 	}
-	helper(b, p.path("agent.sock"), agentProgram, p.path("agent.sock"))
+	real := os.Getenv("KATA_AGENT") != ""
+	if real {
+		startRealAgent(b, p.path("agent.sock"))
+	} else {
+		helper(b, p.path("agent.sock"), agentProgram, p.path("agent.sock"))
+	}
 	helper(b, p.path("proxy.sock"), proxyProgram, p.path("proxy.sock"), p.path("agent.sock"))
 	p.must("SetPolicy", &agentpb.SetPolicyRequest{Policy: speedPolicy})
 	p.must("CreateSandbox", &agentpb.CreateSandboxRequest{SandboxId: "pod"})
+	if real {
+		writeRoots(b, "sink", "source")
+	}
 	for _, id := range []string{"sink", "source"} {
-		create := container(id)
-		create.OCI.Process.Args = []string{id}
-		p.must("CreateContainer", create)
+		p.must("CreateContainer", benchContainer(id))
 		p.must("StartContainer", &agentpb.StartContainerRequest{ContainerId: id})
 	}
 	n := 0
@@ -157,7 +163,7 @@ func BenchmarkDaemon(b *testing.B) {
 		{"ExecProcess-not-cached", "ExecProcess", 0, func() proto.Message {
 			n++
 			return &agentpb.ExecProcessRequest{ContainerId: "sink", ExecId: fmt.Sprintf("probe-%d", n), Process: &agentpb.Process{
-				Args: []string{"/bin/probe", "--live"}, Cwd: "/", Env: []string{"PATH=/bin", "KUBERNETES_SERVICE_HOST=10.0.0.1"}}}
+				Args: []string{"/probe", "--live"}, Cwd: "/", User: &agentpb.User{}, Capabilities: &agentpb.LinuxCapabilities{}, Env: []string{"PATH=/bin", "KUBERNETES_SERVICE_HOST=10.0.0.1"}}}
 		}},
 		{"WriteStdin-512KiB", "WriteStdin", 512 << 10, func() proto.Message {
 			return &agentpb.WriteStreamRequest{ContainerId: "sink", Data: make([]byte, 512<<10)}

@@ -19,6 +19,15 @@ func main() {
 		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
 			os.Exit(1)
 		}
+	case "source":
+		for chunk := make([]byte, 1<<16); ; {
+			if _, err := os.Stdout.Write(chunk); err != nil {
+				os.Exit(1)
+			}
+		}
+	case "sink":
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	case "probe":
 	case "false":
 		os.Exit(1)
 	default:
