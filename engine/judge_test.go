@@ -97,7 +97,9 @@ func TestWhatCannotBeDecidedIsAnError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := start(t, compile(t, "package agent_policy\nOK = true\n"+tt.rules), engine.Options{Timeout: 500 * time.Millisecond})
-			v, err := e.Judge(context.Background(), engine.Request{EntryPoint: "X", Input: tt.input})
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			v, err := e.Judge(ctx, engine.Request{EntryPoint: "X", Input: tt.input})
 			if !errors.Is(err, tt.want) || v != nil {
 				t.Errorf("got %v, %v, want %v", v, err, tt.want)
 			}

@@ -90,6 +90,7 @@ func TestOnlyTheSocketOfTheConfigurationIsTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd, said := unit(t, t.TempDir(), tt.socket, held, tt.address)
+			defer time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() }).Stop()
 			if err := cmd.Wait(); err == nil || !strings.Contains(said.String(), "take the sockets of systemd") {
 				t.Errorf("policyd ended with %v: %s", err, said)
 			}
