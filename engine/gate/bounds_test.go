@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -148,4 +149,29 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/psta
 		t.Errorf("answer %v", st)
 	}
 	c.must("CreateContainer", createContainer("second", "pause"))
+}
+
+// Connections that are too many leave next to nothing for the collector: a host can make tens of thousands a second.
+func TestRefusedConnectionsCostLittle(t *testing.T) {
+	limits := gate.DefaultLimits()
+	limits.Connections = 1
+	r := newRig(t, rigOptions{policy: allowAll, limits: limits})
+	r.client().must("CreateSandbox", sandbox())
+	const connections = 300
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range connections {
+		conn, err := r.address.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("one too many is served")
+		}
+		conn.Close()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / connections; each > 8<<10 {
+		t.Errorf("%d bytes for each, its client's among them", each)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -127,6 +128,36 @@ func TestAFileThatWaitedIsJudgedAgain(t *testing.T) {
 	}
 	if err := <-errs[1]; status.Code(err) != codes.PermissionDenied {
 		t.Errorf("a file that the policy does not allow any more: %v", err)
+	}
+	if n := r.agent.Calls("CopyFile"); n != 1 {
+		t.Errorf("the agent got %d files", n)
+	}
+}
+
+// While a file waits for its turn, the one before it, or a container, can make a link of its directory.
+func TestAFileThatWaitedIsNotWrittenThroughALink(t *testing.T) {
+	r := newRig(t, rigOptions{policy: allowAll})
+	r.client().must("CreateSandbox", sandbox())
+	dir := t.TempDir()
+	release := r.agent.Block("CopyFile")
+	first, second := make(chan error, 1), make(chan error, 1)
+	send := func(path string, err chan<- error) {
+		_, failed := r.client().do(context.Background(), "CopyFile", &agentpb.CopyFileRequest{Path: path, FileMode: 0o100644})
+		err <- failed
+	}
+	go send(shared+"a", first)
+	await(t, r, "CopyFile", 1)
+	go send(dir+"/later/file", second)
+	time.Sleep(100 * time.Millisecond) // it was allowed, and waits
+	if err := os.Symlink("/usr", dir+"/later"); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := <-second; status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "leads through the link") {
+		t.Errorf("a file whose directory has become a link: %v", err)
 	}
 	if n := r.agent.Calls("CopyFile"); n != 1 {
 		t.Errorf("the agent got %d files", n)

@@ -112,7 +112,8 @@ func (c *call) forwardFile(ctx context.Context, v *engine.Verdict) (*reply, erro
 
 // inTurn gives a CopyFile that v allows its turn: one is with the agent at a time, until the agent has answered. The agent assembles a
 // file under its name without the extension, which files of different names can share: of two at once it makes a file that was
-// never judged. One that had to wait is judged again, as meanwhile anything may have changed.
+// never judged. One that had to wait is inspected and judged again, as meanwhile anything may have changed: its directory may have
+// become a link.
 func (c *call) inTurn(ctx context.Context, v *engine.Verdict) (*engine.Verdict, error) {
 	if c.gate.copying.tryTake() {
 		c.copies = true
@@ -123,6 +124,9 @@ func (c *call) inTurn(ctx context.Context, v *engine.Verdict) (*engine.Verdict, 
 		return nil, err
 	}
 	c.copies = true
+	if err := c.gate.protected.check(c.request); err != nil {
+		return nil, err
+	}
 	return c.judge(ctx)
 }
 

@@ -167,21 +167,27 @@ func (g *Gate) admit(ctx context.Context, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	s := newSession(ctx, g, conn)
-	g.mu.Lock()
-	full := len(g.sessions) >= g.limits.Connections
-	if !full {
-		g.sessions[s] = struct{}{}
-	}
-	g.mu.Unlock()
-	if full {
+	s := g.join(ctx, conn)
+	if s == nil {
 		if g.logLimit.Allow() {
 			g.log.Warn("connection refused: too many connections", "peer", peerName(conn), "limit", g.limits.Connections)
 		}
-		s.close()
+		conn.Close()
 		return
 	}
 	go s.run()
+}
+
+// join makes a session of a connection, nil when there is no room for it: a host that connects over and over costs nothing more.
+func (g *Gate) join(ctx context.Context, conn net.Conn) *session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.sessions) >= g.limits.Connections {
+		return nil
+	}
+	s := newSession(ctx, g, conn)
+	g.sessions[s] = struct{}{}
+	return s
 }
 
 // Shutdown stops accepting and reading, waits until the requests in flight are answered (but for those that may last as

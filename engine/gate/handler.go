@@ -267,13 +267,19 @@ func (c *call) count(ctx context.Context, allowed bool, took time.Duration) {
 // denied ends a request that may not run.
 func (c *call) denied(reason string) (*engine.Verdict, error) {
 	c.record(false, reason)
-	if _, ok := c.request.(*agentpb.ReadStreamRequest); ok && c.gate.policies.Started() {
+	if c.readsOutput() && c.gate.policies.Started() {
 		return nil, nil
 	}
 	if c.gate.logLimit.Allow() {
 		c.gate.log.Info("request denied", "request", c.method.EntryPoint(), "reason", reason)
 	}
 	return nil, denial(c.method, reason)
+}
+
+// readsOutput reports whether the request is for a container's output.
+func (c *call) readsOutput() bool {
+	_, ok := c.request.(*agentpb.ReadStreamRequest)
+	return ok
 }
 
 // input builds what the policy sees, less the bytes that it cannot reach.

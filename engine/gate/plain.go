@@ -120,8 +120,11 @@ func (p *plainCall) stream(in *bufio.Reader, length int) error {
 const maxAtOnce = 1 << 10
 
 // atOnce reports whether serving the request keeps the connection's next one waiting no longer than handing it over would: it is
-// decided already, and neither agent nor policy are waited for.
+// decided already, and neither agent nor policy are waited for. Output that is withheld is: it comes when a container writes some.
 func (c *call) atOnce() bool {
-	return len(c.message) <= maxAtOnce && c.passes() && c.agent.takesMore() &&
-		c.recall() != nil
+	if len(c.message) > maxAtOnce || !c.passes() || !c.agent.takesMore() {
+		return false
+	}
+	v := c.recall()
+	return v != nil && (v.Allowed || !c.readsOutput())
 }

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto/agentpb"
 	"portcullis/engine/gate"
@@ -221,4 +223,46 @@ func TestAnAgentIsNotAskedForAnswersThatNobodyTakes(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the agent's connection stays open")
 	}
+}
+
+// A container that writes nothing keeps no other request of its client waiting, also where its output is withheld.
+func TestOutputThatIsWithheldKeepsNobodyWaiting(t *testing.T) {
+	r := newRig(t, rigOptions{policy: "package agent_policy\n\ndefault StatsContainerRequest := true\n", noAgent: true})
+	l, err := net.Listen("unix", r.socket.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	reads := make(chan struct{}, 8)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for {
+			id, message, err := readFrame(conn)
+			var asked ttrpc.Request
+			if err != nil || proto.Unmarshal(message, &asked) != nil {
+				return
+			}
+			if asked.GetMethod() == "ReadStdout" {
+				reads <- struct{}{}
+				continue
+			}
+			_, _ = conn.Write(frame(id, 2, 0, nil))
+		}
+	}()
+	c := r.client()
+	stats := &agentpb.StatsContainerRequest{ContainerId: "a"}
+	c.must("StatsContainer", stats)
+	for range 3 { // judged, and remembered
+		go func() { _, _ = c.do(t.Context(), "ReadStdout", &agentpb.ReadStreamRequest{ContainerId: "a", Len: 1}) }()
+		select {
+		case <-reads:
+		case <-time.After(10 * time.Second):
+			t.Fatal("a request for output waits for another")
+		}
+	}
+	c.must("StatsContainer", stats)
 }
