@@ -26,9 +26,9 @@ var (
 	ErrRead error = &condition{"field-read-failed", "field could not be read"}
 	// ErrReport is returned when what the TEE answered is not the report asked for.
 	ErrReport error = &condition{"report-invalid", "report is invalid"}
-	// ErrDebug is returned for a guest that its host may debug, which means read
-	// and write its memory.
-	ErrDebug error = &condition{"debug-guest", "guest may be debugged by its host"}
+	// ErrDebug is returned for a guest that its host may debug, or migrate by an
+	// agent that it chose, which means read and write its memory.
+	ErrDebug error = &condition{"debug-guest", "guest may be debugged or migrated by its host"}
 	// ErrZero is returned when the field is all zero: the launcher bound nothing.
 	ErrZero error = &condition{"field-zero", "field is all zero, nothing was bound at launch"}
 )

@@ -33,7 +33,7 @@ type Field struct {
 	Source  Source
 	Version uint32 // SNP: report version, 2 to 5; TDX: REPORTTYPE.VERSION, 0 or 1
 	VMPL    uint32 // SNP: privilege level the report was made for; TDX: 0
-	Debug   bool   // the guest may be debugged; only when Options.AllowDebug
+	Debug   bool   // the guest may be debugged, or migrated by an agent of the host's; only when Options.AllowDebug
 }
 
 // Match returns nil when digest, fitted to the field's length as the initdata

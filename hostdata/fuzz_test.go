@@ -49,7 +49,7 @@ func checkSNP(t *testing.T, report []byte, vmpl uint32) bool {
 	}
 	if len(report) != 1184 || report[0] < 2 || report[0] > 5 || field.VMPL != vmpl ||
 		!bytes.Equal(report[0x50:0x90], nonce[:]) || binary.LittleEndian.Uint32(report[0x30:]) != vmpl ||
-		!bytes.Equal(field.Value, report[0xC0:0xE0]) || field.Debug != (report[0x0A]&8 != 0) {
+		!bytes.Equal(field.Value, report[0xC0:0xE0]) || field.Debug != (report[0x0A]&0x0C != 0) {
 		t.Fatalf("field %+v of report %x", field, report)
 	}
 	return true
@@ -91,7 +91,7 @@ func checkTDX(t *testing.T, report []byte) bool {
 		return false
 	}
 	if len(report) != 1024 || report[0] != 0x81 || !bytes.Equal(report[128:192], nonce[:]) ||
-		!bytes.Equal(field.Value, report[576:624]) || field.Debug != (report[512] != 0) {
+		!bytes.Equal(field.Value, report[576:624]) || field.Debug != (report[512] != 0 || report[515]&0x20 != 0) {
 		t.Fatalf("field %+v of report %x", field, report)
 	}
 	return true

@@ -91,6 +91,6 @@ func parseSNP(report []byte, nonce [64]byte, vmpl uint32) (Field, error) {
 		Source:  SourceDevice,
 		Version: binary.LittleEndian.Uint32(report[snpVersion:]),
 		VMPL:    vmpl,
-		Debug:   policy.Debug,
+		Debug:   policy.Debug || policy.MigrateMA,
 	}, nil
 }

@@ -5,6 +5,7 @@ package hostdata
 import (
 	"bytes"
 	"crypto/sha512"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,6 +31,8 @@ const (
 	tdxTypeTDX      = 0x81
 	tdxMaxVersion   = 1
 	tdxAttributeTUD = 0xff // ATTRIBUTES bits 7:0, "TD under debug"; bit 0 is DEBUG
+
+	tdxAttributeMigratable = 1 << 29 // by a migration TD that the host binds
 )
 
 // readTDX takes MRCONFIGID from a TDREPORT, and from the kernel's measurement
@@ -111,6 +114,6 @@ func parseTDREPORT(report []byte, nonce [64]byte) (Field, error) {
 		Value:   bytes.Clone(report[tdxMRConfigID:][:MRConfigIDSize]),
 		Source:  SourceDevice,
 		Version: uint32(report[tdxVersion]),
-		Debug:   report[tdxInfo]&tdxAttributeTUD != 0,
+		Debug:   binary.LittleEndian.Uint64(report[tdxInfo:])&(tdxAttributeTUD|tdxAttributeMigratable) != 0,
 	}, nil
 }

@@ -179,7 +179,7 @@ func (b *binder) useField(ctx context.Context, kind hostdata.Kind) error {
 	b.out.Field, b.out.Recorder = field, &recorder{journal, field}
 	b.out.Facts.Field = &binding.FieldFacts{Name: field.Name, Value: fmt.Sprintf("%x", field.Value), Source: string(field.Source)}
 	if field.Debug {
-		b.log.Warn("THE HOST CAN DEBUG THIS GUEST: allow_debug_guest is set, nothing in it is secret")
+		b.log.Warn("THE HOST CAN DEBUG OR MIGRATE THIS GUEST: allow_debug_guest is set, nothing in it is secret")
 	}
 	return nil
 }

@@ -15,9 +15,10 @@ const snpReportSize = 1184
 
 // Bits of POLICY in an SNP report.
 const (
-	PolicyDebug    = 1 << 19
-	policyReserved = 1 << 17 // must be 1
-	policySMT      = 1 << 16
+	PolicyDebug     = 1 << 19
+	PolicyMigrateMA = 1 << 18 // a migration agent may be there
+	policyReserved  = 1 << 17 // must be 1
+	policySMT       = 1 << 16
 )
 
 // SNP is a /dev/sev-guest. The zero value is a guest at VMPL 0 with a version 3

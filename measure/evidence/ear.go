@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -45,11 +46,16 @@ var ErrSigner = errors.New("a token is signed by an ECDSA key on P-256 or an Ed2
 // EAR returns the result as a token.
 func (r Result) EAR(e EAR) (string, error) {
 	status := earStatus[r.Verdict]
+	vector := map[string]int{"configuration": status.claim, "executables": status.claim}
+	if slices.Contains(r.NotChecked, bootCheck) {
+		vector["executables"] = earStatus[Unknown].claim
+	}
 	submod := map[string]any{
 		"ear.status":                 status.word,
-		"ear.trustworthiness-vector": map[string]int{"configuration": status.claim, "executables": status.claim},
+		"ear.trustworthiness-vector": vector,
 		"ear.appraisal-policy-id":    fmt.Sprintf("portcullis:%x", e.Policy),
 		"ear.portcullis.checks":      r.Checks,
+		"ear.portcullis.not-checked": r.NotChecked,
 	}
 	if r.Pod != nil {
 		submod["ear.portcullis.pod"] = r.Pod

@@ -166,17 +166,38 @@ func (r *Result) launchedTDX(mrtd []byte, rtmrs [][]byte, ref Reference) {
 	}
 }
 
-// ignored notes the reference values that were not looked at.
-func (r *Result) ignored(ref Reference) {
-	if len(ref.Ignored) > 0 {
-		r.skip("reference", fmt.Sprintf("reference values that say nothing here: %.300s", strings.Join(ref.Ignored, ", ")))
+// ignored notes the reference values that were not looked at, as they are of another kind of evidence or of none.
+func (r *Result) ignored(unused Reference) {
+	if names := unused.names(); len(names) > 0 {
+		r.skip("reference", fmt.Sprintf("reference values that say nothing here: %.300s", strings.Join(names, ", ")))
 	}
 }
+
+// names are what the values are called in a file of reference values.
+func (r Reference) names() []string {
+	names := slices.Clone(r.Ignored)
+	if len(r.Measurements) > 0 {
+		names = append(names, "snp_launch_measurement", "mr_td")
+	}
+	if len(r.IDKeys) > 0 {
+		names = append(names, "snp_id_key_digest")
+	}
+	for _, n := range slices.Sorted(maps.Keys(r.RTMRs)) {
+		names = append(names, fmt.Sprintf("rtmr_%d", n))
+	}
+	for _, n := range slices.Sorted(maps.Keys(r.PCRs)) {
+		names = append(names, fmt.Sprintf("pcr_%d", n))
+	}
+	return names
+}
+
+// bootCheck names what was booted, where nothing was compared with it.
+const bootCheck = "boot"
 
 // booted adds the checks "pcrN" of the registers that the reference names. Without any, the result says that nothing was compared.
 func (r *Result) booted(q *quoted, ref Reference) {
 	if len(ref.PCRs) == 0 {
-		r.skip("boot", "the registers of the boot (PCR 0 to 7, 9 and 11) were not compared; give --reference with pcr_N, or ask your attestation service")
+		r.skip(bootCheck, "the registers of the boot (PCR 0 to 7, 9 and 11) were not compared; give --reference with pcr_N, or ask your attestation service")
 		return
 	}
 	for _, pcr := range slices.Sorted(maps.Keys(ref.PCRs)) {

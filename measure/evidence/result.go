@@ -9,6 +9,7 @@ package evidence
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 )
 
@@ -119,6 +120,20 @@ func (r *Result) compare(name string, got, want []byte) {
 
 func (r *Result) unknown(name, detail string) {
 	r.add(Check{Name: name, Verdict: Unknown, Detail: detail})
+}
+
+// closed adds the check "debug": what the host chose at the launch must give it no way to the guest's memory. open says which it
+// gives, empty for none.
+func (r *Result) closed(prefix, open string, o Options) {
+	switch name := prefix + "debug"; {
+	case open == "":
+		r.result(name, nil)
+	case o.AllowDebug:
+		r.add(Check{Name: name, Verdict: Pass, Detail: "taken, as asked"})
+		r.skip(name, open)
+	default:
+		r.result(name, errors.New(open))
+	}
 }
 
 // nonce compares the nonce a verifier sent, zero-padded to the field's length, with the field that echoes it.

@@ -45,7 +45,9 @@ func VerifySNP(ctx context.Context, e SNP, o Options) Result {
 		r.unseen(e.Policy, e.Record)
 		r.field("hostdata", report.GetHostData(), e.Bound)
 		r.launchedSNP("", report.GetMeasurement(), report.GetIdKeyDigest(), o.Reference)
-		r.ignored(o.Reference)
+		unused := o.Reference
+		unused.Measurements, unused.IDKeys = nil, nil
+		r.ignored(unused)
 	}
 	return r.finish()
 }
@@ -66,10 +68,16 @@ func (r *Result) snpReport(ctx context.Context, prefix string, raw, certs []byte
 		r.snpSignature(ctx, prefix, at, o)
 	}
 	policy, err := abi.ParseSnpPolicy(report.GetPolicy())
-	if err == nil && policy.Debug && !o.AllowDebug {
-		err = errors.New("the guest's policy allows debugging: the host can read and write its memory")
+	switch {
+	case err != nil:
+		r.result(prefix+"debug", err)
+	case policy.Debug:
+		r.closed(prefix, "the guest's policy allows debugging: the host can read and write its memory", o)
+	case policy.MigrateMA:
+		r.closed(prefix, "the guest's policy allows a migration agent: one that the host chose can read and write its memory", o)
+	default:
+		r.closed(prefix, "", o)
 	}
-	r.result(prefix+"debug", err)
 	return report
 }
 

@@ -65,7 +65,7 @@ func (a amd) report(t testing.TB, reportData, hostData []byte, change func([]byt
 	buf := stest.CreateRawReport(&stest.TestReportOptions{ReportData: data, Version: 3, FMS: fms,
 		SignerInfo: abi.SignerInfo{SigningKey: abi.VcekReportSigner}})
 	raw := buf[:abi.ReportSize]
-	raw[0x0A] &^= 0x08 // POLICY.DEBUG
+	raw[0x0A] &^= 0x0C // POLICY.DEBUG and MIGRATE_MA
 	copy(raw[0x90:0xC0], launched)
 	copy(raw[0xC0:0xE0], hostData)
 	if change != nil {
@@ -178,6 +178,9 @@ func TestSNP(t *testing.T) {
 		}, 1, "format", evidence.Fail},
 		{"debug guest", func(e *evidence.SNP, _ *evidence.Options) {
 			e.Report = a.report(t, nonce, digest, func(r []byte) { r[0x0A] |= 0x08 })
+		}, 1, "debug", evidence.Fail},
+		{"guest that a migration agent may read", func(e *evidence.SNP, _ *evidence.Options) {
+			e.Report = a.report(t, nonce, digest, func(r []byte) { r[0x0A] |= 0x04 })
 		}, 1, "debug", evidence.Fail},
 		{"debug guest allowed", func(e *evidence.SNP, o *evidence.Options) {
 			e.Report = a.report(t, nonce, digest, func(r []byte) { r[0x0A] |= 0x08 })
@@ -294,6 +297,16 @@ func TestNotChecked(t *testing.T) {
 		t.Errorf("not checked: %q, want %q", r.NotChecked, want)
 	}
 	o := a.opts
+	o.AllowDebug, o.Reference.RTMRs, o.Reference.PCRs = true, map[int][][]byte{1: {launched}}, map[uint32][][]byte{4: {launched[:32]}}
+	e.Report = a.report(t, []byte("n"), bound(text).Digest, func(r []byte) { r[0x0A] |= 0x08 })
+	r = evidence.VerifySNP(t.Context(), e, o)
+	if want := []string{"revocation", "tcb-status", "debug", "reference"}; !slices.Equal(r.NotChecked, want) || r.Verdict != evidence.Pass {
+		t.Errorf("%s, not checked: %q, want %q", r.Verdict, r.NotChecked, want)
+	}
+	if note := r.Notes[len(r.Notes)-1]; !strings.HasSuffix(note, ": rtmr_1, pcr_4") {
+		t.Errorf("of the reference values it says %q", note)
+	}
+	o = a.opts
 	o.Reference = evidence.Reference{Ignored: []string{"tdvf"}}
 	e.Nonce = nil
 	r = evidence.VerifySNP(t.Context(), e, o)

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	_ "embed" // Intel's root
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/google/go-tdx-guest/abi"
@@ -48,17 +47,33 @@ func VerifyTDX(_ context.Context, e TDX, o Options) Result {
 	}
 	r.tdxSignature(quote, o)
 	body := quote.GetTdQuoteBody()
-	err = nil
-	if body.GetTdAttributes()[0]&1 != 0 && !o.AllowDebug {
-		err = errors.New("the TD's attributes allow debugging: the host can read and write its memory")
-	}
-	r.result("debug", err)
+	r.closed("", tdxOpen(body.GetTdAttributes()), o)
 	r.reportData(body.GetReportData(), e.Nonce, e.Bound, e.Record, o)
 	r.unseen(e.Policy, e.Record)
 	r.field("mrconfigid", body.GetMrConfigId(), e.Bound)
 	r.launchedTDX(body.GetMrTd(), body.GetRtmrs(), o.Reference)
-	r.ignored(o.Reference)
+	unused := o.Reference
+	unused.Measurements, unused.RTMRs = nil, nil
+	r.ignored(unused)
 	return r.finish()
+}
+
+// Bits of a TD's ATTRIBUTES (TDX module ABI specification, ATTRIBUTES).
+const (
+	tdxUnderDebug = 0xff    // 7:0, any of which makes it a TD under debug; bit 0 is DEBUG
+	tdxMigratable = 1 << 29 // by a migration TD
+)
+
+// tdxOpen says by what the host can get at the TD's memory; empty for nothing.
+func tdxOpen(attributes []byte) string {
+	bits := binary.LittleEndian.Uint64(attributes)
+	switch {
+	case bits&tdxUnderDebug != 0:
+		return "the TD's attributes allow debugging: the host can read and write its memory, or watch what it does"
+	case bits&tdxMigratable != 0:
+		return "the TD's attributes allow migration: a migration TD that the host chose can read and write its memory"
+	}
+	return ""
 }
 
 func parseTDX(raw []byte) (*tpb.QuoteV4, error) {

@@ -49,6 +49,8 @@ func TestTDX(t *testing.T) {
 			e.Quote[mrConfigIDAt+47] = 1
 		}, 1, "mrconfigid", evidence.Fail},
 		{"debug TD", func(e *evidence.TDX, _ *evidence.Options) { e.Quote[0x30+120] |= 1 }, 1, "debug", evidence.Fail},
+		{"profiled TD", func(e *evidence.TDX, _ *evidence.Options) { e.Quote[0x30+120] |= 1 << 5 }, 1, "debug", evidence.Fail},
+		{"migratable TD", func(e *evidence.TDX, _ *evidence.Options) { e.Quote[0x30+123] |= 1 << 5 }, 1, "debug", evidence.Fail},
 		{"debug TD allowed", func(e *evidence.TDX, o *evidence.Options) { e.Quote[0x30+120] |= 1; o.AllowDebug = true }, 1, "debug", evidence.Pass},
 		{"certificates expired", func(_ *evidence.TDX, o *evidence.Options) { o.Now = quoteTime.AddDate(40, 0, 0) }, 1, "signature", evidence.Fail},
 		{"cut quote", func(e *evidence.TDX, _ *evidence.Options) { e.Quote = e.Quote[:600] }, 1, "format", evidence.Fail},

@@ -5,6 +5,7 @@ package evidence_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -273,9 +274,43 @@ func TestBootRegisters(t *testing.T) {
 			expect(t, evidence.VerifyTPM(t.Context(), tt.e, o), tt.exit, "pcr9", tt.verdict)
 		})
 	}
-	if r := evidence.VerifyTPM(t.Context(), narrow, evidence.Options{TrustAK: true}); !slices.Equal(r.NotChecked, []string{"ak", "boot"}) {
+	r := evidence.VerifyTPM(t.Context(), narrow, evidence.Options{TrustAK: true})
+	if !slices.Equal(r.NotChecked, []string{"ak", "boot"}) {
 		t.Errorf("not checked: %q", r.NotChecked)
 	}
+	if got := earPod(t, r); got.Vector["executables"] != 0 || got.Vector["configuration"] != 2 || !slices.Equal(got.NotChecked, r.NotChecked) {
+		t.Errorf("the token says of what was not compared: %+v", got)
+	}
+	r = evidence.VerifyTPM(t.Context(), wide, evidence.Options{TrustAK: true, Reference: evidence.Reference{PCRs: map[uint32][][]byte{9: zero}}})
+	if got := earPod(t, r); got.Vector["executables"] != 2 {
+		t.Errorf("the token says of what was compared: %+v", got)
+	}
+}
+
+// earClaims are what a token says of the pod.
+type earClaims struct {
+	Vector     map[string]int `json:"ear.trustworthiness-vector"`
+	NotChecked []string       `json:"ear.portcullis.not-checked"`
+}
+
+// earPod reads the unsigned token of a result.
+func earPod(t *testing.T, r evidence.Result) earClaims {
+	t.Helper()
+	token, err := r.EAR(evidence.EAR{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	var claims struct {
+		Submods struct{ Pod earClaims }
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claims.Submods.Pod
 }
 
 // TestUnrestrictedKey: such a key signs any bytes, a forged quote among them.
