@@ -19,6 +19,9 @@ import (
 // initdata as.
 var diskName = regexp.MustCompile(`^(vd|sd)[a-z]{1,3}$`)
 
+// lookedAt is what the agent looks for initdata on: parts of disks as well, which the host makes by what it writes to a disk.
+var lookedAt = regexp.MustCompile(`^(vd|sd)[a-z]+[0-9]*$`)
+
 // Disks is where disks are looked for. The zero value is the running guest.
 type Disks struct {
 	// Root is put before every path of /dev and /sys. "" means "/".
@@ -39,8 +42,9 @@ type Disk struct {
 
 // Find reads the one disk that carries initdata. Each disk is opened once and
 // each byte read once, so that the document is what it was even when the host
-// changes the disk. No such disk is ErrNoDisk, two are ErrInvalid, one that
-// cannot be read, whichever it is, ErrRead. ctx bounds the whole.
+// changes the disk. No such disk is ErrNoDisk, two are ErrInvalid, as is a part
+// of a disk that carries it, one that cannot be read, whichever it is, ErrRead.
+// ctx bounds the whole.
 func (d Disks) Find(ctx context.Context) (*Disk, error) {
 	disk, err := wait.Result(ctx, d.find)
 	if err == nil {
@@ -52,28 +56,39 @@ func (d Disks) Find(ctx context.Context) (*Disk, error) {
 	return nil, fmt.Errorf("find initdata: %w", err)
 }
 
-func (d Disks) find() (*Disk, error) {
+// candidates are the names of what the agent looks for initdata on.
+func (d Disks) candidates() ([]string, error) {
 	entries, err := os.ReadDir(d.path("/dev"))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRead, err)
 	}
-	var found *Disk
+	var names []string
 	for _, entry := range entries {
-		name := entry.Name()
-		if !diskName.MatchString(name) {
-			continue
+		if lookedAt.MatchString(entry.Name()) && !entry.IsDir() {
+			names = append(names, entry.Name())
 		}
-		doc, err := d.read(name)
-		if errors.Is(err, ErrNoDisk) {
-			continue
-		}
-		if err != nil {
+	}
+	return names, nil
+}
+
+func (d Disks) find() (*Disk, error) {
+	names, err := d.candidates()
+	if err != nil {
+		return nil, err
+	}
+	var found *Disk
+	for _, name := range names {
+		switch doc, err := d.read(name); {
+		case errors.Is(err, ErrNoDisk):
+		case err != nil:
 			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		if found != nil {
+		case !diskName.MatchString(name):
+			return nil, fmt.Errorf("%w: %s carries it, which is no whole disk", ErrInvalid, name)
+		case found != nil:
 			return nil, fmt.Errorf("%w: both %s and %s carry it", ErrInvalid, found.Name, name)
+		default:
+			found = &Disk{Name: name, Document: doc}
 		}
-		found = &Disk{Name: name, Document: doc}
 	}
 	if found == nil {
 		return nil, ErrNoDisk

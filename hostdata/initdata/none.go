@@ -41,20 +41,16 @@ func isCopy(name string) bool {
 	return name == AAKey || name == CDHKey || name == PolicyKey || strings.HasPrefix(name, "initdata")
 }
 
-// CheckNone returns ErrAppeared when a disk carries initdata, or begins as if it
-// did, in a guest that has none: one that was attached later, or whose host has
+// CheckNone returns ErrAppeared when a disk, or a part of one, carries initdata,
+// or begins as if it did, in a guest that has none: one that was attached later, or whose host has
 // written to it. Unless strict, a disk that cannot be read is passed over, as one
 // that is just being attached or taken away is; else it is ErrRead.
 func (d Disks) CheckNone(strict bool) error {
-	entries, err := os.ReadDir(d.path("/dev"))
+	names, err := d.candidates()
 	if err != nil {
-		return fmt.Errorf("look for initdata: %w: %w", ErrRead, err)
+		return fmt.Errorf("look for initdata: %w", err)
 	}
-	for _, entry := range entries {
-		name := entry.Name()
-		if !diskName.MatchString(name) {
-			continue
-		}
+	for _, name := range names {
 		carries, err := d.begins(name)
 		switch {
 		case carries:

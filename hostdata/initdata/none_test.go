@@ -61,6 +61,7 @@ func TestCheckNoneOfDisks(t *testing.T) {
 		{"a disk of data", map[string]string{"vda": "data of the pod's"}, nil, nil, nil},
 		{"an empty disk", map[string]string{"vda": ""}, nil, nil, nil},
 		{"a disk that begins as initdata does", map[string]string{"vda": "x", "sdb": "initdata and what is no length"}, nil, initdata.ErrAppeared, initdata.ErrAppeared},
+		{"a part of a disk", map[string]string{"vda": "x", "vda1": "initdata"}, nil, initdata.ErrAppeared, initdata.ErrAppeared},
 		{"not a disk", map[string]string{"null": "initdata"}, nil, nil, nil},
 		{"a disk that cannot be read", map[string]string{"vda": "x"}, failing, initdata.ErrRead, nil},
 	}
