@@ -4,6 +4,7 @@ package generate
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"strings"
@@ -65,17 +66,13 @@ func add(to map[configKey]config, key configKey, content config) error {
 	return nil
 }
 
-// configMap and secret find an object for a pod of a namespace. An object or pod
-// without a namespace is in the one that both will be applied to.
-func (c *Configs) configMap(namespace, name string) (config, bool) {
-	return lookup(c.maps, namespace, name)
-}
-
-func (c *Configs) secret(namespace, name string) (config, bool) {
-	return lookup(c.secrets, namespace, name)
-}
-
-func lookup(in map[configKey]config, namespace, name string) (config, bool) {
+// find finds a ConfigMap or Secret for a pod of a namespace. An object or pod without a namespace is in the one that both will be
+// applied to.
+func (c *Configs) find(kind, namespace, name string) (config, bool) {
+	in := c.maps
+	if kind == "Secret" {
+		in = c.secrets
+	}
 	if found, ok := in[configKey{namespace, name}]; ok {
 		return found, true
 	}
@@ -104,11 +101,7 @@ type reference struct {
 // resolve finds what a reference names. It returns false for an optional object
 // that was not given.
 func (b *builder) resolve(r reference) (config, bool, error) {
-	find := b.generator.configs.configMap
-	if r.kind == "Secret" {
-		find = b.generator.configs.secret
-	}
-	found, ok := find(b.pod.namespace(), r.name)
+	found, ok := b.generator.configs.find(r.kind, b.pod.namespace(), r.name)
 	switch {
 	case ok:
 		return found, true, nil
@@ -122,12 +115,14 @@ func (b *builder) resolve(r reference) (config, bool, error) {
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
+// security returns the pod's security context, an empty one when it has none.
+func (p *Pod) security() *corev1.PodSecurityContext {
+	return cmp.Or(p.owner.spec.SecurityContext, &corev1.PodSecurityContext{})
+}
+
 // namespace returns the pod's namespace, "" when it is chosen on applying.
 func (p *Pod) namespace() string {
-	if p.owner.meta.Namespace != "" {
-		return p.owner.meta.Namespace
-	}
-	return p.owner.template.Namespace
+	return cmp.Or(p.owner.meta.Namespace, p.owner.template.Namespace)
 }
 
 // hostname returns the hostname inside the pod.
@@ -184,13 +179,7 @@ func (p *Pod) static() *Pod {
 
 // serviceAccount returns the name of the pod's service account.
 func (p *Pod) serviceAccount() string {
-	spec := p.owner.spec
-	for _, name := range []string{spec.ServiceAccountName, spec.DeprecatedServiceAccount} {
-		if name != "" {
-			return name
-		}
-	}
-	return "default"
+	return cmp.Or(p.owner.spec.ServiceAccountName, p.owner.spec.DeprecatedServiceAccount, "default")
 }
 
 // containers returns the pod's containers in the order in which they start, with
@@ -211,6 +200,11 @@ type placed struct {
 	*corev1.Container
 	field string
 	init  bool
+}
+
+// security returns the container's security context, an empty one when it has none.
+func (c placed) security() *corev1.SecurityContext {
+	return cmp.Or(c.SecurityContext, &corev1.SecurityContext{})
 }
 
 // sidecar reports whether an init container keeps running.

@@ -3,6 +3,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -57,12 +58,7 @@ func (b *builder) process(c placed, config images.Config, out *policydata.Contai
 	if err := b.args(c, config, vars, out); err != nil {
 		return err
 	}
-	out.Cwd = "/"
-	for _, dir := range []string{config.WorkingDir, c.WorkingDir} {
-		if dir != "" {
-			out.Cwd = dir
-		}
-	}
+	out.Cwd = cmp.Or(c.WorkingDir, config.WorkingDir, "/")
 	out.StopSignal = stopSignal(c, config)
 	b.exec(c, out)
 	return b.mounts(c, config, vars, out)

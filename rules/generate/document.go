@@ -133,9 +133,7 @@ func depth(n *yaml.Node, at int) int {
 	}
 	deepest := at
 	for _, child := range n.Content {
-		if d := depth(child, at+1); d > deepest {
-			deepest = d
-		}
+		deepest = max(deepest, depth(child, at+1))
 	}
 	return deepest
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -164,7 +165,7 @@ func (b *builder) withoutEffect() {
 		b.warn("spec.hostNetwork", "is true, but Kata does not offer the network of the host: the pod gets a network of its own")
 	}
 	const selinux = "has no effect in the guest"
-	if pod := spec.SecurityContext; pod != nil && pod.SELinuxOptions != nil && *pod.SELinuxOptions != (corev1.SELinuxOptions{}) {
+	if own := b.pod.security().SELinuxOptions; own != nil && *own != (corev1.SELinuxOptions{}) {
 		b.warn("spec.securityContext.seLinuxOptions", selinux)
 	}
 	for _, c := range b.pod.containers() {
@@ -174,7 +175,7 @@ func (b *builder) withoutEffect() {
 					"is a port of the node: its network plugin has to forward it, the policy does not bind it, and Kata opens none")
 			}
 		}
-		if own := c.SecurityContext; own != nil && own.SELinuxOptions != nil && *own.SELinuxOptions != (corev1.SELinuxOptions{}) {
+		if own := c.security().SELinuxOptions; own != nil && *own != (corev1.SELinuxOptions{}) {
 			b.warn(c.field+".securityContext.seLinuxOptions", selinux)
 		}
 	}
@@ -281,10 +282,5 @@ func structOf(t reflect.Type) reflect.Type {
 }
 
 func contains(list, name string) bool {
-	for word := range strings.FieldsSeq(list) {
-		if word == name {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.Fields(list), name)
 }

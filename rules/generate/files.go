@@ -113,7 +113,7 @@ func (b *builder) file(content []byte, mode uint32, optional bool) policydata.Fi
 
 // fileMode is the mode of a file of a volume: the pod's fsGroup may read it.
 func (b *builder) fileMode(mode uint32) uint32 {
-	if pod := b.pod.owner.spec.SecurityContext; pod != nil && pod.FSGroup != nil {
+	if b.pod.security().FSGroup != nil {
 		return mode | 0o440
 	}
 	return mode
@@ -162,11 +162,7 @@ const clusterRoot = "kube-root-ca.crt"
 // configFiles adds the files of a ConfigMap or Secret. It returns false when it was not given: an optional one may be made
 // later, a required one will be there. Of one that was not given and whose keys the volume names, the names are known.
 func (b *builder) configFiles(r reference, items []corev1.KeyToPath, mode *int32, to *volumeFiles) bool {
-	find := b.generator.configs.configMap
-	if r.kind == "Secret" {
-		find = b.generator.configs.secret
-	}
-	found, ok := find(b.pod.namespace(), r.name)
+	found, ok := b.generator.configs.find(r.kind, b.pod.namespace(), r.name)
 	if !ok {
 		for _, item := range items {
 			to.add(item.Path, policydata.File{Optional: r.optional})

@@ -18,10 +18,7 @@ type Finding struct {
 }
 
 // Error returns "file:line: field: text".
-func (f *Finding) Error() string { return f.String() }
-
-// String returns "file:line: field: text".
-func (f *Finding) String() string {
+func (f *Finding) Error() string {
 	var b strings.Builder
 	b.WriteString(f.File)
 	if f.Line > 0 {

@@ -41,7 +41,7 @@ func goldenText(t *testing.T, m *generate.Manifest, made []*policydata.Policy, w
 	t.Helper()
 	var out bytes.Buffer
 	for _, w := range warnings {
-		out.WriteString("warning: " + w.String() + "\n")
+		out.WriteString("warning: " + w.Error() + "\n")
 	}
 	if err != nil {
 		found, only := generate.Findings(err)
@@ -49,7 +49,7 @@ func goldenText(t *testing.T, m *generate.Manifest, made []*policydata.Policy, w
 			t.Fatal(err)
 		}
 		for _, f := range found {
-			out.WriteString("refused: " + f.String() + "\n")
+			out.WriteString("refused: " + f.Error() + "\n")
 		}
 	}
 	for i, p := range made {

@@ -40,10 +40,7 @@ func (o *opener) open(ctx context.Context, c placed) (*images.Image, error) {
 		return nil, errUnopened
 	}
 	image, err := o.images.Image(ctx, c.Image)
-	if errors.Is(err, images.ErrReference) {
-		return nil, o.pod.fault(field, oneLine(err.Error()))
-	}
-	if errors.Is(err, images.ErrUntrusted) {
+	if errors.Is(err, images.ErrReference) || errors.Is(err, images.ErrUntrusted) {
 		return nil, o.pod.fault(field, oneLine(err.Error()))
 	}
 	if err != nil {

@@ -3,8 +3,10 @@
 package generate
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,12 +106,7 @@ func (m *Manifest) object(d *decoder, text []byte, prefix string, within metav1.
 	if err := json.Unmarshal(text, &head); err != nil {
 		return d.doc.fault(prefix, "has no apiVersion and kind, so it is no Kubernetes object")
 	}
-	if head.Kind == "" {
-		head.Kind = within.Kind
-	}
-	if head.APIVersion == "" {
-		head.APIVersion = within.APIVersion
-	}
+	head.Kind, head.APIVersion = cmp.Or(head.Kind, within.Kind), cmp.Or(head.APIVersion, within.APIVersion)
 	if head.Kind == "" || head.APIVersion == "" {
 		return d.doc.fault(prefix, "has no apiVersion and kind, so it is no Kubernetes object")
 	}
@@ -233,12 +230,7 @@ func containersBelow(v any, path string, level int) string {
 	if list, ok := m["containers"].([]any); ok && strings.HasSuffix(path, "spec") && len(list) > 0 {
 		return path
 	}
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(m)) {
 		if found := containersBelow(m[key], join(path, key), level+1); found != "" {
 			return found
 		}

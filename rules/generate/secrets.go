@@ -19,7 +19,7 @@ func (b *builder) lateSecret(r reference, key string) (value, bool, error) {
 	if r.kind != "Secret" {
 		return nil, false, nil
 	}
-	if _, given := b.generator.configs.secret(b.pod.namespace(), r.name); given {
+	if _, given := b.generator.configs.find(r.kind, b.pod.namespace(), r.name); given {
 		return nil, false, nil
 	}
 	shape := b.settings().Generate

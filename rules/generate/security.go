@@ -14,10 +14,7 @@ import (
 
 // security sets what a container's security context says beside the user.
 func (b *builder) security(c placed, out *policydata.Container) error {
-	own := c.SecurityContext
-	if own == nil {
-		own = &corev1.SecurityContext{}
-	}
+	own := c.security()
 	if key := corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix + c.Name; own.AppArmorProfile == nil &&
 		strings.HasPrefix(b.pod.owner.template.Annotations[key], corev1.DeprecatedAppArmorBetaProfileNamePrefix) {
 		return b.pod.fault("metadata.annotations["+key+"]", nodesProfile)
@@ -120,10 +117,7 @@ func (b *builder) profiles(field string, armor *corev1.AppArmorProfile, seccomp 
 
 // podSecurity looks at the pod's security context.
 func (b *builder) podSecurity() error {
-	pod := b.pod.owner.spec.SecurityContext
-	if pod == nil {
-		return nil
-	}
+	pod := b.pod.security()
 	return b.profiles("spec.securityContext", pod.AppArmorProfile, pod.SeccompProfile)
 }
 
@@ -133,11 +127,10 @@ func (b *builder) sysctls(out *policydata.Container, defaults map[string]string)
 	for key, value := range defaults {
 		put(&out.Sysctl.Optional, key, value)
 	}
-	pod := b.pod.owner.spec.SecurityContext
-	if pod == nil || out.Type != policydata.TypeSandbox {
+	if out.Type != policydata.TypeSandbox {
 		return
 	}
-	for _, s := range pod.Sysctls {
+	for _, s := range b.pod.security().Sysctls {
 		key := strings.ReplaceAll(s.Name, "/", ".") // Kubernetes accepts slashes for dots
 		put(&out.Sysctl.Fixed, key, s.Value)
 		delete(out.Sysctl.Optional, key)
@@ -146,7 +139,5 @@ func (b *builder) sysctls(out *policydata.Container, defaults map[string]string)
 
 // privileged reports whether any container of the pod is.
 func (b *builder) privileged() bool {
-	return slices.ContainsFunc(b.pod.containers(), func(c placed) bool {
-		return c.SecurityContext != nil && isTrue(c.SecurityContext.Privileged)
-	})
+	return slices.ContainsFunc(b.pod.containers(), func(c placed) bool { return isTrue(c.security().Privileged) })
 }

@@ -3,6 +3,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -115,15 +116,9 @@ func (b *builder) identity(ctx context.Context, w who, image *images.Image) (ima
 // asked combines the pod's and the container's security context; the container's
 // goes first, then the pod's, then the image.
 func (b *builder) asked(c placed, imageUser string) (who, error) {
-	pod, own := b.pod.owner.spec.SecurityContext, c.SecurityContext
-	if pod == nil {
-		pod = &corev1.PodSecurityContext{}
-	}
-	if own == nil {
-		own = &corev1.SecurityContext{}
-	}
+	pod, own := b.pod.security(), c.security()
 	w := who{field: c.field, merge: pod.SupplementalGroupsPolicy == nil || *pod.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyMerge}
-	uid, gid := first(own.RunAsUser, pod.RunAsUser), first(own.RunAsGroup, pod.RunAsGroup)
+	uid, gid := cmp.Or(own.RunAsUser, pod.RunAsUser), cmp.Or(own.RunAsGroup, pod.RunAsGroup)
 	var err error
 	if uid != nil {
 		w.source = "spec.securityContext.runAsUser"
@@ -187,12 +182,9 @@ func imageUID(user string) (name string, uid uint32) {
 
 // nonRoot returns the field by which the kubelet will insist on a user who is not root, "" if it will not.
 func (b *builder) nonRoot(c placed) string {
-	field, asked := c.field+".securityContext.runAsNonRoot", (*bool)(nil)
-	if own := c.SecurityContext; own != nil {
-		asked = own.RunAsNonRoot
-	}
-	if pod := b.pod.owner.spec.SecurityContext; asked == nil && pod != nil {
-		field, asked = "spec.securityContext.runAsNonRoot", pod.RunAsNonRoot
+	field, asked := c.field+".securityContext.runAsNonRoot", c.security().RunAsNonRoot
+	if asked == nil {
+		field, asked = "spec.securityContext.runAsNonRoot", b.pod.security().RunAsNonRoot
 	}
 	if !isTrue(asked) {
 		return ""
@@ -212,10 +204,7 @@ func numberOf(ctx context.Context, image *images.Image, name string) string {
 // sandboxUsers returns who the pause process runs as, and whom it may run as instead: runtimes take the user of whatever pause
 // image the node has, and none gives the pause process the pod's groups.
 func (b *builder) sandboxUsers() (policydata.User, []policydata.User, error) {
-	pod := b.pod.owner.spec.SecurityContext
-	if pod == nil {
-		pod = &corev1.PodSecurityContext{}
-	}
+	pod := b.pod.security()
 	w := who{field: "spec"}
 	if pod.RunAsGroup != nil {
 		n, err := b.id(*pod.RunAsGroup, "spec")
@@ -235,13 +224,4 @@ func (b *builder) sandboxUsers() (policydata.User, []policydata.User, error) {
 		}
 	}
 	return users[0], users[1:], nil
-}
-
-func first[T any](candidates ...*T) *T {
-	for _, c := range candidates {
-		if c != nil {
-			return c
-		}
-	}
-	return nil
 }

@@ -336,11 +336,11 @@ func sourceReadOnly(s corev1.VolumeSource) bool {
 
 // group gives a storage of the guest to the pod's fsGroup.
 func (b *builder) group(s *policydata.Storage) {
-	pod := b.pod.owner.spec.SecurityContext
-	if pod == nil || pod.FSGroup == nil || *pod.FSGroup == 0 || s.FSType == hugetlbfs {
+	group := b.pod.security().FSGroup
+	if group == nil || *group == 0 || s.FSType == hugetlbfs {
 		return
 	}
-	gid := uint32(*pod.FSGroup)
+	gid := uint32(*group)
 	if s.Driver == "ephemeral" || s.Driver == "local" {
 		s.Options = append(s.Options, fmt.Sprintf("fsgid=%d", gid))
 		return
