@@ -62,7 +62,6 @@ type oneOf []string
 // What a finding says of things that are there or not.
 const (
 	missing Phrase = "missing"
-	present Phrase = "present"
 	once    Phrase = "once"
 	twice   Phrase = "twice"
 )

@@ -84,7 +84,7 @@ func (h printHook) Print(_ print.Context, message string) error {
 // follow evaluates the entry point with prints and a tracer.
 func (s *session) follow() (*trail, []string, error) {
 	var prints []string
-	t := &trail{kind: s.kind, prints: &prints, parents: map[uint64]uint64{}, rules: map[uint64]string{}, entered: map[uint64]int{}}
+	t := &trail{kind: s.kind, prints: &prints, parents: map[uint64]uint64{}, rules: map[uint64]string{}, entered: map[uint64]int{}, last: map[uint64]int{}}
 	ref := ast.MustParseRef("data.agent_policy").Append(ast.StringTerm(s.kind))
 	_, err := s.query(engine.Inquiry{Body: ast.NewBody(ast.NewExpr(ast.NewTerm(ref))), Tracer: t, Print: printHook{&prints}})
 	return t, prints, err

@@ -56,9 +56,6 @@ func (t *trail) TraceEvent(e topdown.Event) {
 			return
 		}
 		f := failure{query: e.QueryID, rule: t.rules[e.QueryID], index: expr.Index, expr: expr, prints: len(*t.prints), order: len(t.failures)}
-		if t.last == nil {
-			t.last = map[uint64]int{}
-		}
 		f.printsBefore = t.last[e.QueryID]
 		t.last[e.QueryID] = f.prints
 		if e.Locals != nil {

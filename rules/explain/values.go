@@ -71,17 +71,19 @@ func (s *session) resolve(f failure, ref ast.Ref) (any, bool) {
 	if !ok || head.IsWildcard() {
 		return nil, false
 	}
-	value, known := any(nil), true
+	var value any
+	var err error
 	switch name := string(head); {
 	case name == "input":
 		value = s.input
 	case f.names[name] != nil:
-		value, known = plain(f.names[name])
+		value, err = plainValue(f.names[name])
 	default:
-		var err error
-		value, err = s.eval(name)
-		known = err == nil && value != nil
+		if value, err = s.eval(name); value == nil {
+			return nil, false
+		}
 	}
+	known := err == nil
 	for _, term := range ref[1:] {
 		if !known {
 			return nil, false
@@ -108,11 +110,6 @@ func step(v any, key ast.Value) (any, bool) {
 		return nil, true
 	}
 	return nil, false
-}
-
-func plain(v ast.Value) (any, bool) {
-	out, err := plainValue(v)
-	return out, err == nil
 }
 
 // valueWords writes values for a reader: "a = 1, b = [2]".

@@ -3,6 +3,7 @@
 package findings
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -92,15 +93,7 @@ func checkOf(expr *ast.Expr) (string, bool) {
 	if expr.Negated {
 		return "", false
 	}
-	name := ""
-	switch t := expr.Terms.(type) {
-	case *ast.Term:
-		if v, ok := t.Value.(ast.Var); ok {
-			name = string(v)
-		}
-	case []*ast.Term:
-		name = t[0].String()
-	}
+	name, _ := asked(expr)
 	return strings.CutSuffix(name, "_ok")
 }
 
@@ -143,9 +136,8 @@ func (w *writer) step(c, s scope, expr *ast.Expr) scope {
 // assign binds the variables of an assignment.
 func (w *writer) assign(s scope, expr *ast.Expr) scope {
 	left, right := expr.Operand(0), expr.Operand(1)
-	asks, path, known := w.depends(s, right), "", false
-	path, known = w.path(s, right)
-	text := w.termText(s, right)
+	asks, text := w.depends(s, right), w.termText(s, right)
+	path, known := w.path(s, right)
 	s = s.inner()
 	ast.WalkVars(left, func(v ast.Var) bool {
 		s.names[v], s.asks[v] = w.name(v), asks
@@ -170,20 +162,12 @@ type finding struct{ path, wanted, got string }
 func (w *writer) emit(s scope, f finding, failing ...string) {
 	w.order++
 	body := append(append([]string{}, s.body...), failing...)
-	for _, field := range []*string{&f.path, &f.wanted, &f.got} {
-		if *field == "" {
-			*field = "null"
-		}
-	}
-	if f.path == "null" {
-		f.path = `""`
-	}
 	name := "finding"
 	if s.secret {
 		name = "secret_finding"
 	}
 	fmt.Fprintf(&w.out, "found.%s contains %s(%d, %q, %s, %s, %s) if { %s }\n\n",
-		s.request, name, w.order, s.check, f.path, f.wanted, f.got, strings.Join(body, "; "))
+		s.request, name, w.order, s.check, cmp.Or(f.path, `""`), cmp.Or(f.wanted, "null"), cmp.Or(f.got, "null"), strings.Join(body, "; "))
 }
 
 // holds is a Rego expression that is whether a condition holds.

@@ -4,7 +4,6 @@ package review
 
 import (
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -14,8 +13,6 @@ import (
 )
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func valuesOf[V any](m map[string]V) iter.Seq[V] { return maps.Values(m) }
 
 // sentence is one thing that a policy allows, or, with limit, one thing that it
 // insists on: a policy without it allows more.

@@ -5,7 +5,6 @@ package review
 import (
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
@@ -112,7 +111,7 @@ func inOrder(p *policydata.Policy) []string {
 	if len(p.Containers) > 0 {
 		visit(policydata.SandboxContainer)
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
+	for _, name := range sorted(p.Containers) {
 		visit(name)
 	}
 	return out

@@ -5,6 +5,7 @@ package review
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -173,7 +174,7 @@ func (w *warnings) strictness(p *policydata.Policy) {
 			}
 		}
 	}
-	after := slices.ContainsFunc(slices.Collect(valuesOf(p.Containers)), func(c *policydata.Container) bool {
+	after := slices.ContainsFunc(slices.Collect(maps.Values(p.Containers)), func(c *policydata.Container) bool {
 		return slices.ContainsFunc(c.After, func(a policydata.After) bool { return a.State == policydata.Succeeded })
 	})
 	if after && p.Order == policydata.OrderFree {
@@ -207,7 +208,7 @@ func strictWords(s policydata.Strict) []strictWord {
 // secretName is a variable that looks as if its value were one.
 var secretName = regexp.MustCompile(`(?i)(passw|secret|token|api_?key|private_?key|credential)`)
 
-// open matches more than a pattern for a variable should.
+// openPattern matches more than a pattern for a variable should.
 var openPattern = regexp.MustCompile(`^\^\(?(?:\?s:)?\.[*+]\)?\$$`)
 
 func (w *warnings) container(p *policydata.Policy, name string) {
@@ -266,7 +267,7 @@ func (w *warnings) rights(p *policydata.Policy, name string) {
 	}
 }
 
-// platformFile has the files that every container gets from the host.
+// platformFile are the files that every container gets from the host.
 var platformFile = map[string]bool{
 	"/etc/hosts": true, "/etc/hostname": true, "/etc/resolv.conf": true, "/dev/termination-log": true,
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -151,14 +152,9 @@ func setsOf(c policydata.Capabilities) []struct {
 	}{{"ambient", c.Ambient}, {"bounding", c.Bounding}, {"effective", c.Effective}, {"inheritable", c.Inheritable}, {"permitted", c.Permitted}}
 }
 
-// access is ro or rw, by the options of a mount.
+// access says what a container may do to a mount, by its options.
 func access(options []string) string {
-	for _, option := range options {
-		if option == "ro" {
-			return "read-only"
-		}
-	}
-	return "writable"
+	return or("writable", "read-only", slices.Contains(options, "ro"))
 }
 
 // Printable is one line with no character that a terminal acts on: nothing that a policy holds reads as a line of ours.

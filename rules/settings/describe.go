@@ -16,19 +16,27 @@ import (
 
 // Describe writes the settings with the meaning of each key as TOML: a drop-in that changes nothing.
 func (s *Settings) Describe() ([]byte, error) {
-	raw, err := json.Marshal(s)
+	tree, err := s.tree()
 	if err != nil {
-		return nil, fmt.Errorf("describe settings: %w", err)
-	}
-	var tree map[string]any
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber() // bits are written as they are
-	if err := dec.Decode(&tree); err != nil {
-		return nil, fmt.Errorf("describe settings: %w", err)
+		return nil, err
 	}
 	d := describer{keys: Keys()}
 	d.table(tree, reflect.TypeFor[Settings](), nil)
 	return d.out.Bytes(), nil
+}
+
+// tree is the settings by their keys.
+func (s *Settings) tree() (tree map[string]any, err error) {
+	raw, err := json.Marshal(s)
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.UseNumber() // bits are written as they are
+		err = dec.Decode(&tree)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("describe settings: %w", err)
+	}
+	return tree, nil
 }
 
 type describer struct {
@@ -134,13 +142,9 @@ func Document() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := json.Marshal(s)
+	tree, err := s.tree()
 	if err != nil {
-		return nil, fmt.Errorf("describe settings: %w", err)
-	}
-	var tree map[string]any
-	if err := json.Unmarshal(raw, &tree); err != nil {
-		return nil, fmt.Errorf("describe settings: %w", err)
+		return nil, err
 	}
 	var out bytes.Buffer
 	out.WriteString(documentHead)

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"reflect"
 	"slices"
@@ -229,9 +230,7 @@ const removed = "$(remove)"
 // merge returns below with over's keys: tables merged, all else replaced.
 func merge(below, over map[string]any) map[string]any {
 	out := make(map[string]any, len(below)+len(over))
-	for key, value := range below {
-		out[key] = value
-	}
+	maps.Copy(out, below)
 	for key, value := range over {
 		table, isTable := value.(map[string]any)
 		old, wasTable := out[key].(map[string]any)
