@@ -123,7 +123,7 @@ func (e *Engine) ActivateAfter(ctx context.Context, p *Policy, change StateChang
 }
 
 // Restore makes p the active policy in state s, as after a restart. It fails, and then changes nothing, if s is not a state
-// that [Engine.State], [Verdict.Next] or [Verdict.InDoubt] could have given, or when ctx ends.
+// that [Engine.State] could have given or RecordTo was given, or when ctx ends.
 func (e *Engine) Restore(ctx context.Context, p *Policy, s State) error {
 	states, err := s.documents()
 	if err != nil {

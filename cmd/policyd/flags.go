@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"runtime/debug"
 	"strings"
 
@@ -68,7 +69,7 @@ func parseFlags(args []string) (options, error) {
 	o := options{set: map[string]bool{}}
 	// A flag set of its own: libraries register flags in the global one.
 	fs := flag.NewFlagSet("policyd", flag.ContinueOnError)
-	fs.SetOutput(discard{})
+	fs.SetOutput(io.Discard)
 	fs.StringVar(&o.config, "config", defaultConfigFile, "")
 	fs.Var(&o.listen, "listen", "")
 	fs.StringVar(&o.agent, "agent", "", "")
@@ -93,10 +94,6 @@ func parseFlags(args []string) (options, error) {
 	}
 	return o, nil
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // configuration is the file with the flags applied over it.
 func (o options) configuration() (config, error) {

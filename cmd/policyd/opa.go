@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -53,7 +54,7 @@ type opaOptions struct {
 }
 
 // runOPA is the whole program under the name opa.
-func runOPA(ctx context.Context, args []string, io stdio) int {
+func runOPA(ctx context.Context, args []string, std stdio) int {
 	command := ""
 	if len(args) > 0 {
 		command = args[0]
@@ -61,19 +62,19 @@ func runOPA(ctx context.Context, args []string, io stdio) int {
 	switch command {
 	case "run":
 	case "version":
-		fmt.Fprintf(io.out, "This is not OPA but Portcullis' policyd under that name. It evaluates with OPA's library, version %s.\n%s",
+		fmt.Fprintf(std.out, "This is not OPA but Portcullis' policyd under that name. It evaluates with OPA's library, version %s.\n%s",
 			version.Version, versionText())
 		return exitOK
 	case "", "help", "-h", "--help":
-		fmt.Fprint(io.out, opaUsage)
+		fmt.Fprint(std.out, opaUsage)
 		return exitOK
 	default:
-		fmt.Fprintf(io.err, "opa: %s is not part of Portcullis' stand-in for OPA; see policyctl --help\n", printable(command))
+		fmt.Fprintf(std.err, "opa: %s is not part of Portcullis' stand-in for OPA; see policyctl --help\n", printable(command))
 		return exitUsage
 	}
 	o, err := parseOPAFlags(args[1:])
 	if errors.Is(err, errHelp) {
-		fmt.Fprint(io.out, opaUsage)
+		fmt.Fprint(std.out, opaUsage)
 		return exitOK
 	}
 	var c config
@@ -84,12 +85,12 @@ func runOPA(ctx context.Context, args []string, io stdio) int {
 		err = tightenByKernel(&c)
 	}
 	if err != nil {
-		fmt.Fprintln(io.err, "opa:", err)
+		fmt.Fprintln(std.err, "opa:", err)
 		return exitUsage
 	}
-	logger := slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: c.level()}))
+	logger := slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: c.level()}))
 	if o.portFD == 0 {
-		return holdPort(ctx, c.Gate.REST, args, io, logger)
+		return holdPort(ctx, c.Gate.REST, args, std, logger)
 	}
 	c.restFD = o.portFD
 	runtime.GOMAXPROCS(1) // agents ask one request at a time: it is answered sooner where no other processor is woken up for it
@@ -104,7 +105,7 @@ func runOPA(ctx context.Context, args []string, io stdio) int {
 func parseOPAFlags(args []string) (opaOptions, error) {
 	o := opaOptions{addr: "localhost:8181"}
 	fs := flag.NewFlagSet("opa run", flag.ContinueOnError)
-	fs.SetOutput(discard{})
+	fs.SetOutput(io.Discard)
 	for _, name := range []string{"server", "s"} {
 		fs.BoolVar(&o.server, name, false, "")
 	}

@@ -25,7 +25,7 @@ const panicExit = 2
 // holdPort takes the port of the REST API and starts the program once more to serve it. When that process crashes this one keeps the
 // port, and answers nothing: else a container, which shares the agent's network, could take it and answer the agent. The process
 // is not started again, since what it knew is gone. Any other end is this process's too.
-func holdPort(ctx context.Context, address string, args []string, io stdio, logger *slog.Logger) int {
+func holdPort(ctx context.Context, address string, args []string, std stdio, logger *slog.Logger) int {
 	port, err := takePort(ctx, address)
 	if err != nil {
 		logger.Error("opa stops", "error", err)
@@ -35,7 +35,7 @@ func holdPort(ctx context.Context, address string, args []string, io stdio, logg
 	runtime.LockOSThread() // the process below ends with the thread that starts it
 	cmd := exec.Command("/proc/self/exe", append(args, fmt.Sprintf("--%s=3", portFlag))...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = io.out, io.err, []*os.File{port}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = std.out, std.err, []*os.File{port}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		logger.Error("opa stops", "error", err)

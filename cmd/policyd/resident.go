@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,11 +42,11 @@ func readOnly(line, exe string) (start, end uintptr, ok bool) {
 	if n, _ := fmt.Sscan(line, &bounds, &mode, &offset, &device, &inode, &path); n != 6 || path != exe || len(mode) < 2 || mode[1] != '-' {
 		return 0, 0, false
 	}
-	from, to, found := bytes.Cut([]byte(bounds), []byte("-"))
-	a, err := strconv.ParseUint(string(from), 16, 64)
+	from, to, found := strings.Cut(bounds, "-")
+	a, err := strconv.ParseUint(from, 16, 64)
 	if err != nil || !found {
 		return 0, 0, false
 	}
-	b, err := strconv.ParseUint(string(to), 16, 64)
+	b, err := strconv.ParseUint(to, 16, 64)
 	return uintptr(a), uintptr(b), err == nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -17,7 +16,7 @@ import (
 // server it returns is always there to be shut down.
 func (d *policyDaemon) serveREST(ctx context.Context, failed chan<- error) (*rest.Server, error) {
 	s := rest.New(rest.Config{
-		Policies: d.chain, Engine: d.engine, Default: d.first, ID: policyID(d.config.Policy.Default),
+		Policies: d.chain, Engine: d.engine, Default: d.first, ID: d.config.Policy.Default, // as OPA does, by the path
 		Log: d.log, Trace: d.trace,
 	})
 	if d.config.Gate.REST == "" {
@@ -61,14 +60,6 @@ func (d *policyDaemon) restListener(ctx context.Context) (net.Listener, error) {
 		return rest.Guard(l[0], d.log)
 	}
 	return nil, fmt.Errorf("take the sockets of systemd: want one that is called %s and listens on %s", socketName, want)
-}
-
-// policyID names the policy that comes from a file before a client does: as OPA does, by the path.
-func policyID(file string) string {
-	if file == "" {
-		return ""
-	}
-	return filepath.ToSlash(file)
 }
 
 // journalDir is where the journal is kept; empty keeps it in memory.

@@ -153,7 +153,7 @@ func notify(logger *slog.Logger, state string) {
 	}
 }
 
-// daemon is policyd's parts, wired.
+// policyDaemon is policyd's parts, wired.
 type policyDaemon struct {
 	config   config
 	guest    guest
@@ -250,9 +250,9 @@ func newDaemon(ctx context.Context, c config, g guest, logger *slog.Logger) (*po
 	d.engine, d.first = engine.New(first, engine.Options{}), first
 	bound := bind(ctx, c, g, bootID, logger)
 	d.openRecord(ctx, bound)
-	anchors := bound.out
-	anchors.Engine, anchors.Compiler, anchors.Default, anchors.Journal = d.engine, compiler, first, j
-	d.chain = binding.New(anchors)
+	chain := bound.out
+	chain.Engine, chain.Compiler, chain.Default, chain.Journal = d.engine, compiler, first, j
+	d.chain = binding.New(chain)
 	if err := d.chain.Start(ctx, isUp(ctx, agent)); err != nil {
 		logger.Error("requests are denied", "error", err)
 	}
@@ -340,7 +340,7 @@ func (d *policyDaemon) close() {
 	}
 }
 
-// openTrace opens the debug log, visibly: it holds what the workload keeps secret.
+// openTrace opens the decision log, visibly: it holds what the workload keeps secret.
 func openTrace(path string, logger *slog.Logger) (*trace.Log, error) {
 	if path == "" {
 		return nil, nil

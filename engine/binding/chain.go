@@ -302,10 +302,13 @@ func (c *Chain) Denial() error {
 }
 
 // Deny makes all requests denied from now on, whatever policy comes.
-func (c *Chain) Deny(code Code, cause error) {
+func (c *Chain) Deny(code Code, cause error) { _ = c.closed(refuse(code, cause)) }
+
+// closed denies all requests from now on because of err, which it returns.
+func (c *Chain) closed(err *Error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deny(refuse(code, cause))
+	return c.deny(err)
 }
 
 // deny is Deny for the holder of mu. It returns err.

@@ -35,8 +35,10 @@ type update struct {
 }
 
 // name is what the journal calls it.
-func (u *update) name() string {
-	sum := sha256.Sum256(u.envelope)
+func (u *update) name() string { return nameOf(u.envelope) }
+
+func nameOf(envelope []byte) string {
+	sum := sha256.Sum256(envelope)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -68,24 +70,17 @@ func merged(list []update) []fragment.Accepted {
 // compilation; then it is proposed in the journal, measured, recorded, accepted in the journal, and decides. Until then the policy decides
 // as it was.
 func (c *Chain) setFragment(ctx context.Context, text []byte) error {
-	envelope, err := fragment.FromText(text)
-	if err == nil {
-		err = asFragmentError(c.accept(ctx, envelope, false))
+	var refused *Error
+	if envelope, err := fragment.FromText(text); err != nil {
+		refused = refuseFragment(err)
 	} else {
-		err = asFragmentError(refuseFragment(err))
+		refused = c.accept(ctx, envelope, false)
 	}
-	if err != nil {
-		c.log.Warn("fragment refused", "error", err, "size", len(text))
-	}
-	return err
-}
-
-// asFragmentError keeps a nil *Error from being an error.
-func asFragmentError(err *Error) error {
-	if err == nil {
+	if refused == nil {
 		return nil
 	}
-	return err
+	c.log.Warn("fragment refused", "error", refused, "size", len(text))
+	return refused
 }
 
 // accept walks the chain with one envelope. Who calls it is setting.
@@ -126,7 +121,7 @@ func (c *Chain) mayUpdate() *Error {
 // settle finds out what became of another fragment whose measurement had an outcome that nobody knew.
 func (c *Chain) settle(ctx context.Context, envelope []byte) *Error {
 	pending := c.cfg.Journal.Record().Pending
-	if sum := sha256.Sum256(envelope); pending == "" || pending == hex.EncodeToString(sum[:]) {
+	if pending == "" || pending == nameOf(envelope) {
 		return nil // the same one again goes on where it was
 	}
 	return c.finish(ctx, pending)
@@ -260,7 +255,7 @@ func (c *Chain) compileMerged(ctx context.Context, list []update) (*engine.Polic
 func (c *Chain) commitFragment(ctx context.Context, u *update, names []string, svns map[string]uint64) *Error {
 	event, err := u.fact().FragmentEvent()
 	if err != nil {
-		return &Error{Code: CodeFragmentInvalid, Err: err}
+		return refuse(CodeFragmentInvalid, err)
 	}
 	if err := c.cfg.Journal.Propose(u.envelope); err != nil {
 		return &Error{Code: CodeLogFailed, Err: err, unchanged: true}

@@ -41,18 +41,14 @@ func (c *Chain) Start(ctx context.Context, agentRuns bool) error {
 
 // lost denies everything but what ends a pod: nobody knows what runs beside this process.
 func (c *Chain) lost(cause error) error {
-	err := refuse(CodeStateLost, cause)
-	c.Deny(err.Code, err.Err)
-	return err
+	return c.closed(refuse(CodeStateLost, cause))
 }
 
 // startBoot is startFresh for the first process of a boot. That nothing has run yet is recorded before anything can: a process that
 // is killed before the policy comes, as one that the host's bytes exhaust may be, is then followed by one that can go on.
 func (c *Chain) startBoot(ctx context.Context) error {
 	if err := c.cfg.Journal.Update(func(*journal.Record) error { return nil }); err != nil {
-		refused := refuse(CodeLogFailed, err)
-		c.Deny(refused.Code, refused.Err)
-		return refused
+		return c.closed(refuse(CodeLogFailed, err))
 	}
 	return c.startFresh(ctx)
 }
@@ -62,8 +58,7 @@ func (c *Chain) startBoot(ctx context.Context) error {
 func (c *Chain) startFresh(ctx context.Context) error {
 	if i := c.cfg.Initdata; i != nil {
 		if err := c.bindInitdata(ctx, i); err != nil {
-			c.Deny(err.Code, err.Err)
-			return err
+			return c.closed(err)
 		}
 		return nil
 	}
@@ -166,9 +161,7 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 	}
 	if i := c.cfg.Initdata; i != nil && i.Provide != nil {
 		if err := i.Provide(); err != nil {
-			refused := asError(CodeInitdataInvalid, err)
-			c.Deny(refused.Code, refused.Err)
-			return refused
+			return c.closed(asError(CodeInitdataInvalid, err))
 		}
 	}
 	c.mu.Lock()
@@ -187,8 +180,7 @@ func (c *Chain) resume(ctx context.Context, record journal.Record, text []byte) 
 	}
 	if i := c.cfg.Initdata; i != nil { // killed before they took effect
 		if err := c.bindFragments(ctx, i); err != nil {
-			c.Deny(err.Code, err.Err)
-			return err
+			return c.closed(err)
 		}
 	}
 	c.log.Info("policy and state restored", "sha256", record.Policy, "ran", record.Ran)

@@ -158,8 +158,8 @@ func (h *hclReport) key() (*rsa.PublicKey, error) {
 	return nil, fmt.Errorf("the runtime data has no key %s", hclAKName)
 }
 
-// hclKey checks that the key is in the runtime data, that the SNP report binds the runtime data, and the SNP report itself. and whose it is. Its
-// host data is not looked at: under a paravisor it is not the workload owner's.
+// hclKey checks that the key is in the runtime data, that the SNP report binds the runtime data, and the SNP report itself. Its host
+// data is not looked at: under a paravisor it is not the workload owner's.
 func (r *Result) hclKey(ctx context.Context, ak *attestationKey, p Provenance, o Options) {
 	hcl, err := parseHCL(p.HCL)
 	if err != nil {
@@ -169,8 +169,7 @@ func (r *Result) hclKey(ctx context.Context, ak *attestationKey, p Provenance, o
 	before := len(r.Checks)
 	report := r.snpReport(ctx, "hcl-", hcl.hardware, p.HCLCerts, o)
 	r.paravisor(report, o.Reference)
-	err = hcl.binds(report, ak)
-	if err != nil {
+	if err := hcl.binds(report, ak); err != nil {
 		r.result("ak", err)
 		return
 	}

@@ -151,12 +151,9 @@ func (r *Result) podRegister(q *quoted, e TPM, h crypto.Hash, o Options) {
 		r.result("pod-log", err)
 		return
 	}
-	if holds, known := q.holds(e.PodPCR, head, h); !known || !holds {
-		r.holds("pod-log", q, e.PodPCR, head, h)
-		return
+	if r.holds("pod-log", q, e.PodPCR, head, h) {
+		r.podRecord(records, claim{e.Bound, e.Earlier, e.Fragments, o}, *e.Pod)
 	}
-	r.holds("pod-log", q, e.PodPCR, head, h)
-	r.podRecord(records, claim{e.Bound, e.Earlier, e.Fragments, o}, *e.Pod)
 }
 
 // history judges every event before the last: what ruled before may have started containers that still run.
@@ -185,8 +182,8 @@ func (r *Result) history(records []eventlog.Record, e TPM) {
 	r.add(c)
 }
 
-// holds adds the check that the quote shows the register at a value.
-func (r *Result) holds(name string, q *quoted, pcr uint32, value []byte, h crypto.Hash) {
+// holds adds the check that the quote shows the register at a value, and returns whether it passes.
+func (r *Result) holds(name string, q *quoted, pcr uint32, value []byte, h crypto.Hash) bool {
 	c := Check{Name: name, Verdict: Pass, Want: hex.EncodeToString(value), Detail: fmt.Sprintf("PCR %d, sha256 bank", pcr)}
 	holds, known := q.holds(pcr, value, h)
 	switch {
@@ -199,6 +196,7 @@ func (r *Result) holds(name string, q *quoted, pcr uint32, value []byte, h crypt
 		}
 	}
 	r.add(c)
+	return c.Verdict == Pass
 }
 
 // replay returns the log's events and the value of the register's sha256 bank after them.

@@ -159,10 +159,8 @@ func verifyRSA(key *rsa.PublicKey, sig *tpm2.TPMTSignature, message []byte) (cry
 	return h, nil
 }
 
-func digest(h crypto.Hash, data ...[]byte) []byte {
+func digest(h crypto.Hash, data []byte) []byte {
 	w := h.New()
-	for _, d := range data {
-		w.Write(d)
-	}
+	w.Write(data)
 	return w.Sum(nil)
 }

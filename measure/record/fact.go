@@ -3,8 +3,8 @@
 // Package record is the launch record: the facts of one pod's life, in their order, each measured before it takes effect.
 //
 // A [Fact] is one line of text in an event log. A [Pod] is what the facts so far amount to, for the guest, which must not record
-// one twice, and for the verifier. A [Book] is the guest's side: it writes. [Judge] is the verifier's: it holds a record against
-// what the pod was to be.
+// one twice, and for the verifier. A [Book] is the guest's side: it writes. The verifier's side, which holds a record against what
+// the pod was to be, is in measure/evidence.
 package record
 
 import (
