@@ -33,8 +33,6 @@ Exit codes: 0 every policy is as it would be made now, 1 one is missing or diffe
 3 something could not be read.`,
 		Example: `  genpolicy check pod.yaml
   genpolicy check -j logs --oci-layout images manifests/`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			f.takeMaps(maps, io.err)
 			if len(paths) == 0 {
@@ -43,7 +41,6 @@ Exit codes: 0 every policy is as it would be made now, 1 one is missing or diffe
 			return withJob(f, io, paths, func(j *job) error { return j.check(cmd.Context()) })
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	cmd.Flags().SortFlags = false
 	f.addSources(cmd.Flags(), &maps)
 	completeSources(cmd)
@@ -127,12 +124,8 @@ func (j *job) equal(p *generate.Pod, made *policydata.Policy, has []byte, out *g
 
 // policyIn is the policy in an annotation of a pod.
 func policyIn(p *generate.Pod, annotation string) ([]byte, error) {
-	value := p.Annotation(annotation)
-	found, err := fromAnnotation(p.Name(), annotation, value)
-	if err != nil {
-		return nil, err
-	}
-	return found.text, nil
+	found, err := fromAnnotation(p.Name(), annotation, p.Annotation(annotation))
+	return found.text, err
 }
 
 // difference prints in words how the policy in the annotation differs from the one that would be made.

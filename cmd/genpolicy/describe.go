@@ -19,9 +19,7 @@ func newSettings(io stdio) *cobra.Command {
 platform, with what -j names over it. The output is TOML that -j reads: keep the lines that you change, leave out the rest.`,
 		Example: `  genpolicy settings --platform peer-pods | less
   genpolicy settings -j cluster.toml | grep read_stream`,
-		Args:          noArguments,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			s, err := loadSettings(f, io.err)
 			if err != nil {
@@ -34,7 +32,6 @@ platform, with what -j names over it. The output is TOML that -j reads: keep the
 			return err
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	cmd.Flags().StringArrayVarP(&f.settings, "json-settings-path", "j", nil, "settings over the platform's: a `FILE`, a folder of files, or a built-in one (repeatable)")
 	cmd.Flags().StringVar(&f.platform, "platform", settings.DefaultPlatform, "`NAME` of where the pods run: "+strings.Join(settings.Platforms(), ", "))
 	completeValues(cmd, map[string][]string{"platform": settings.Platforms(), "json-settings-path": settings.DropIns()})

@@ -192,7 +192,7 @@ func (f *imageFlags) remote(s *sources, mirrors map[string][]string, stderr io.W
 		if socket == usualSocket {
 			socket = containerdSocket
 		}
-		store, err := containerd.New(socket, "k8s.io")
+		store, err := containerd.New(socket, containerd.Namespace)
 		if err != nil {
 			return nil, err
 		}

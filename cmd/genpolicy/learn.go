@@ -42,8 +42,6 @@ commands of kubectl exec) are listed and stay denied.
 Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong usage, 3 something could not be read.`,
 		Example: `  genpolicy settings learn --platform peer-pods -y pod.yaml policy.jsonl > cluster.toml
   genpolicy -y pod.yaml --platform peer-pods -j cluster.toml`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, dumps []string) error {
 			f.takeMaps(maps, io.err)
 			if len(f.yamlFiles) == 0 || len(dumps) == 0 {
@@ -52,7 +50,6 @@ Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong u
 			return withJob(f, io, f.yamlFiles, func(j *job) error { return j.learn(cmd.Context(), dumps) })
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringArrayVarP(&f.yamlFiles, "yaml-file", "y", nil, "manifest `FILE` of the pod that ran, or of what it refers to (repeatable)")
 	f.addSources(cmd.Flags(), &maps)
@@ -119,18 +116,13 @@ func (j *job) onlyPod() (*generate.Pod, error) {
 
 // readOver reads the drop-ins of -j. Upstream's settings cannot have any over them.
 func readOver(f flags) ([]settings.DropIn, error) {
-	var over []settings.DropIn
-	for i, name := range f.settings {
-		if base, _, err := upstreamFiles(name); i == 0 && (err != nil || base != nil) {
+	if len(f.settings) > 0 {
+		name := f.settings[0]
+		if base, _, err := upstreamFiles(name); err != nil || base != nil {
 			return nil, errors.Join(err, usagef("learn writes a drop-in, and -j %s is upstream's settings, over which none can be put", name))
 		}
-		some, err := dropIns(name)
-		if err != nil {
-			return nil, err
-		}
-		over = append(over, some...)
 	}
-	return over, nil
+	return allDropIns(f.settings)
 }
 
 func readDumps(paths []string, in io.Reader) ([]trace.Record, error) {

@@ -33,13 +33,9 @@ func loadSettings(f flags, stderr io.Writer) (*settings.Settings, error) {
 			return upstreamSettings(*base, patches, f.settings[1:], stderr)
 		}
 	}
-	var over []settings.DropIn
-	for _, name := range f.settings {
-		some, err := dropIns(name)
-		if err != nil {
-			return nil, err
-		}
-		over = append(over, some...)
+	over, err := allDropIns(f.settings)
+	if err != nil {
+		return nil, err
 	}
 	warnOfCRIO(stderr, over...)
 	return settings.Load(f.platform, over...)
@@ -99,6 +95,18 @@ func upstreamFiles(name string) (*settings.DropIn, []settings.DropIn, error) {
 		return nil, nil, err
 	}
 	return &all[0], all[1:], nil
+}
+
+func allDropIns(names []string) ([]settings.DropIn, error) {
+	var all []settings.DropIn
+	for _, name := range names {
+		some, err := dropIns(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
 }
 
 // dropIns reads a drop-in by its name, a file, or the files of a folder in order.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -35,7 +36,7 @@ func annotationOf(text []byte) (a annotated, found bool, err error) {
 			return a, false, fmt.Errorf("the manifest cannot be read: %w", err)
 		}
 		if object["apiVersion"] == nil || object["kind"] == nil {
-			continue // a line of a dump has a kind too
+			continue // a line of a recording has a kind too
 		}
 		manifest = true
 		all = collect(all, object)
@@ -61,8 +62,8 @@ func collect(all []annotated, object map[string]any) []annotated {
 				continue
 			}
 			// A runtime takes the first of them, and one value is one policy.
-			if a := (annotated{key, value}); !hasValue(all, value) {
-				all = append(all, a)
+			if !slices.ContainsFunc(all, func(a annotated) bool { return a.value == value }) {
+				all = append(all, annotated{key, value})
 			}
 			break
 		}
@@ -80,15 +81,6 @@ func collect(all []annotated, object map[string]any) []annotated {
 		}
 	}
 	return all
-}
-
-func hasValue(all []annotated, value string) bool {
-	for _, a := range all {
-		if a.value == value {
-			return true
-		}
-	}
-	return false
 }
 
 func at(object map[string]any, path []string) map[string]any {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -119,12 +120,7 @@ func (b *bench) print(out io.Writer) error {
 	fmt.Fprintf(out, "policy compiled in %s; decision cache off\n\n", b.loaded.Round(10*time.Microsecond))
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "request\tcount\tfirst\tmin\tp50\tp99\t")
-	kinds := make([]string, 0, len(b.times))
-	for kind := range b.times {
-		kinds = append(kinds, kind)
-	}
-	slices.Sort(kinds)
-	for _, kind := range kinds {
+	for _, kind := range slices.Sorted(maps.Keys(b.times)) {
 		s := b.times[kind]
 		slices.Sort(s.all)
 		at := func(share float64) time.Duration { return s.all[int(share*float64(len(s.all)-1))] }

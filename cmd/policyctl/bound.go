@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -175,10 +176,7 @@ func (s digestSource) of(ctx context.Context, name string, text []byte) (b bound
 }
 
 func (s digestSource) policyAlg() string {
-	if s.alg == "" {
-		return "sha256"
-	}
-	return s.alg
+	return cmp.Or(s.alg, "sha256")
 }
 
 func initdataOf(name string, text []byte) (boundText, error) {

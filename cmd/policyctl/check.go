@@ -140,7 +140,6 @@ func readManifests(paths []string, stdin io.Reader, notes io.Writer) ([]*generat
 	if err := oneStdin(paths...); err != nil {
 		return nil, err
 	}
-
 	var all []*generate.Manifest
 	for _, path := range paths {
 		files := []string{path}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -40,10 +39,7 @@ Exit code 1: the policies differ.`,
 			}
 			d := review.Compare(a, b, secrets)
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				enc.SetEscapeHTML(false)
-				err = enc.Encode(d)
+				err = writeJSON(cmd.OutOrStdout(), d)
 			} else {
 				fmt.Fprintf(cmd.OutOrStdout(), "A %s\nB %s\n", args[0], args[1])
 				err = errors.Join(d.Write(cmd.OutOrStdout()), writeProofs(cmd, a.Text, b.Text))

@@ -15,7 +15,7 @@ import (
 	"portcullis/measure/rim"
 )
 
-func newDigest(stdin io.Reader) *cobra.Command {
+func newDigest() *cobra.Command {
 	var source digestSource
 	var format string
 	var asJSON bool
@@ -49,7 +49,7 @@ Exit code 1: no guest takes FILE, whatever binds it. It is compiled, as a guest 
 			if !ok {
 				return usageError(fmt.Errorf("--format %.20q: want text, json, rvps or corim", format))
 			}
-			b, notes, err := source.read(cmd.Context(), stdin)
+			b, notes, err := source.read(cmd.Context(), cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
@@ -171,6 +171,13 @@ func printDigest(out io.Writer, b boundText) error {
 func writeJSON(out io.Writer, v any) error {
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// writeLine prints v as JSON on one line.
+func writeLine(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -190,9 +189,7 @@ func (e *explaining) writeJSON(to io.Writer, record trace.Record, d replay.Decis
 	if x != nil && !e.options.secrets {
 		x.Hide()
 	}
-	enc := json.NewEncoder(to)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(struct {
+	return writeLine(to, struct {
 		Line    int    `json:"line"`
 		Case    string `json:"case,omitempty"`
 		Missing string `json:"missing,omitempty"`

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -80,8 +79,5 @@ func printInput(out io.Writer, in io.Reader, name string, asHex bool) error {
 	if err != nil {
 		return err
 	}
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(plain)
+	return writeJSON(out, plain)
 }

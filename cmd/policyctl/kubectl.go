@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -77,8 +76,8 @@ func (o *kubectlOptions) report() *cobra.Command {
 		Short: "Show a pod's policy as one HTML page",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if out == "" && isTerminal(cmd.OutOrStdout()) {
-				return usageError(errors.New("the page is HTML: name a file for it with -o, or redirect it"))
+			if err := wantsPage(out, cmd.OutOrStdout()); err != nil {
+				return err
 			}
 			written := false
 			return o.each(cmd, args, func(p *generate.Pod, text []byte) error {
@@ -90,15 +89,7 @@ func (o *kubectlOptions) report() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				var page bytes.Buffer
-				if err := s.WritePage(&page, review.PageOptions{Secrets: secrets}); err != nil {
-					return err
-				}
-				if out == "" {
-					_, err = page.WriteTo(cmd.OutOrStdout())
-					return err
-				}
-				return os.WriteFile(out, page.Bytes(), 0o600)
+				return writePage(s, review.PageOptions{Secrets: secrets}, out, cmd.OutOrStdout())
 			})
 		},
 	}

@@ -105,7 +105,7 @@ Exit codes: 0 done, 1 a check said no, 2 wrong usage, 3 could not check, 130 int
 	})
 	root.AddCommand(newDemo(), newReplay(), newExplain(), newReport(), newDiff(), newSimulate(), newSend(), newSetPolicy(), newInput(), newBench())
 	root.AddCommand(newCheck(), newAdmit(), newProve(), newFragment(), newKubectl(), newStatement(), newPush(), newPull())
-	root.AddCommand(newDigest(io.in), newStatus(), newMetrics(), newVerify(), manual.NewCommand())
+	root.AddCommand(newDigest(), newStatus(), newMetrics(), newVerify(), manual.NewCommand())
 	root.SetVersionTemplate("policyctl {{.Version}}")
 	root.SuggestionsMinimumDistance = 2
 	holdArguments(root)

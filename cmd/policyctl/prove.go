@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -203,9 +202,7 @@ func (o *proveOptions) answer(ctx context.Context, prover *prove.Prover, q quest
 		}
 	}
 	if o.json {
-		enc := json.NewEncoder(o.out)
-		enc.SetEscapeHTML(false)
-		return result, enc.Encode(struct {
+		return result, writeLine(o.out, struct {
 			question
 			*prove.Result
 		}{q, result})
@@ -297,10 +294,8 @@ func writeWitness(path string, w *prove.Witness) error {
 	if err != nil {
 		return fmt.Errorf("write witness: %w", err)
 	}
-	enc := json.NewEncoder(f)
-	enc.SetEscapeHTML(false)
 	for _, r := range w.Requests {
-		if err := enc.Encode(map[string]any{"kind": r.Kind, "request": r.Input}); err != nil {
+		if err := writeLine(f, map[string]any{"kind": r.Kind, "request": r.Input}); err != nil {
 			return errors.Join(fmt.Errorf("write witness: %w", err), f.Close())
 		}
 	}

@@ -18,7 +18,7 @@ import (
 	"portcullis/internal/atomicfile"
 )
 
-// outputs are the files that replay makes of a dump, if any.
+// outputs are the files that replay makes of a recording, if any.
 type outputs struct {
 	tests *renameio.PendingFile // a temporary file until all of it is written
 	out   *bufio.Writer
@@ -27,7 +27,7 @@ type outputs struct {
 }
 
 // open makes the directory and the temporary file. Both are for the owner alone:
-// a dump holds secrets.
+// a recording holds secrets.
 func (o *outputs) open(opts replayOptions) error {
 	if opts.split != "" {
 		if err := os.Mkdir(opts.split, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -98,13 +98,7 @@ type splitFile struct {
 	Input json.RawMessage `json:"input"`
 }
 
-func writeLine(out *bufio.Writer, v any) error {
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-// splitName is a file name for a request: its place in the dump, its kind, and
+// splitName is a file name for a request: its place in the recording, its kind, and
 // its case, of letters, digits and dashes alone.
 func splitName(n int, record trace.Record) string {
 	name := fmt.Sprintf("%05d-%s", n, safeName(record.Kind))

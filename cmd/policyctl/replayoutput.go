@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -111,11 +110,7 @@ func jsonDecision(record trace.Record, d replay.Decision, mismatch bool) decisio
 	}
 }
 
-func (o *replayOutput) object(v any) {
-	enc := json.NewEncoder(o.out)
-	enc.SetEscapeHTML(false)
-	o.keep(enc.Encode(v))
-}
+func (o *replayOutput) object(v any) { o.keep(writeLine(o.out, v)) }
 
 // print adds a line behind the mismatches.
 func (o *replayOutput) print(line string) {

@@ -52,8 +52,8 @@ type reportOptions struct {
 }
 
 func runReport(ctx context.Context, o reportOptions, stdin io.Reader, stdout io.Writer) error {
-	if o.out == "" && isTerminal(stdout) {
-		return usageError(errors.New("the page is HTML: name a file for it with -o, or redirect it"))
+	if err := wantsPage(o.out, stdout); err != nil {
+		return err
 	}
 	if err := oneStdin(o.policy, o.trace); err != nil {
 		return err
@@ -71,15 +71,28 @@ func runReport(ctx context.Context, o reportOptions, stdin io.Reader, stdout io.
 			return err
 		}
 	}
-	var text bytes.Buffer
-	if err := subject.WritePage(&text, page); err != nil {
+	return writePage(subject, page, o.out, stdout)
+}
+
+// wantsPage refuses to write a page to a terminal.
+func wantsPage(path string, out io.Writer) error {
+	if path == "" && isTerminal(out) {
+		return usageError(errors.New("the page is HTML: name a file for it with -o, or redirect it"))
+	}
+	return nil
+}
+
+// writePage writes the page of a policy to a file for the owner alone, or to out where none is named.
+func writePage(s *review.Subject, o review.PageOptions, path string, out io.Writer) error {
+	var page bytes.Buffer
+	if err := s.WritePage(&page, o); err != nil {
 		return err
 	}
-	if o.out == "" {
-		_, err = text.WriteTo(stdout)
+	if path == "" {
+		_, err := page.WriteTo(out)
 		return err
 	}
-	return os.WriteFile(o.out, text.Bytes(), 0o600)
+	return os.WriteFile(path, page.Bytes(), 0o600)
 }
 
 // loadSubject reads a policy for review. It has to compile as it would in the guest.

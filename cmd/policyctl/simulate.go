@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -104,8 +103,6 @@ func (f *simulateFlags) run(ctx context.Context, file string, stdin io.Reader, o
 		return usageError(err)
 	}
 	w := bufio.NewWriter(out)
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
 	for _, r := range inputs {
 		if emulator.Optional(r.Kind) && !f.all {
 			continue
@@ -118,7 +115,7 @@ func (f *simulateFlags) run(ctx context.Context, file string, stdin io.Reader, o
 		if r.Kind == waitAnswer {
 			line.Kind, line.Observed = "", r.Kind
 		}
-		if err := e.Encode(line); err != nil {
+		if err := writeLine(w, line); err != nil {
 			return err
 		}
 	}

@@ -29,9 +29,6 @@ import (
 )
 
 const (
-	// Socket is where containerd listens by default.
-	Socket = "/run/containerd/containerd.sock"
-
 	// Namespace is where the kubelet's images are.
 	Namespace = "k8s.io"
 

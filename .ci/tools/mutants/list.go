@@ -100,6 +100,15 @@ func (m *mutant) apply(text string) (string, error) {
 	return text[1:], nil
 }
 
+// changed is the text of the mutant's file below root, with the change.
+func (m *mutant) changed(root string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(root, m.file))
+	if err != nil {
+		return "", err
+	}
+	return m.apply(string(text))
+}
+
 // top is the name of the test without subtests.
 func (m *mutant) top() string {
 	top, _, _ := strings.Cut(m.test, "/")

@@ -92,11 +92,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 // checkAll says which mutants the code has moved away from.
 func checkAll(all []mutant, root string, stderr io.Writer) (code int) {
 	for _, m := range all {
-		text, err := os.ReadFile(filepath.Join(root, m.file))
-		if err == nil {
-			_, err = m.apply(string(text))
-		}
-		if err != nil {
+		if _, err := m.changed(root); err != nil {
 			fmt.Fprintf(stderr, "mutant %s: %v\n", m.name, err)
 			code = 1
 		}
@@ -141,9 +137,7 @@ func (t *tester) all(mutants []mutant, parallel int) (failed int) {
 	places := make(chan struct{}, parallel)
 	for _, m := range mutants {
 		places <- struct{}{}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			defer func() { <-places }()
 			start := time.Now()
 			err := t.try(m)
@@ -155,7 +149,7 @@ func (t *tester) all(mutants []mutant, parallel int) (failed int) {
 				return
 			}
 			fmt.Fprintf(t.out, "caught %s by %s (%.1f s)\n", m.name, m.test, time.Since(start).Seconds())
-		}()
+		})
 	}
 	wg.Wait()
 	return failed
@@ -217,11 +211,7 @@ func (t *tester) overlay(m mutant) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	changed, err := m.apply(string(text))
+	changed, err := m.changed(t.root)
 	if err != nil {
 		return "", err
 	}
@@ -249,16 +239,11 @@ func (t *tester) copied(m mutant) (string, error) {
 			return "", err
 		}
 	}
-	path := filepath.Join(dir, m.file)
-	text, err := os.ReadFile(path)
+	changed, err := m.changed(dir)
 	if err != nil {
 		return "", err
 	}
-	changed, err := m.apply(string(text))
-	if err != nil {
-		return "", err
-	}
-	return dir, os.WriteFile(path, []byte(changed), 0) // its mode stays
+	return dir, os.WriteFile(filepath.Join(dir, m.file), []byte(changed), 0) // its mode stays
 }
 
 // copyFile copies a file or a link. One that git knows and that is not there is passed over.
