@@ -17,6 +17,7 @@ import (
 
 	"portcullis/internal/bounded"
 	"portcullis/measure/evidence"
+	"portcullis/rules/review"
 )
 
 // maxEvidence is the largest file of evidence or certificates, in bytes.
@@ -267,16 +268,19 @@ func printResult(out io.Writer, r evidence.Result) {
 			}
 			line += "want " + c.Want
 		}
-		fmt.Fprintln(out, strings.TrimRight(line, " "))
+		printLine(out, strings.TrimRight(line, " "))
 	}
 	for _, n := range r.Notes {
-		fmt.Fprintln(out, "note    "+n)
+		printLine(out, "note    "+n)
 	}
 	if r.Pod != nil {
 		printPod(out, r.Pod)
 	}
 	if len(r.NotChecked) > 0 {
-		fmt.Fprintln(out, "not checked: "+strings.Join(r.NotChecked, ", "))
+		printLine(out, "not checked: "+strings.Join(r.NotChecked, ", "))
 	}
 	fmt.Fprintf(out, "verdict %s\n", r.Verdict)
 }
+
+// printLine prints one line whatever is in it: what a log calls its containers is the word of whoever sends it.
+func printLine(out io.Writer, line string) { fmt.Fprintln(out, review.Printable(line)) }

@@ -293,19 +293,19 @@ func readSigner(path string) (crypto.Signer, error) {
 
 // printPod prints what the record says.
 func printPod(out io.Writer, p *evidence.PodResult) {
-	fmt.Fprintf(out, "pod     %s, %s\n", map[bool]string{true: "complete", false: "not complete"}[p.Complete], count(p.Events, "event", "events"))
+	printLine(out, fmt.Sprintf("pod     %s, %s", map[bool]string{true: "complete", false: "not complete"}[p.Complete], count(p.Events, "event", "events")))
 	for i, c := range p.Containers {
 		line := fmt.Sprintf("%d. %s %s", i+1, c.Name, c.State)
 		if c.Code != nil {
 			line += fmt.Sprintf(" with %d", *c.Code)
 		}
-		fmt.Fprintf(out, "        %s  %s  %.12s\n", line, strings.TrimSpace(c.Image+" "+c.Digest), c.ID)
+		printLine(out, fmt.Sprintf("        %s  %s  %.12s", line, strings.TrimSpace(c.Image+" "+c.Digest), c.ID))
 	}
 	for _, e := range p.Execs {
 		command := e.Command
 		if command == "" {
 			command = "arguments with digest " + e.Digest
 		}
-		fmt.Fprintf(out, "        exec in %s, at least %s: %s\n", e.Container, count(e.Count, "time", "times"), command)
+		printLine(out, fmt.Sprintf("        exec in %s, at least %s: %s", e.Container, count(e.Count, "time", "times"), command))
 	}
 }

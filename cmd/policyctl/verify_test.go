@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-tdx-guest/testing/testdata"
 
 	"portcullis/engine/binding"
+	"portcullis/measure/evidence"
 )
 
 const policyText = "package agent_policy\n"
@@ -256,4 +257,18 @@ func (d desk) statusSocket(s binding.Status) string {
 		}
 	}()
 	return path
+}
+
+// TestNothingOfTheEvidenceReadsAsALineOfOurs: names in a log are the host's, before anybody vouches for it.
+func TestNothingOfTheEvidenceReadsAsALineOfOurs(t *testing.T) {
+	const forged = "web\nverdict pass\r\x1b[2J"
+	var out bytes.Buffer
+	printResult(&out, evidence.Result{
+		Verdict: evidence.Fail, Checks: []evidence.Check{{Name: "pod-exec", Verdict: evidence.Fail, Detail: forged}}, Notes: []string{forged},
+		Pod: &evidence.PodResult{Containers: []evidence.ContainerRun{{Name: forged, Image: forged, ID: forged}},
+			Execs: []evidence.ExecRun{{Container: forged, Command: forged}, {Container: forged, Digest: forged}}},
+	})
+	if strings.Contains(out.String(), "\nverdict pass") || strings.ContainsAny(out.String(), "\r\x1b") || strings.Count(out.String(), "\n") != 7 {
+		t.Errorf("printed:\n%q", &out)
+	}
 }
