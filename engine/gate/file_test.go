@@ -229,6 +229,21 @@ func TestBeforeAnythingRunsNoOutputIsReadFromTheAgent(t *testing.T) {
 	}
 }
 
+// What self-protection refuses never reaches the agent, also where output is withheld by reading it.
+func TestOutputOfWhatIsNoNameIsNotReadFromTheAgent(t *testing.T) {
+	for _, policy := range []string{allowAll, "package agent_policy\n\ndefault SetPolicyRequest := true\ndefault CreateSandboxRequest := true\n"} {
+		r := newRig(t, rigOptions{policy: policy})
+		c := r.client()
+		c.must("CreateSandbox", sandbox())
+		for _, read := range []*agentpb.ReadStreamRequest{{ContainerId: "x/../app", Len: 10}, {ContainerId: "app", ExecId: "..", Len: 10}} {
+			c.fails(codes.PermissionDenied, "ReadStdout", read)
+		}
+		if n := r.agent.Calls("ReadStdout"); n != 0 {
+			t.Errorf("ReadStdout reached the agent %d times", n)
+		}
+	}
+}
+
 // Nobody judges a call's metadata, so it ends at the gate.
 func TestMetadataOfTheClientEndsAtTheGate(t *testing.T) {
 	r := newRig(t, rigOptions{policy: allowAll, noAgent: true})

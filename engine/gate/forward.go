@@ -92,8 +92,7 @@ func (c *call) takeID(ctx context.Context) error {
 		return answer(ctx, err)
 	}
 	if err := c.gate.policies.TakeID(create.GetContainerId()); err != nil {
-		_, err = c.denied(err.Error())
-		return err
+		return c.refused(err.Error())
 	}
 	return nil
 }

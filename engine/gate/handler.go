@@ -218,7 +218,7 @@ func (c *call) forwardAllowed(ctx context.Context, v *engine.Verdict) (*reply, e
 func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
 	defer func(began time.Time) { c.count(ctx, v != nil, time.Since(began)) }(time.Now())
 	if err := c.gate.protected.check(c.request); err != nil {
-		return c.denied(err.Error())
+		return nil, c.refused(err.Error())
 	}
 	v, err = c.judge(ctx)
 	if err == nil && v.Allowed && c.isFile() {
@@ -264,16 +264,22 @@ func (c *call) count(ctx context.Context, allowed bool, took time.Duration) {
 	}
 }
 
-// denied ends a request that may not run.
+// denied ends a request that the policy does not allow. Output is read all the same, and withheld.
 func (c *call) denied(reason string) (*engine.Verdict, error) {
-	c.record(false, reason)
 	if c.readsOutput() && c.gate.policies.Started() {
+		c.record(false, reason)
 		return nil, nil
 	}
+	return nil, c.refused(reason)
+}
+
+// refused ends a request of which the agent hears nothing.
+func (c *call) refused(reason string) error {
+	c.record(false, reason)
 	if c.gate.logLimit.Allow() {
 		c.gate.log.Info("request denied", "request", c.method.EntryPoint(), "reason", reason)
 	}
-	return nil, denial(c.method, reason)
+	return denial(c.method, reason)
 }
 
 // readsOutput reports whether the request is for a container's output.
