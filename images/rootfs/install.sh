@@ -257,10 +257,15 @@ check() {
 		fi
 		missing=$((missing + 1))
 	done
+	if [ "$OVERLAY" = no ] && [ ! -e "$DESTDIR$KATA_AGENT" ] && [ ! -L "$DESTDIR$KATA_AGENT" ]; then
+		echo "install portcullis: check: $KATA_AGENT did not arrive; if the agent is elsewhere, name it with KATA_AGENT" >&2
+		missing=$((missing + 1))
+	fi
 	[ $missing = 0 ] || die "check: $missing of what policyd needs is not as it must be; the guest would run without a gate, or not at all"
 	echo "install portcullis: check: everything arrived"
 }
 
+[ -z "${1:-}" ] || [ -d "$DESTDIR" ] || die "$1: DESTDIR=$DESTDIR is no directory"
 if [ "${1:-}" = uninstall ]; then
 	uninstall
 	exit
@@ -281,6 +286,10 @@ esac
 [ "$PEERPOD" = no ] || [ "$AGENT_INIT" = no ] || die "PEERPOD=$PEERPOD needs systemd, which starts the forwarder: not with AGENT_INIT=yes"
 [ "$PEERPOD_GATE" = front ] || [ "$PEERPOD" != no ] || die "PEERPOD_GATE=$PEERPOD_GATE is for peer pods: set PEERPOD too"
 [ -z "$PEERPOD_TLS" ] || in_front || die "PEERPOD_TLS=$PEERPOD_TLS is for a gate in front of the forwarder: set PEERPOD, and PEERPOD_GATE=front"
+case $PEERPOD_TLS in
+"" | /*:/*:/*) ;;
+*:* | [!/]*) die "PEERPOD_TLS=$PEERPOD_TLS: want FILE, or CERTIFICATE:KEY:CLIENT_CA, as absolute paths in the guest" ;;
+esac
 [ ! -e "$DESTDIR" ] || [ -d "$DESTDIR" ] || die "DESTDIR=$DESTDIR is no directory"
 if [ "$AGENT_POLICY" = no ]; then
 	echo "install portcullis: AGENT_POLICY=no, nothing is installed"
@@ -289,6 +298,10 @@ fi
 : "${POLICYD:?names the binary to install}"
 [ -f "$POLICYD" ] || die "POLICYD=$POLICYD is not there"
 KATA_AGENT=${KATA_AGENT:-/usr/bin/kata-agent}
+case $KATA_AGENT in
+/*) ;;
+*) die "KATA_AGENT=$KATA_AGENT: want its absolute path in the guest" ;;
+esac
 [ "$AGENT_INIT" = no ] || [ "$KATA_AGENT" = /usr/bin/kata-agent ] || die "AGENT_INIT=yes starts /usr/bin/kata-agent"
 if [ "$AGENT_INIT" = no ]; then
 	known_init systemd || die "PID 1 of this tree is $init, not systemd, which would start nothing of what is laid down; see docs/rootfs.md"

@@ -317,6 +317,26 @@ func TestCheckSaysWhatDidNotArrive(t *testing.T) {
 	}
 }
 
+// TestCheckMissesTheAgentAndTheTree: a gate alone is no guest.
+func TestCheckMissesTheAgentAndTheTree(t *testing.T) {
+	dir := tree(t)
+	if err := install(t, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "usr/bin/kata-agent")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runInstall(t, dir, []string{"check"}); err == nil || !strings.Contains(out, "/usr/bin/kata-agent did not arrive") {
+		t.Errorf("without the agent: %v %s", err, out)
+	}
+	for _, what := range []string{"check", "uninstall"} {
+		out, err := runInstall(t, filepath.Join(dir, "none"), []string{what})
+		if err == nil || !strings.Contains(out, "/none is no directory") || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s of a tree that is not there: %v %s", what, err, out)
+		}
+	}
+}
+
 // TestCheckSeesAnotherFile: what lies in a file's place is compared.
 func TestCheckSeesAnotherFile(t *testing.T) {
 	dir := tree(t)
