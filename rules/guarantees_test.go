@@ -26,10 +26,16 @@ func newPod(t *testing.T, p *policydata.Policy, names ...string) *pod {
 	out := &pod{t, emulator(p), judgeCompact(t, p)}
 	out.allowed(out.emulator.CreateSandbox())
 	for _, name := range names {
-		out.allowed(out.emulator.CreateContainer(name))
-		out.allowed(lifecycle("StartContainerRequest", name))
+		out.run(name)
 	}
 	return out
+}
+
+// run creates a container and starts it.
+func (p *pod) run(name string) {
+	p.Helper()
+	p.allowed(p.emulator.CreateContainer(name))
+	p.allowed(lifecycle("StartContainerRequest", name))
 }
 
 func (p *pod) ask(r rulestest.Request) bool {
@@ -238,18 +244,15 @@ func TestNoContainerOutOfOrder(t *testing.T) {
 	p.allowed(lifecycle("StartContainerRequest", sandbox))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 	p.denied(p.emulator.CreateContainer("web"), "order")
-	p.allowed(p.emulator.CreateContainer("init-db"))
-	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p.run("init-db")
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 	p.allowed(waited("init-db", 1)) // an exit code other than 0 is no success
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
-	p.allowed(p.emulator.CreateContainer("init-db"))
-	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p.run("init-db")
 	p.allowed(waited("init-db", 0))
 	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
-	p.allowed(p.emulator.CreateContainer("init-cache"))
-	p.allowed(lifecycle("StartContainerRequest", "init-cache"))
+	p.run("init-cache")
 	p.denied(p.emulator.CreateContainer("web"), "order")
 	p.allowed(waited("init-cache", 0))
 	p.allowed(p.emulator.CreateContainer("web"))
@@ -263,11 +266,7 @@ func signalled(name string, signal int) rulestest.Request {
 }
 
 func TestNoSuccessOfASignalledContainer(t *testing.T) {
-	p := newPod(t, richPod(t, "ordered"))
-	p.allowed(p.emulator.CreateContainer(sandbox))
-	p.allowed(lifecycle("StartContainerRequest", sandbox))
-	p.allowed(p.emulator.CreateContainer("init-db"))
-	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p := newPod(t, richPod(t, "ordered"), sandbox, "init-db")
 	p.allowed(signalled("init-db", 15))
 	p.allowed(waited("init-db", 0))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
@@ -277,11 +276,7 @@ func TestNoSuccessOfASignalledContainer(t *testing.T) {
 func TestNoSidecarAfterASignalledContainer(t *testing.T) {
 	policy := richPod(t, "ordered")
 	policy.Containers["web"].After = []policydata.After{{Container: "init-cache", State: policydata.Started}}
-	p := newPod(t, policy)
-	p.allowed(p.emulator.CreateContainer(sandbox))
-	p.allowed(lifecycle("StartContainerRequest", sandbox))
-	p.allowed(p.emulator.CreateContainer("init-db"))
-	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p := newPod(t, policy, sandbox, "init-db")
 	p.allowed(signalled("init-db", 15))
 	p.allowed(waited("init-db", 0))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
@@ -289,30 +284,20 @@ func TestNoSidecarAfterASignalledContainer(t *testing.T) {
 
 // A process ends once: its first exit code counts.
 func TestNoSuccessAfterAFailure(t *testing.T) {
-	p := newPod(t, richPod(t, "ordered"))
-	p.allowed(p.emulator.CreateContainer(sandbox))
-	p.allowed(lifecycle("StartContainerRequest", sandbox))
-	p.allowed(p.emulator.CreateContainer("init-db"))
-	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p := newPod(t, richPod(t, "ordered"), sandbox, "init-db")
 	p.allowed(waited("init-db", 1))
 	p.allowed(waited("init-db", 0))
 	p.denied(p.emulator.CreateContainer("init-cache"), "order")
 }
 
 func TestNoContainerBesideOneThatWasEnded(t *testing.T) {
-	p := newPod(t, richPod(t, "ordered"))
-	p.allowed(p.emulator.CreateContainer(sandbox))
-	p.allowed(lifecycle("StartContainerRequest", sandbox))
+	p := newPod(t, richPod(t, "ordered"), sandbox)
 	p.allowed(signalled(sandbox, 9))
 	p.denied(p.emulator.CreateContainer("init-db"), "order")
 }
 
 func TestNoInitContainerAgainOnceItSucceeded(t *testing.T) {
-	p := newPod(t, richPod(t, "ordered"))
-	p.allowed(p.emulator.CreateContainer(sandbox))
-	p.allowed(lifecycle("StartContainerRequest", sandbox))
-	p.allowed(p.emulator.CreateContainer("init-db"))
-	p.allowed(lifecycle("StartContainerRequest", "init-db"))
+	p := newPod(t, richPod(t, "ordered"), sandbox, "init-db")
 	p.allowed(waited("init-db", 0))
 	p.allowed(lifecycle("RemoveContainerRequest", "init-db"))
 	p.denied(p.emulator.CreateContainer("init-db"), "order")

@@ -164,18 +164,22 @@ func TestADecisionWithOpsIsAnsweredAsABool(t *testing.T) {
 	wantAnswer(t, "v0", r.send(t, "POST", "/v0/data/agent_policy/ExecProcessRequest", `{"id": 1}`).body, "true\n")
 }
 
+// withJournal makes a chain go on from the journal in dir, as that of a process that starts anew.
+func withJournal(t *testing.T, dir string) func(*binding.Config) {
+	return func(c *binding.Config) {
+		j, err := journal.Open(dir, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Journal = j
+	}
+}
+
 // A process that starts after one that had deleted or refused a policy must not go on with the policy before.
 func TestNothingIsAllowedAfterARestartInBetween(t *testing.T) {
 	for name, text := range map[string]string{"deleted": "", "refused": "no policy"} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			persistent := func(c *binding.Config) {
-				j, err := journal.Open(dir, "boot")
-				if err != nil {
-					t.Fatal(err)
-				}
-				c.Journal = j
-			}
+			persistent := withJournal(t, t.TempDir())
 			r := startRig(t, openDefault, persistent)
 			wantStatus(t, "delete", r.send(t, "DELETE", "/v1/policies/default.rego", ""), 200)
 			if text != "" {
@@ -188,14 +192,7 @@ func TestNothingIsAllowedAfterARestartInBetween(t *testing.T) {
 }
 
 func TestAPolicyPutSurvivesARestartWithItsState(t *testing.T) {
-	dir := t.TempDir()
-	persistent := func(c *binding.Config) {
-		j, err := journal.Open(dir, "boot")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Journal = j
-	}
+	persistent := withJournal(t, t.TempDir())
 	r := startRig(t, openDefault, persistent)
 	wantStatus(t, "delete", r.send(t, "DELETE", "/v1/policies/default.rego", ""), 200)
 	wantStatus(t, "put", r.send(t, "PUT", policyURL, workload), 200)

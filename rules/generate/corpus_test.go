@@ -26,29 +26,19 @@ import (
 // Policies made from the corpus' manifests decide its requests as it says, in
 // this project's shape and in upstream's.
 func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
-	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
-	images := generatetest.Images(t, filepath.Join(dir, "images.json"))
 	count := 0
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.Name() != "pod.yaml" {
-			return err
-		}
+	generatetest.EachPod(t, func(name, path, images string) {
 		s := generatetest.Settings(t, settings.DefaultPlatform, "compat-kata")
-		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), s, images)
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), s, generatetest.Images(t, images))
 		if err != nil {
 			t.Fatal(err)
 		}
-		name, _ := filepath.Rel(dir, filepath.Dir(path))
 		for shape, judge := range judges(t, made[0], s) {
 			t.Run(name+"/"+shape, func(t *testing.T) {
 				count += replay(t, judge, filepath.Join(filepath.Dir(path), "testcases.json"))
 			})
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if count == 0 {
 		t.Error("no request was found")
 	}
@@ -58,19 +48,13 @@ func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
 // With the strict defaults the same requests, completed to what a real runtime
 // sends, get the same decisions. An instance is removed before the next is made.
 func TestWholeRequestsOfTheCorpusAreDecidedTheSameByStrictPolicies(t *testing.T) {
-	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
-	images := generatetest.Images(t, filepath.Join(dir, "images.json"))
 	count := 0
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.Name() != "pod.yaml" {
-			return err
-		}
+	generatetest.EachPod(t, func(name, path, images string) {
 		s := generatetest.Settings(t, settings.DefaultPlatform)
-		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), s, images)
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), s, generatetest.Images(t, images))
 		if err != nil {
 			t.Fatal(err)
 		}
-		name, _ := filepath.Rel(dir, filepath.Dir(path))
 		t.Run(name, func(t *testing.T) {
 			data, err := made[0].JSON()
 			if err != nil {
@@ -82,11 +66,7 @@ func TestWholeRequestsOfTheCorpusAreDecidedTheSameByStrictPolicies(t *testing.T)
 			}
 			count += replayWhole(t, made[0], judge, filepath.Join(filepath.Dir(path), "testcases.json"))
 		})
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if count == 0 {
 		t.Error("no request was found")
 	}

@@ -222,27 +222,18 @@ func TestOrderIsEnforcedWhereThereAreInitContainers(t *testing.T) {
 }
 
 func TestManifestsOfTheCorpusGenerate(t *testing.T) {
-	dir := filepath.Join(generatetest.Corpus(t), "kata-4.1")
-	images := generatetest.Images(t, filepath.Join(dir, "images.json"))
 	count := 0
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.Name() != "pod.yaml" {
-			return err
-		}
+	generatetest.EachPod(t, func(name, path, images string) {
 		count++
-		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), generatetest.Settings(t, settings.DefaultPlatform), images)
+		made, _, err := generatetest.Policies(generatetest.Manifest(t, path), generatetest.Settings(t, settings.DefaultPlatform), generatetest.Images(t, images))
 		if err != nil || len(made) != 1 {
 			t.Errorf("%s: %d policies, %v", path, len(made), err)
 		}
-		if name := strings.TrimPrefix(filepath.Dir(path), dir+"/"); !nobodyTakes[name] {
-			lives := emulated(t, path, emulatortest.Options(t, settings.DefaultPlatform, generatetest.Store(t, filepath.Join(dir, "images.json"))))
+		if !nobodyTakes[name] {
+			lives := emulated(t, path, emulatortest.Options(t, settings.DefaultPlatform, generatetest.Store(t, images)))
 			allowsItsPods(t, "corpus/"+name, made, lives)
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if count != 15 {
 		t.Errorf("found %d manifests, want 15", count)
 	}
