@@ -18,20 +18,20 @@ import (
 	"portcullis/rules/settings"
 )
 
-// maxDump is the most bytes of requests that are held to learn from.
-const maxDump = 256 << 20
+// maxRecording is the most bytes of requests that are held to learn from.
+const maxRecording = 256 << 20
 
 func newLearn(io stdio) *cobra.Command {
 	var f flags
 	var maps []string
 	cmd := &cobra.Command{
-		Use:   "learn -y MANIFEST DUMP...",
+		Use:   "learn -y MANIFEST RECORDING...",
 		Short: "Write the settings under which a pod that a cluster ran is allowed",
-		Long: `learn makes the policy of the one pod in MANIFEST, judges the requests of the dump in order, and adds for each that is denied the
+		Long: `learn makes the policy of the one pod in MANIFEST, judges the requests of the recording in order, and adds for each that is denied the
 narrowest setting that allows it, until the pod is allowed. It prints the settings as a drop-in for -j: each line with the
 request and the field that ask for it, the loosest last, and none without which the pod is allowed too.
 
-DUMP is what the agent of a debug guest (AGENT_POLICY_DEBUG=yes) or policyd recorded of that pod, in the forms that policyctl
+RECORDING is what the agent of a debug guest (AGENT_POLICY_DEBUG=yes) or policyd recorded of that pod, in the forms that policyctl
 replay reads, "-" for stdin; several are taken as one, in order. Take it from a node that you trust, and read the lines: learn
 takes what the runtime chooses for what it shall choose.
 
@@ -42,12 +42,12 @@ commands of kubectl exec) are listed and stay denied.
 Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong usage, 3 something could not be read.`,
 		Example: `  genpolicy settings learn --platform peer-pods -y pod.yaml policy.jsonl > cluster.toml
   genpolicy -y pod.yaml --platform peer-pods -j cluster.toml`,
-		RunE: func(cmd *cobra.Command, dumps []string) error {
+		RunE: func(cmd *cobra.Command, recordings []string) error {
 			f.takeMaps(maps, io.err)
-			if len(f.yamlFiles) == 0 || len(dumps) == 0 {
-				return usagef("learn wants -y MANIFEST and a DUMP")
+			if len(f.yamlFiles) == 0 || len(recordings) == 0 {
+				return usagef("learn wants -y MANIFEST and a RECORDING")
 			}
-			return withJob(f, io, f.yamlFiles, func(j *job) error { return j.learn(cmd.Context(), dumps) })
+			return withJob(f, io, f.yamlFiles, func(j *job) error { return j.learn(cmd.Context(), recordings) })
 		},
 	}
 	cmd.Flags().SortFlags = false
@@ -58,8 +58,8 @@ Exit codes: 0 done, 1 a request asks for what settings must not allow, 2 wrong u
 	return cmd
 }
 
-// learn prints the drop-in that a dump of the job's one pod asks for.
-func (j *job) learn(ctx context.Context, dumps []string) error {
+// learn prints the drop-in that a recording of the job's one pod asks for.
+func (j *job) learn(ctx context.Context, recordings []string) error {
 	pod, err := j.onlyPod()
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (j *job) learn(ctx context.Context, dumps []string) error {
 	if err != nil {
 		return err
 	}
-	dump, err := readDumps(dumps, j.io.in)
+	recording, err := readRecordings(recordings, j.io.in)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (j *job) learn(ctx context.Context, dumps []string) error {
 		return err
 	}
 	s := &student{job: j, pod: pod, over: over, configs: configs}
-	learner := learn.Learner{Make: s.policy, Dump: dump}
+	learner := learn.Learner{Make: s.policy, Recording: recording}
 	learned, err := learner.Learn(ctx)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (j *job) onlyPod() (*generate.Pod, error) {
 		}
 	}
 	if len(all) != 1 {
-		return nil, usagef("the manifest has %d pods, and a dump is of one", len(all))
+		return nil, usagef("the manifest has %d pods, and a recording is of one", len(all))
 	}
 	return all[0], nil
 }
@@ -125,29 +125,29 @@ func readOver(f flags) ([]settings.DropIn, error) {
 	return allDropIns(f.settings)
 }
 
-func readDumps(paths []string, in io.Reader) ([]trace.Record, error) {
+func readRecordings(paths []string, in io.Reader) ([]trace.Record, error) {
 	var all []trace.Record
 	size := 0
 	for _, path := range paths {
-		records, err := readDump(path, in)
+		records, err := readRecording(path, in)
 		if err != nil {
-			return nil, fmt.Errorf("read dump %s: %w", path, err)
+			return nil, fmt.Errorf("read recording %s: %w", path, err)
 		}
 		for _, r := range records {
 			size += len(r.Request)
 		}
-		if size > maxDump {
-			return nil, fmt.Errorf("read dump %s: more than %d bytes of requests", path, maxDump)
+		if size > maxRecording {
+			return nil, fmt.Errorf("read recording %s: more than %d bytes of requests", path, maxRecording)
 		}
 		all = append(all, records...)
 	}
 	if len(all) == 0 {
-		return nil, errors.New("read dump: no request in it")
+		return nil, errors.New("read recording: no request in it")
 	}
 	return all, nil
 }
 
-func readDump(path string, in io.Reader) ([]trace.Record, error) {
+func readRecording(path string, in io.Reader) ([]trace.Record, error) {
 	if path != "-" {
 		file, err := os.Open(path)
 		if err != nil {
@@ -156,7 +156,7 @@ func readDump(path string, in io.Reader) ([]trace.Record, error) {
 		defer file.Close()
 		in = file
 	}
-	reader := trace.NewReader(io.LimitReader(in, maxDump))
+	reader := trace.NewReader(io.LimitReader(in, maxRecording))
 	reader.Observations = true // what waits for an init container waits for the answer that it succeeded
 	var all []trace.Record
 	for {

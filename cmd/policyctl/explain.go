@@ -32,7 +32,7 @@ wants, and what to change in the manifest or the settings. FILE has the formats 
 Under a policy from another tool, the check is the rule whose expression failed for that container, found by following one
 evaluation with prints on; where in the request it looked is found by comparing the request with the policy's data.
 
-Requests that are decided otherwise than the record says come first. One whose decision depends on what the dump does not hold
+Requests that are decided otherwise than the record says come first. One whose decision depends on what the recording does not hold
 is UNKNOWN, with what is missing.
 
 A first line names the containers whose image the policy does not bind: one named by a tag may change unseen. Values of

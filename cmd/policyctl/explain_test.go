@@ -11,20 +11,20 @@ import (
 	"testing"
 )
 
-// shopFiles writes the shop's policy and the dump of its life.
-func shopFiles(t *testing.T) (policy, dump string) {
+// shopFiles writes the shop's policy and the recording of its life.
+func shopFiles(t *testing.T) (policy, recording string) {
 	dir := t.TempDir()
-	policy, dump = filepath.Join(dir, "shop.rego"), filepath.Join(dir, "policy.jsonl")
+	policy, recording = filepath.Join(dir, "shop.rego"), filepath.Join(dir, "policy.jsonl")
 	writePolicy(t, shop(t), policy)
-	writeDump(t, life(shop(t)), dump)
-	return policy, dump
+	writeRecording(t, life(shop(t)), recording)
+	return policy, recording
 }
 
 const unboundNote = "note: this policy does not bind what the image of metrics holds; genpolicy --lock-digests does\n"
 
 func TestExplainSaysThreeLinesForEachDenial(t *testing.T) {
-	policy, dump := shopFiles(t)
-	text := must(t, "explain", "--policy", policy, dump)
+	policy, recording := shopFiles(t)
+	text := must(t, "explain", "--policy", policy, recording)
 	rest, ok := strings.CutPrefix(text, unboundNote)
 	if !ok {
 		t.Errorf("does not open with the image that is not bound:\n%s", text)
@@ -36,29 +36,29 @@ func TestExplainSaysThreeLinesForEachDenial(t *testing.T) {
 	if strings.Contains(text, "\x1b") {
 		t.Error("coloured, but not for a terminal")
 	}
-	if colored := must(t, "explain", "--policy", policy, "--color", "always", dump); !strings.Contains(colored, "\x1b[31mDENY\x1b[0m") {
+	if colored := must(t, "explain", "--policy", policy, "--color", "always", recording); !strings.Contains(colored, "\x1b[31mDENY\x1b[0m") {
 		t.Errorf("not coloured when asked for:\n%s", colored)
 	}
 }
 
 func TestExplainSelectsRequests(t *testing.T) {
-	policy, dump := shopFiles(t)
-	if one := must(t, "explain", "--policy", policy, "--line", "2", dump); strings.Count(one, "DENY ") != 1 || !strings.Contains(one, "(line 2)") {
+	policy, recording := shopFiles(t)
+	if one := must(t, "explain", "--policy", policy, "--line", "2", recording); strings.Count(one, "DENY ") != 1 || !strings.Contains(one, "(line 2)") {
 		t.Errorf("line 2 alone:\n%s", one)
 	}
-	if none := must(t, "explain", "--policy", policy, "--line", "1", dump); none != unboundNote+"1 request, none denied\n" {
+	if none := must(t, "explain", "--policy", policy, "--line", "1", recording); none != unboundNote+"1 request, none denied\n" {
 		t.Errorf("a request that is allowed:\n%s", none)
 	}
 	for _, args := range [][]string{{"--line", "999"}, {"--case", "no such"}, {"--color", "maybe"}} {
-		if _, said, code := policyctl(append([]string{"explain", "--policy", policy, dump}, args...)...); code != exitUsage || strings.Count(said, "\n") != 1 {
+		if _, said, code := policyctl(append([]string{"explain", "--policy", policy, recording}, args...)...); code != exitUsage || strings.Count(said, "\n") != 1 {
 			t.Errorf("%v: exit code %d, %q", args, code, said)
 		}
 	}
 }
 
 func TestExplainAsJSON(t *testing.T) {
-	policy, dump := shopFiles(t)
-	dec := json.NewDecoder(strings.NewReader(must(t, "explain", "--policy", policy, "--json", dump)))
+	policy, recording := shopFiles(t)
+	dec := json.NewDecoder(strings.NewReader(must(t, "explain", "--policy", policy, "--json", recording)))
 	var first struct {
 		Line            int
 		Kind, Container string

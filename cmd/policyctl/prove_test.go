@@ -50,7 +50,7 @@ func TestProve(t *testing.T) {
 			t.Errorf("prove %q: exit code %d, want %d\n%s%s", test.args, code, test.code, stdout, stderr)
 		}
 	}
-	// The witness is a dump that replay reads: all of it is allowed by one, the last is denied by the other.
+	// The witness is a recording that replay reads: all of it is allowed by one, the last is denied by the other.
 	must(t, "replay", "--policy", old, witness)
 	if stdout, _, _ := policyctl("replay", "--policy", next, "--denied", witness); !strings.Contains(stdout, "ReadStreamRequest") {
 		t.Errorf("the stricter policy allows the witness:\n%s", stdout)

@@ -24,7 +24,7 @@ type recordHooks struct {
 // errNoRequest ends a verb that was given something, but no request.
 var errNoRequest = errors.New("no request among them")
 
-// eachRecord reads the requests of a dump, one at a time. A dump that holds something but no request is an error: it is not one.
+// eachRecord reads the requests of a recording, one at a time. A recording that holds something but no request is an error: it is not one.
 func eachRecord(ctx context.Context, in io.Reader, hooks *recordHooks, one func(context.Context, trace.Record) error) error {
 	records := trace.NewReader(in)
 	records.Observations = hooks != nil && hooks.observations
@@ -38,7 +38,7 @@ func eachRecord(ctx context.Context, in io.Reader, hooks *recordHooks, one func(
 				*hooks.truncated = records.Truncated()
 			}
 			if others := records.PassedOver() + broken; read == 0 && others > 0 {
-				return fmt.Errorf("read dump: %s, and %w; see --help for the forms that are known", count(others, "line or element", "lines or elements"), errNoRequest)
+				return fmt.Errorf("read recording: %s, and %w; see --help for the forms that are known", count(others, "line or element", "lines or elements"), errNoRequest)
 			}
 			return nil
 		case errors.As(err, &line) && hooks != nil && hooks.broken != nil:

@@ -27,16 +27,16 @@ CreateSandbox that the record says was allowed: a guest has one sandbox, so the 
 
 FILE holds {"kind","request"[,"case","allowed","agent"]} lines, a JSON array of those, or the debug log of policyd or of an
 agent (/tmp/policy.txt, policy.jsonl). It may be longer than memory: one request is held at a time. A line that is none of
-these ends the replay with its number; --skip-broken passes over such lines and counts them. How far a long dump is is
+these ends the replay with its number; --skip-broken passes over such lines and counts them. How far a long recording is is
 printed to standard error.
 
 What the agent refused has not happened, and does not change the policy's state. policyd's log says what the agent answered
-and what a copied file held. Where a dump does not, and a decision depends on it, the line says UNKNOWN, and what is missing.
+and what a copied file held. Where a recording does not, and a decision depends on it, the line says UNKNOWN, and what is missing.
 
-With --save-tests the requests are written to a file with what was decided then, or, where the dump does not say that, with
+With --save-tests the requests are written to a file with what was decided then, or, where the recording does not say that, with
 the decisions of this policy; replay then holds any other policy to it. With --split each request is written to a file of its
 own in a directory, {"input": ...}, which is what curl sends to a server of OPA's REST API: POST /v1/data/agent_policy/KIND.
-Both hold the workload's secrets, as the dump does.
+Both hold the workload's secrets, as the recording does.
 
 Exit code 1: there were mismatches. 3: a line cannot be read, or no request is in a file that is not empty.`,
 		Example: `  policyctl replay --policy pod.rego /tmp/policy.txt

@@ -19,7 +19,7 @@ import (
 	"portcullis/rules"
 )
 
-// endless is a dump of one pod whose container comes and goes, of at least size bytes, made while it is read.
+// endless is a recording of one pod whose container comes and goes, of at least size bytes, made while it is read.
 type endless struct {
 	size  int
 	cycle []byte // what comes again and again
@@ -69,7 +69,7 @@ func (d *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// The peak of a process of its own is compared for a short and a long dump.
+// The peak of a process of its own is compared for a short and a long recording.
 func TestALongDumpReplaysInConstantMemory(t *testing.T) {
 	policy := filepath.Join(t.TempDir(), "shop.rego")
 	writePolicy(t, shop(t), policy)
@@ -77,14 +77,14 @@ func TestALongDumpReplaysInConstantMemory(t *testing.T) {
 	long, said := peakOfReplay(t, policy, 36<<20)
 	t.Logf("peak: %d kB for 4 MB, %d kB for 36 MB", short, long)
 	if grown := long - short; grown > 12<<10 {
-		t.Errorf("32 MB more of dump take %d kB more memory", grown)
+		t.Errorf("32 MB more of recording take %d kB more memory", grown)
 	}
 	if !regexp.MustCompile(`(?m)^\d+ MB, [\d.]+ MB/s$`).MatchString(said) {
 		t.Errorf("no progress is shown: %q", said)
 	}
 }
 
-// peakOfReplay replays a dump of size bytes from a pipe, and gives the most memory that was resident, in kB, and standard error.
+// peakOfReplay replays a recording of size bytes from a pipe, and gives the most memory that was resident, in kB, and standard error.
 func peakOfReplay(t *testing.T, policy string, size int) (int64, string) {
 	t.Helper()
 	exe, err := os.Executable()

@@ -29,10 +29,10 @@ func TestReportInChromium(t *testing.T) {
 		pages = append(pages, page)
 	}
 	dir := t.TempDir()
-	policy, dump := filepath.Join(dir, "shop.rego"), filepath.Join(dir, "policy.jsonl")
+	policy, recording := filepath.Join(dir, "shop.rego"), filepath.Join(dir, "policy.jsonl")
 	writePolicy(t, shop(t), policy)
-	writeDump(t, life(shop(t)), dump)
-	report("shop", "--policy", policy, "--trace", dump)
+	writeRecording(t, life(shop(t)), recording)
+	report("shop", "--policy", policy, "--trace", recording)
 
 	large := shop(t)
 	for i := range 40 - len(large.Containers) {
@@ -41,8 +41,8 @@ func TestReportInChromium(t *testing.T) {
 	}
 	policy = filepath.Join(dir, "large.rego")
 	writePolicy(t, large, policy)
-	writeDump(t, life(large), dump)
-	report("large", "--policy", policy, "--trace", dump)
+	writeRecording(t, life(large), recording)
+	report("large", "--policy", policy, "--trace", recording)
 	info, err := os.Stat(pages[1])
 	if err != nil {
 		t.Fatal(err)

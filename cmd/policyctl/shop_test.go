@@ -72,8 +72,8 @@ func life(p *policydata.Policy) []rulestest.Request {
 		rulestest.Request{Kind: "ReadStreamRequest", Input: map[string]any{"container_id": rulestest.ID("web"), "exec_id": "", "len": 4096}})
 }
 
-// writeDump writes requests as the debug log of an agent has them.
-func writeDump(tb testing.TB, requests []rulestest.Request, file string) {
+// writeRecording writes requests as the debug log of an agent has them.
+func writeRecording(tb testing.TB, requests []rulestest.Request, file string) {
 	tb.Helper()
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
@@ -107,10 +107,10 @@ func must(tb testing.TB, args ...string) string {
 
 func TestReportHoldsTheDecisionsOfATrace(t *testing.T) {
 	dir := t.TempDir()
-	policy, dump, page := filepath.Join(dir, "shop.rego"), filepath.Join(dir, "policy.jsonl"), filepath.Join(dir, "shop.html")
+	policy, recording, page := filepath.Join(dir, "shop.rego"), filepath.Join(dir, "policy.jsonl"), filepath.Join(dir, "shop.html")
 	writePolicy(t, shop(t), policy)
-	writeDump(t, life(shop(t)), dump)
-	must(t, "report", "--policy", policy, "--trace", dump, "-o", page)
+	writeRecording(t, life(shop(t)), recording)
+	must(t, "report", "--policy", policy, "--trace", recording, "-o", page)
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)

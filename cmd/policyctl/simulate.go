@@ -40,7 +40,7 @@ func newSimulate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate MANIFEST",
 		Short: "Make the requests that a runtime would send for a manifest",
-		Long: `Print the requests of a pod's life as lines of JSON, a dump for replay and explain: what the kubelet, containerd and Kata's shim
+		Long: `Print the requests of a pod's life as lines of JSON, a recording for replay and explain: what the kubelet, containerd and Kata's shim
 make of MANIFEST ("-" is standard input). No policy is looked at. The same command gives the same bytes; --seed gives other ids and names.
 
 The emulation is held to recordings of these components, with the containerd and shim that --containerd and --shim name. What a
@@ -247,7 +247,7 @@ func (f *simulateFlags) inputs(requests []emulator.Request) ([]emulator.Input, e
 	return out, nil
 }
 
-// waitAnswer is as what the gate shows a policy the agent's answer to a wait: without it no dump says that an init container succeeded.
+// waitAnswer is as what the gate shows a policy the agent's answer to a wait: without it no recording says that an init container succeeded.
 const waitAnswer = "WaitProcessResponse"
 
 // cut ends the life with the request that --until names.

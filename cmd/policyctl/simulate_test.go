@@ -19,7 +19,7 @@ const withInit = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"shop"},"sp
   "initContainers":[{"name":"migrate","image":"registry.example/shop/web:1.4","args":["--migrate"]}],
   "containers":[{"name":"web","image":"registry.example/shop/web:1.4"}]}}`
 
-// Who waits for an init container asks how it ended: a dump that did not say it would make every such pod's start unknown.
+// Who waits for an init container asks how it ended: a recording that did not say it would make every such pod's start unknown.
 func TestSimulateSaysThatInitContainersSucceed(t *testing.T) {
 	simulate := func(more ...string) []string {
 		t.Helper()
@@ -68,38 +68,38 @@ func TestSimulateSaysThatInitContainersSucceed(t *testing.T) {
 	}
 }
 
-// A report is of what happened: it follows the answers in a dump, as replay does, and shows no line for them.
+// A report is of what happened: it follows the answers in a recording, as replay does, and shows no line for them.
 func TestReportFollowsAnswers(t *testing.T) {
 	dir := t.TempDir()
-	policy, dump, page := filepath.Join(dir, "p.rego"), filepath.Join(dir, "d.jsonl"), filepath.Join(dir, "p.html")
+	policy, recording, page := filepath.Join(dir, "p.rego"), filepath.Join(dir, "d.jsonl"), filepath.Join(dir, "p.html")
 	p := shop(t)
 	inTurn(p)
 	writePolicy(t, p, policy)
-	writeDump(t, startOf(p), dump)
-	text, err := os.ReadFile(dump)
+	writeRecording(t, startOf(p), recording)
+	text, err := os.ReadFile(recording)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text = bytes.ReplaceAll(text, []byte(`"kind":"WaitProcessResponse"`), []byte(`"observed":"WaitProcessResponse"`))
-	if err := os.WriteFile(dump, text, 0o600); err != nil {
+	if err := os.WriteFile(recording, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctl(t, exitOK, "report", "--policy", policy, "--trace", dump, "-o", page)
+	ctl(t, exitOK, "report", "--policy", policy, "--trace", recording, "-o", page)
 	if text, err = os.ReadFile(page); err != nil || !bytes.Contains(text, []byte(" allowed, 0 denied.")) {
 		t.Errorf("the page does not say that all was allowed (%v)", err)
 	}
 }
 
-// Where a dump has no answers, what is wrong in any case is told, and not that the end of an init container is not known.
+// Where a recording has no answers, what is wrong in any case is told, and not that the end of an init container is not known.
 func TestExplainTellsWhatIsWrongHoweverAnInitContainerEnded(t *testing.T) {
 	dir := t.TempDir()
-	policy, dump := filepath.Join(dir, "p.rego"), filepath.Join(dir, "d.jsonl")
+	policy, recording := filepath.Join(dir, "p.rego"), filepath.Join(dir, "d.jsonl")
 	p := shop(t)
 	inTurn(p)
 	writePolicy(t, p, policy)
 	for _, name := range []string{"web", "migrate"} {
-		writeDump(t, withoutAnswers(startOf(p), name), dump)
-		out, _ := ctl(t, exitOK, "explain", "--policy", policy, dump)
+		writeRecording(t, withoutAnswers(startOf(p), name), recording)
+		out, _ := ctl(t, exitOK, "explain", "--policy", policy, recording)
 		if !strings.Contains(out, "container "+name+", check args\n") || strings.Contains(out, "container "+name+", check order") {
 			t.Errorf("of %s explain says %s", name, out)
 		}

@@ -21,7 +21,7 @@ const (
 	sizeField = "data_size"
 )
 
-// withContents adds what the gate says of a file's data, where the dump holds the data and does not say it.
+// withContents adds what the gate says of a file's data, where the recording holds the data and does not say it.
 func withContents(input ast.Value) ast.Value {
 	object, ok := input.(ast.Object)
 	if !ok || object.Get(ast.StringTerm(sumField)) != nil {
@@ -60,7 +60,7 @@ func dataOf(object ast.Object) ([]byte, bool) {
 	return data, true
 }
 
-// knowsContents is false where a request was denied and would be allowed if the file had contents that the policy names: the dump
+// knowsContents is false where a request was denied and would be allowed if the file had contents that the policy names: the recording
 // does not say which it had.
 func (s *Session) knowsContents(ctx context.Context, record trace.Record, input ast.Value) (bool, error) {
 	object, ok := input.(ast.Object)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package replay judges the requests of a dump by a policy as the guest would have: what the agent refused does not change the
-// policy's state, and where a dump does not say what a decision depends on, the decision is Unknown and never a denial.
+// Package replay judges the requests of a recording by a policy as the guest would have: what the agent refused does not change the
+// policy's state, and where a recording does not say what a decision depends on, the decision is Unknown and never a denial.
 package replay
 
 import (
@@ -23,19 +23,19 @@ type Outcome int
 const (
 	Denied Outcome = iota
 	Allowed
-	Unknown // allowed or denied, by what the dump does not hold
+	Unknown // allowed or denied, by what the recording does not hold
 )
 
 // Decision is the outcome with its reason.
 type Decision struct {
 	Outcome Outcome
 	Reason  string          // of a denial, or of an Unknown that is one unless what is Missing is otherwise
-	Missing string          // what the dump would have to hold for an Unknown to be known
+	Missing string          // what the recording would have to hold for an Unknown to be known
 	State   json.RawMessage // the policy's state that the request was judged in
 	Booted  bool            // the request is the first of another guest, which has just started
 }
 
-// Session judges the requests of one dump in order. It is the only user of its engine.
+// Session judges the requests of one recording in order. It is the only user of its engine.
 type Session struct {
 	engine  *engine.Engine
 	history []step // what has changed the state, the latest last
@@ -107,7 +107,7 @@ func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, err
 
 const createSandbox = "CreateSandboxRequest"
 
-// booted looks whether a sandbox that was allowed is that of another guest: a guest has one, and a dump may hold what several were
+// booted looks whether a sandbox that was allowed is that of another guest: a guest has one, and a recording may hold what several were
 // asked, one after the other. The session then goes on in that guest.
 func (s *Session) booted(ctx context.Context, denied Decision, now step) (Decision, error) {
 	history := s.history
@@ -148,8 +148,8 @@ func (s *Session) once(ctx context.Context, record trace.Record, input ast.Value
 	return d, s.settle(v, step{before, record, input})
 }
 
-// settle makes the state follow an allowed request. Without an answer in the dump it counts as carried out, until another request
-// of the dump speaks against it.
+// settle makes the state follow an allowed request. Without an answer in the recording it counts as carried out, until another request
+// of the recording speaks against it.
 func (s *Session) settle(v *engine.Verdict, of step) error {
 	if !v.Holds() {
 		return nil
@@ -172,7 +172,7 @@ func (s *Session) settle(v *engine.Verdict, of step) error {
 	return nil
 }
 
-// otherwise looks for an earlier request that, had the agent refused it, would make this one allowed, and whose answer the dump
+// otherwise looks for an earlier request that, had the agent refused it, would make this one allowed, and whose answer the recording
 // does not hold. The session then goes on as if it had been refused.
 func (s *Session) otherwise(ctx context.Context, denied Decision, now step) (Decision, error) {
 	if active := s.engine.Active(); active == nil || !active.ReadsState(now.record.Kind) {

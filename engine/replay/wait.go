@@ -24,10 +24,10 @@ const (
 	signalProcess   = "SignalProcessRequest"
 )
 
-// maxWaits bounds how many answers are remembered that a dump does not show. A pod waits for one init container at a time.
+// maxWaits bounds how many answers are remembered that a recording does not show. A pod waits for one init container at a time.
 const maxWaits = 4
 
-// waits are the containers whose end was waited for, where the dump shows no answers: nobody but a gate writes them down.
+// waits are the containers whose end was waited for, where the recording shows no answers: nobody but a gate writes them down.
 type waits struct {
 	open  []wait
 	shown bool
@@ -63,7 +63,7 @@ func (w *waits) take(record trace.Record, allowed bool) {
 }
 
 // ended looks for a container whose process, had it ended by itself with exit code 0, would make a denied CreateContainer allowed,
-// and whose end the dump does not show. The session then goes on as if it had. Where a part of the reason remains, the request was
+// and whose end the recording does not show. The session then goes on as if it had. Where a part of the reason remains, the request was
 // denied either way, and that part is what is to be told.
 func (s *Session) ended(ctx context.Context, denied Decision, now step) (Decision, error) {
 	if now.record.Kind != createContainer {

@@ -35,7 +35,7 @@ WaitProcessResponse := {"allowed": true, "ops": [{"op": "add", "path": concat(""
 }
 `
 
-// A dump of a shim or an agent does not hold how a process ended: what depends on that is unknown, and no denial.
+// A recording of a shim or an agent does not hold how a process ended: what depends on that is unknown, and no denial.
 func TestHowAProcessEndedIsUnknownWhereNoGateHasWrittenIt(t *testing.T) {
 	const (
 		create = `{"kind":"CreateContainerRequest","request":{"container_id":"first"}}`
@@ -48,8 +48,8 @@ func TestHowAProcessEndedIsUnknownWhereNoGateHasWrittenIt(t *testing.T) {
 		ended  = `{"kind":"WaitProcessResponse","request":{"request":{"container_id":"first"},"response":{"status":0}}}`
 	)
 	for name, test := range map[string]struct {
-		dump []string
-		want replay.Outcome
+		recording []string
+		want      replay.Outcome
 	}{
 		"it is waited for":               {[]string{create, wait, app}, replay.Unknown},
 		"then removed, as shims do":      {[]string{create, wait, signal, wait, remove, app}, replay.Unknown},
@@ -60,7 +60,7 @@ func TestHowAProcessEndedIsUnknownWhereNoGateHasWrittenIt(t *testing.T) {
 		"the gate saw its end":           {[]string{create, wait, ended, app}, replay.Allowed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			last := replayed(t, test.dump)
+			last := replayed(t, test.recording)
 			if last.Outcome != test.want || (last.Missing == "") != (test.want != replay.Unknown) {
 				t.Errorf("got %+v, want %v", last, test.want)
 			}
@@ -68,8 +68,8 @@ func TestHowAProcessEndedIsUnknownWhereNoGateHasWrittenIt(t *testing.T) {
 	}
 }
 
-// replayed is the decision of the last request of a dump.
-func replayed(t *testing.T, dump []string) (last replay.Decision) {
+// replayed is the decision of the last request of a recording.
+func replayed(t *testing.T, recording []string) (last replay.Decision) {
 	t.Helper()
 	c, err := engine.NewCompiler(engine.CompilerOptions{})
 	if err != nil {
@@ -82,8 +82,8 @@ func replayed(t *testing.T, dump []string) (last replay.Decision) {
 	e := engine.New(p, engine.Options{})
 	defer e.Close()
 	s := replay.New(e)
-	r := trace.NewReader(strings.NewReader(strings.Join(dump, "\n") + "\n"))
-	for range dump {
+	r := trace.NewReader(strings.NewReader(strings.Join(recording, "\n") + "\n"))
+	for range recording {
 		record, err := r.Next()
 		if err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ func event(kind, request string) trace.Event {
 	return trace.Event{Kind: kind, Request: json.RawMessage(request), Allowed: true, Time: time.Unix(1, 5).UTC()}
 }
 
-// readAll reads a dump to its end and fails on a line that cannot be understood.
+// readAll reads a recording to its end and fails on a line that cannot be understood.
 func readAll(t *testing.T, path string) []trace.Record {
 	t.Helper()
 	f, err := os.Open(path)

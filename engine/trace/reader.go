@@ -19,16 +19,16 @@ import (
 // MaxLine bounds one line, or one element of an array, in bytes: the longest request, 4 MiB, written as an array of numbers.
 const MaxLine = 32 << 20
 
-// Record is one request of a dump.
+// Record is one request of a recording.
 type Record struct {
 	Line    int // 1-based; in an array the number of the element
 	Kind    string
 	Request json.RawMessage // a JSON object
 	Case    string          // a test's name for it, or empty
-	Allowed *bool           // what was decided or is expected; nil if the dump does not say
+	Allowed *bool           // what was decided or is expected; nil if the recording does not say
 	Reason  string
-	Time    time.Time // zero if the dump does not say
-	Agent   Answer    // what the agent answered; empty if the dump does not say
+	Time    time.Time // zero if the recording does not say
+	Agent   Answer    // what the agent answered; empty if the recording does not say
 	Error   string    // of an answer that refused, or empty
 	// Observed: no request but an answer that the policy was shown. Kind is its entry point, such as WaitProcessResponse.
 	Observed bool
@@ -52,7 +52,7 @@ type LineError struct {
 	Err  error
 }
 
-func (e *LineError) Error() string { return fmt.Sprintf("dump line %d: %v", e.Line, e.Err) }
+func (e *LineError) Error() string { return fmt.Sprintf("recording line %d: %v", e.Line, e.Err) }
 
 func (e *LineError) Unwrap() error { return e.Err }
 
@@ -77,7 +77,7 @@ func (e *DeniedError) Error() string {
 		"the requests are in the decision log of a debug guest, /tmp/policy.txt", e.Kind, reason)
 }
 
-// Reader reads requests from a dump, one at a time, in memory bounded by MaxLine. The bytes themselves say which form it has:
+// Reader reads requests from a recording, one at a time, in memory bounded by MaxLine. The bytes themselves say which form it has:
 //
 //   - lines {"kind","request"[,"case","allowed","reason","time"]}, which this package and the agent write, where "data" may stand
 //     for "request"; lines that hold a decision {"allowed","ops"} in place of a request, or no kind, are passed over;
@@ -103,12 +103,12 @@ type Reader struct {
 	aheadSize int // bytes of their requests
 }
 
-// NewReader reads a dump from r.
+// NewReader reads a recording from r.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{in: bufio.NewReaderSize(r, 64<<10)}
 }
 
-// Truncated says, after io.EOF, whether the dump was cut off in the middle of its last request.
+// Truncated says, after io.EOF, whether the recording was cut off in the middle of its last request.
 func (r *Reader) Truncated() bool { return r.truncated }
 
 // PassedOver counts the entries so far that held something else than a request: decisions, lines about the log, a last line that
@@ -183,7 +183,7 @@ func (r *Reader) nextElement() (rec Record, ok bool, err error) {
 	return r.parse(raw)
 }
 
-// endArray is the end of the dump: nothing can be read behind a broken element.
+// endArray is the end of the recording: nothing can be read behind a broken element.
 func (r *Reader) endArray(err error) error {
 	r.array, r.in = nil, bufio.NewReader(bytes.NewReader(nil))
 	switch {
@@ -230,7 +230,7 @@ func (r *Reader) nextLine() (rec Record, ok bool, err error) {
 	return rec, ok, err
 }
 
-// readLine reads up to a newline (ended) or the end of the dump. It passes over a line that is too long.
+// readLine reads up to a newline (ended) or the end of the recording. It passes over a line that is too long.
 func (r *Reader) readLine() (text []byte, ended bool, err error) {
 	long := false
 	for {

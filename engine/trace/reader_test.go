@@ -19,7 +19,7 @@ import (
 	"portcullis/engine/trace"
 )
 
-// summary reads a dump as one word for each record or broken line.
+// summary reads a recording as one word for each record or broken line.
 func summary(text string) (out []string, truncated bool) {
 	r := trace.NewReader(strings.NewReader(text))
 	for {
@@ -109,7 +109,7 @@ func TestALineThatIsTooLongIsPassedOver(t *testing.T) {
 	}
 }
 
-// repeated is a dump of n bytes that is never in memory as a whole.
+// repeated is a recording of n bytes that is never in memory as a whole.
 type repeated struct {
 	head, unit []byte
 	n, at      int
@@ -132,14 +132,14 @@ func (r *repeated) Read(p []byte) (int, error) {
 func TestReadingALongDumpTakesConstantMemory(t *testing.T) {
 	unit := []byte(`{"kind":"ExecProcessRequest","request":{"x":"` + strings.Repeat("y", 4000) + `"}}` + "\n")
 	element := bytes.Replace(unit, []byte("\n"), []byte(",\n"), 1)
-	for name, dump := range map[string]*repeated{
+	for name, recording := range map[string]*repeated{
 		"lines": {unit: unit, n: 64 << 20},
 		"array": {head: []byte("["), unit: element, n: 64 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var most uint64
 			records := 0
-			for r := trace.NewReader(dump); ; records++ {
+			for r := trace.NewReader(recording); ; records++ {
 				if _, err := r.Next(); errors.Is(err, io.EOF) {
 					break
 				} else if err != nil {
@@ -210,9 +210,9 @@ func FuzzReader(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, dump []byte) {
-		r := trace.NewReader(bytes.NewReader(dump))
-		for range len(dump) + 2 {
+	f.Fuzz(func(t *testing.T, recording []byte) {
+		r := trace.NewReader(bytes.NewReader(recording))
+		for range len(recording) + 2 {
 			rec, err := r.Next()
 			var broken *trace.LineError
 			if err != nil && !errors.As(err, &broken) {

@@ -24,11 +24,11 @@ var ErrBound = errors.New("this is not for settings to allow")
 // maxRounds bounds how often a policy is made again: a round that teaches nothing ends before.
 const maxRounds = 200
 
-// Learner learns from the dump of one pod.
+// Learner learns from the recording of one pod.
 type Learner struct {
 	// Make gives the policy text of the pod under the settings with the lessons over them.
-	Make func(ctx context.Context, lessons []Lesson) ([]byte, error)
-	Dump []trace.Record
+	Make      func(ctx context.Context, lessons []Lesson) ([]byte, error)
+	Recording []trace.Record
 
 	compiler *engine.Compiler
 }
@@ -39,7 +39,7 @@ type Learned struct {
 	Left    []string // requests that stay denied without keeping the pod from running, in words
 }
 
-// Learn gives the fewest lessons under which every request of the dump is allowed, but those in Left. An error that wraps ErrBound
+// Learn gives the fewest lessons under which every request of the recording is allowed, but those in Left. An error that wraps ErrBound
 // names the request and the place that no setting may loosen.
 func (l *Learner) Learn(ctx context.Context) (*Learned, error) {
 	var lessons []Lesson
@@ -83,7 +83,7 @@ func add(lessons []Lesson, lesson Lesson) ([]Lesson, error) {
 	return append(lessons, lesson), nil
 }
 
-// needed leaves out each lesson without which the dump is allowed too.
+// needed leaves out each lesson without which the recording is allowed too.
 func (l *Learner) needed(ctx context.Context, lessons []Lesson) ([]Lesson, error) {
 	for i := len(lessons) - 1; i >= 0; i-- {
 		without := append(append([]Lesson{}, lessons[:i]...), lessons[i+1:]...)
@@ -98,13 +98,13 @@ func (l *Learner) needed(ctx context.Context, lessons []Lesson) ([]Lesson, error
 	return lessons, nil
 }
 
-// replayed is how far a dump came.
+// replayed is how far a recording came.
 type replayed struct {
 	denied *denial // nil: to the end
 	left   []string
 }
 
-// replay judges the dump in order until a request is denied.
+// replay judges the recording in order until a request is denied.
 func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, error) {
 	text, err := l.Make(ctx, lessons)
 	if err != nil {
@@ -123,13 +123,13 @@ func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, erro
 	defer e.Close()
 	session := replay.New(e)
 	got := &replayed{}
-	for _, record := range l.Dump {
+	for _, record := range l.Recording {
 		decision, err := session.Judge(ctx, record)
 		if err != nil {
 			return nil, err
 		}
 		if decision.Outcome == replay.Unknown {
-			got.left = append(got.left, fmt.Sprintf("line %d, %s, unless the dump lacks %s", record.Line, record.Kind, decision.Missing))
+			got.left = append(got.left, fmt.Sprintf("line %d, %s, unless the recording lacks %s", record.Line, record.Kind, decision.Missing))
 		}
 		if decision.Outcome != replay.Denied {
 			continue

@@ -100,13 +100,13 @@ func (s *student) learn(t *testing.T, requests []rulestest.Request) (*learn.Lear
 		}
 		return p.Compact(rules.Text())
 	}
-	s.learner.Dump = nil
+	s.learner.Recording = nil
 	for i, r := range requests {
 		raw, err := json.Marshal(r.Input)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.learner.Dump = append(s.learner.Dump, trace.Record{Line: i + 1, Kind: r.Kind, Request: raw})
+		s.learner.Recording = append(s.learner.Recording, trace.Record{Line: i + 1, Kind: r.Kind, Request: raw})
 	}
 	return s.learner.Learn(context.Background())
 }
@@ -249,7 +249,7 @@ func pupil(t *testing.T, platform, sentOn, strict string) (*student, []rulestest
 	pods := emulatortest.Pods(t, []byte(small), emulatortest.Options(t, sentOn, generatetest.Store(t, images)))
 	start := []string{"CreateSandboxRequest", "CreateContainerRequest", "CopyFileRequest", "StartContainerRequest"}
 	requests := slices.DeleteFunc(pods[0].Requests, func(r rulestest.Request) bool { return !slices.Contains(start, r.Kind) })
-	// The dump does not hold how setup ended.
+	// The recording does not hold how setup ended.
 	return &student{platform: platform, strict: "order = \"free\"\n" + strict, manifest: []byte(small), images: generatetest.Images(t, images)}, requests
 }
 

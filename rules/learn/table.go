@@ -13,7 +13,7 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// maxValue is the length of the longest value that is learned, in bytes: the dump holds what the host likes.
+// maxValue is the length of the longest value that is learned, in bytes: the recording holds what the host likes.
 const maxValue = 512
 
 // question is one finding of a request that was denied.

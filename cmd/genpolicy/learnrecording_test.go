@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A dump of policyd holds how an init container ended; without it what waits for one could not be judged.
+// A recording of policyd holds how an init container ended; without it what waits for one could not be judged.
 func TestDumpsAreLearnedFromWithTheirAnswers(t *testing.T) {
-	records, err := readDump("-", strings.NewReader(`{"kind":"WaitProcessRequest","request":{"container_id":"a","exec_id":"a"}}
+	records, err := readRecording("-", strings.NewReader(`{"kind":"WaitProcessRequest","request":{"container_id":"a","exec_id":"a"}}
 {"observed":"WaitProcessResponse","request":{"request":{"container_id":"a","exec_id":"a"},"response":{"status":0}}}
 `))
 	if err != nil || len(records) != 2 || !records[1].Observed {
