@@ -80,11 +80,11 @@ func (f *verifyFlags) claim(ctx context.Context) (b boundText, nonce []byte, o e
 		return b, nil, o, usageError(errors.New("give one of --policy and --initdata, or --pod"))
 	}
 	if nonce, err = hex.DecodeString(f.nonce); err != nil {
-		return b, nil, o, usageError(fmt.Errorf("--nonce: %w", err))
+		return b, nil, o, usageError(fmt.Errorf("--nonce: want hexadecimal digits, two for each byte: %w", err))
 	}
 	if f.at != "" {
 		if o.Now, err = time.Parse(time.RFC3339, f.at); err != nil {
-			return b, nil, o, usageError(fmt.Errorf("--at: %w", err))
+			return b, nil, o, usageError(fmt.Errorf("--at: %q: want a time as 2026-01-31T12:00:00Z", f.at))
 		}
 	}
 	switch {

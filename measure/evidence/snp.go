@@ -61,12 +61,7 @@ func (r *Result) snpReport(ctx context.Context, prefix string, raw, certs []byte
 		return nil
 	}
 	at := &spb.Attestation{Report: report, CertificateChain: &spb.CertificateChain{}}
-	err = addCerts(at.CertificateChain, certs)
-	if err != nil {
-		r.result(prefix+"signature", err)
-	} else {
-		r.snpSignature(ctx, prefix, at, o)
-	}
+	r.snpSignature(ctx, prefix, at, certs, o)
 	policy, err := abi.ParseSnpPolicy(report.GetPolicy())
 	switch {
 	case err != nil:
@@ -93,19 +88,41 @@ func parseSNP(raw []byte) (*spb.Report, error) {
 }
 
 // snpSignature checks the chain from AMD's root to the report, and the report's TCB against the certificate's.
-func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attestation, o Options) {
+func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attestation, certs []byte, o Options) {
 	opts := &verify.Options{TrustedRoots: o.SNPRoots, Now: o.now(), DisableCertFetching: !o.Fetch, Getter: o.SNPGetter}
-	chain := at.CertificateChain
-	if len(chain.GetVcekCert()) == 0 && len(chain.GetVlekCert()) == 0 && !o.Fetch {
-		r.unknown(prefix+"signature", "the VCEK or VLEK certificate is missing; give it, or allow to fetch it")
+	if !r.snpSigned(ctx, prefix, at, certs, opts) {
+		r.skip(prefix+"firmware", "")
+		r.skipNetwork()
 		return
+	}
+	if !o.Fetch {
+		r.skipNetwork()
+	} else {
+		opts.CheckRevocations = true
+		r.reached(prefix+"revocation", verify.SnpAttestationContext(ctx, at, opts))
+	}
+	r.result(prefix+"firmware", validateSNP(at))
+}
+
+// snpSigned checks the chain alone, and says whether it holds.
+func (r *Result) snpSigned(ctx context.Context, prefix string, at *spb.Attestation, certs []byte, opts *verify.Options) bool {
+	chain := at.CertificateChain
+	if err := addCerts(chain, certs); err != nil {
+		r.result(prefix+"signature", err)
+		return false
+	}
+	if len(chain.GetVcekCert()) == 0 && len(chain.GetVlekCert()) == 0 && opts.DisableCertFetching {
+		file := "--certs"
+		if prefix != "" {
+			file = "--hcl-certs"
+		}
+		r.unknown(prefix+"signature", "the VCEK or VLEK certificate is missing; give it with "+file+", or let --fetch download it")
+		return false
 	}
 	if line := snpLine(at); line != "Milan" && line != "Genoa" {
 		r.add(Check{Name: prefix + "signature", Verdict: Unknown, Reason: Unreadable,
 			Detail: fmt.Sprintf("certificates and firmware versions of this processor line (%.20s) cannot be read yet, only Milan's and Genoa's", line)})
-		r.skip(prefix+"firmware", "")
-		r.skipNetwork()
-		return
+		return false
 	}
 	if report := at.GetReport(); report.GetCpuid1EaxFms() == 0 {
 		// A report of version 2 does not say. Where the library has to assume a line, it says so on standard output.
@@ -118,19 +135,10 @@ func (r *Result) snpSignature(ctx context.Context, prefix string, at *spb.Attest
 	var unreachable *trust.AttestationRecreationErr
 	if errors.As(err, &unreachable) || errors.Is(err, verify.ErrMissingVlek) {
 		r.unknown(prefix+"signature", err.Error())
-		return
+		return false
 	}
 	r.result(prefix+"signature", err)
-	if err != nil {
-		return
-	}
-	if !o.Fetch {
-		r.skipNetwork()
-	} else {
-		opts.CheckRevocations = true
-		r.reached(prefix+"revocation", verify.SnpAttestationContext(ctx, at, opts))
-	}
-	r.result(prefix+"firmware", validateSNP(at))
+	return err == nil
 }
 
 // oidProductName is the extension of AMD's certificates that names the processor (VCEK certificate specification, 3.1).
@@ -191,7 +199,7 @@ func addCerts(chain *spb.CertificateChain, data []byte) error {
 		if data[0] != 0x30 {
 			table := new(abi.CertTable)
 			if err := table.Unmarshal(data); err != nil {
-				return fmt.Errorf("certificate table: %w", err)
+				return fmt.Errorf("the certificate is neither DER nor PEM, nor in a certificate table: %w", err)
 			}
 			// Each is empty where the table has none. The library's own reading of the table says so on standard output.
 			chain.VcekCert, _ = table.GetByGUIDString(abi.VcekGUID)

@@ -315,6 +315,20 @@ func TestNotChecked(t *testing.T) {
 	}
 }
 
+// TestNotCheckedBehindASignatureThatDoesNotHold: what a signature would have to hold for is not looked at without it.
+func TestNotCheckedBehindASignatureThatDoesNotHold(t *testing.T) {
+	a := newAMD(t)
+	for name, certs := range map[string][]byte{"none": nil, "unreadable": []byte("x"), "of another": newAMD(t).vcekPEM()} {
+		e := evidence.SNP{Report: a.report(t, []byte("n"), bound(text).Digest, nil), Certs: certs, Bound: bound(text), Nonce: []byte("n")}
+		r := evidence.VerifySNP(t.Context(), e, a.opts)
+		for _, want := range []string{"firmware", "revocation", "tcb-status"} {
+			if r.Verdict == evidence.Pass || !slices.Contains(r.NotChecked, want) {
+				t.Errorf("certificate: %s: %s, not checked: %q, without %s", name, r.Verdict, r.NotChecked, want)
+			}
+		}
+	}
+}
+
 // TestLibrariesKeepQuiet: standard output is where results go, as JSON too.
 func TestLibrariesKeepQuiet(t *testing.T) {
 	if os.Getenv("PORTCULLIS_TEST_QUIET") == "" {

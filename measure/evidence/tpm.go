@@ -188,7 +188,7 @@ func (r *Result) holds(name string, q *quoted, pcr uint32, value []byte, h crypt
 	holds, known := q.holds(pcr, value, h)
 	switch {
 	case !known:
-		c.Verdict, c.Detail = Unknown, "the quote covers other PCRs too and their values were not given"
+		c.Verdict, c.Detail = Unknown, "the quote covers other PCRs too and their values were not given; give --pcrs"
 	case !holds:
 		c.Verdict = Fail
 		if at, _ := q.position(pcr); q.values != nil {
