@@ -318,12 +318,17 @@ func TestNotChecked(t *testing.T) {
 // TestNotCheckedBehindASignatureThatDoesNotHold: what a signature would have to hold for is not looked at without it.
 func TestNotCheckedBehindASignatureThatDoesNotHold(t *testing.T) {
 	a := newAMD(t)
-	for name, certs := range map[string][]byte{"none": nil, "unreadable": []byte("x"), "of another": newAMD(t).vcekPEM()} {
-		e := evidence.SNP{Report: a.report(t, []byte("n"), bound(text).Digest, nil), Certs: certs, Bound: bound(text), Nonce: []byte("n")}
+	report := a.report(t, []byte("n"), bound(text).Digest, nil)
+	changed := bytes.Clone(report)
+	changed[0x90] ^= 1 // of the measurement
+	for name, e := range map[string]evidence.SNP{
+		"no certificate": {Report: report}, "unreadable certificate": {Report: report, Certs: []byte("x")}, "changed report": {Report: changed, Certs: a.vcekPEM()},
+	} {
+		e.Bound, e.Nonce = bound(text), []byte("n")
 		r := evidence.VerifySNP(t.Context(), e, a.opts)
 		for _, want := range []string{"firmware", "revocation", "tcb-status"} {
 			if r.Verdict == evidence.Pass || !slices.Contains(r.NotChecked, want) {
-				t.Errorf("certificate: %s: %s, not checked: %q, without %s", name, r.Verdict, r.NotChecked, want)
+				t.Errorf("%s: %s, not checked: %q, without %s", name, r.Verdict, r.NotChecked, want)
 			}
 		}
 	}
