@@ -15,8 +15,7 @@ import (
 // ErrUnknownField is wrapped by every [UnknownFieldError].
 var ErrUnknownField = errors.New("unknown field")
 
-// UnknownFieldError names a field that the API does not have, or one that came
-// with another wire type than it has there.
+// UnknownFieldError names a field that the API does not have, or one that came with another wire type than it has there.
 type UnknownFieldError struct {
 	Message string           // full name of the message that holds the field
 	Path    string           // where that message is in the request, such as "OCI.Mounts[3]"; empty for the request
@@ -43,8 +42,7 @@ func (e *UnknownFieldError) under(name protoreflect.Name, suffix string) *Unknow
 	return &UnknownFieldError{Message: e.Message, Path: path, Number: e.Number}
 }
 
-// Decode reads a message of type mt from its encoding: [Scan] and
-// [Scanned.Decode] in one.
+// Decode reads a message of type mt from its encoding: [Scan] and [Scanned.Decode] in one.
 func Decode(mt protoreflect.MessageType, wire []byte) (proto.Message, error) {
 	s, err := Scan(mt, wire)
 	if err != nil {
@@ -62,17 +60,14 @@ type Scanned struct {
 	Weight int64
 }
 
-// MaxWeight is the weight from which on a message is not walked any further, in
-// bytes; ErrTooHeavy says that it was reached.
+// MaxWeight is the weight from which on a message is not walked any further, in bytes; ErrTooHeavy says that it was reached.
 const MaxWeight = 16 << 20
 
 // ErrTooHeavy is wrapped by the error of [Scan] for a message of MaxWeight.
 var ErrTooHeavy = errors.New("message has too many parts")
 
-// Scan walks the encoding of a message of type mt. A field that mt does not
-// know, at any depth and also in the entries of a map, is an
-// [*UnknownFieldError], found before anything is allocated. The cost follows
-// the number of fields, not the length of wire.
+// Scan walks the encoding of a message of type mt. A field that mt does not know, at any depth and also in the entries of a map,
+// is an [*UnknownFieldError], found before anything is allocated. The cost follows the number of fields, not the length of wire.
 func Scan(mt protoreflect.MessageType, wire []byte) (Scanned, error) {
 	s := Scanned{mt: mt, wire: wire}
 	name := WireName(mt.Descriptor())
@@ -90,9 +85,8 @@ func Scan(mt protoreflect.MessageType, wire []byte) (Scanned, error) {
 	return s, nil
 }
 
-// Decode makes the message. A large bytes field of the request itself shares
-// the memory of the encoding, which must not change any more: megabytes are
-// not copied to be judged.
+// Decode makes the message. A large bytes field of the request itself shares the memory of the encoding, which must not change
+// any more: megabytes are not copied to be judged.
 func (s Scanned) Decode() (proto.Message, error) {
 	m := s.mt.New()
 	rest, large := cutLarge(m.Descriptor(), s.wire)
@@ -114,9 +108,8 @@ type largeField struct {
 	value []byte                       // in the memory of the encoding
 }
 
-// cutLarge takes the one large bytes field out of a message's encoding, which
-// scan has found well-formed. With none, or with that field twice, the encoding
-// is returned as it is.
+// cutLarge takes the one large bytes field out of a message's encoding, which scan has found well-formed. With none, or with that
+// field twice, the encoding is returned as it is.
 func cutLarge(desc protoreflect.MessageDescriptor, wire []byte) ([]byte, largeField) {
 	if len(wire) < shareFrom {
 		return wire, largeField{}
@@ -154,9 +147,8 @@ func planOf(desc protoreflect.MessageDescriptor) (*plan, error) {
 	return p, nil
 }
 
-// scan walks the encoding of a message without decoding it. It is at least as
-// strict as the decoder about what is a known field: whatever the decoder would
-// keep as unknown, or drop, is reported here. It adds to weight what decoding takes.
+// scan walks the encoding of a message without decoding it. It is at least as strict as the decoder about what is a known field:
+// whatever the decoder would keep as unknown, or drop, is reported here. It adds to weight what decoding takes.
 func (p *plan) scan(wire []byte, weight *int64) (*UnknownFieldError, error) {
 	if *weight += p.weight; *weight > MaxWeight {
 		return nil, ErrTooHeavy
@@ -217,8 +209,7 @@ func (p *plan) known(number protowire.Number, wireType protowire.Type) *field {
 	return f
 }
 
-// suffix tells element i from the others in a path. The keys of a map are the
-// host's text and stay out of it.
+// suffix tells element i from the others in a path. The keys of a map are the host's text and stay out of it.
 func (f *field) suffix(i int) string {
 	switch {
 	case f.desc.IsMap():

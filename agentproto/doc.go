@@ -2,10 +2,9 @@
 
 // Package agentproto knows the requests that a host sends to a Kata agent.
 //
-// Everything comes from the protobuf descriptors in agentpb: the methods
-// ([Methods], [Lookup]), the check that a request holds nothing the project
-// does not know ([Decode], [CheckUnknown]), and the policy input ([Input]),
-// an OPA value in the JSON shape that the agent's own serializer gives:
+// Everything comes from the protobuf descriptors in agentpb: the methods ([Methods], [Lookup]), the check that a request holds
+// nothing the project does not know ([Decode], [CheckUnknown]), and the policy input ([Input]), an OPA value in the JSON shape
+// that the agent's own serializer gives:
 //
 //   - every field is present: zero values, [], {}, null for an absent message,
 //     an absent optional field and an empty oneof;

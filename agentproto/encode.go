@@ -13,8 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Encode returns the deterministic encoding of m, fields by number and map
-// entries by key: equal messages give equal bytes.
+// Encode returns the deterministic encoding of m, fields by number and map entries by key: equal messages give equal bytes.
 func Encode(m proto.Message) ([]byte, error) {
 	desc := m.ProtoReflect().Descriptor()
 	p, err := planOf(desc)
@@ -29,9 +28,8 @@ func Encode(m proto.Message) ([]byte, error) {
 	return wire, nil
 }
 
-// sortOneofs moves the members of oneofs to their place by number: Go's encoder
-// puts them behind all other fields. Lengths stay the same, so that it works in
-// place. wire comes from that encoder and is well-formed.
+// sortOneofs moves the members of oneofs to their place by number: Go's encoder puts them behind all other fields. Lengths stay
+// the same, so that it works in place. wire comes from that encoder and is well-formed.
 func (p *plan) sortOneofs(wire []byte) {
 	if !p.holdsOneof {
 		return

@@ -18,15 +18,12 @@ import (
 	"portcullis/internal/strictjson"
 )
 
-// FromInput is the reverse of [Input]: it reads a request of type mt from JSON in
-// the shape of its input. Fields may be left out or null. A key that mt does not
-// have is an error that names its path, as is a value of another type, or a number
-// out of range. Names that fields had in earlier versions of the API are taken
-// for what they are called now.
+// FromInput is the reverse of [Input]: it reads a request of type mt from JSON in the shape of its input. Fields may be left out
+// or null. A key that mt does not have is an error that names its path, as is a value of another type, or a number out of range.
+// Names that fields had in earlier versions of the API are taken for what they are called now.
 //
-// A CopyFileRequest may come in the judged shape: file_type then sets the S_IFMT
-// bits of a file_mode that has none, symlink_target becomes the data. It may also
-// come as the message is, with data.
+// A CopyFileRequest may come in the judged shape: file_type then sets the S_IFMT bits of a file_mode that has none,
+// symlink_target becomes the data. It may also come as the message is, with data.
 //
 // Bytes, which an input has as an array of numbers, may be written as a string,
 // which stands for its UTF-8 text, or as {"base64": "..."} with padding.
@@ -69,8 +66,7 @@ func fromInput(mt protoreflect.MessageType, input []byte) (proto.Message, error)
 	return m.Interface(), nil
 }
 
-// dropTag removes the key "type" if it names the message. No message has a key of
-// that name: the field "type" is "type_".
+// dropTag removes the key "type" if it names the message. No message has a key of that name: the field "type" is "type_".
 func dropTag(object map[string]any, message protoreflect.Name) {
 	tag, ok := object["type"].(string)
 	if ok && (tag == string(message) || tag+"Request" == string(message)) {
@@ -128,8 +124,7 @@ func mismatch(want string, got any) error {
 	return fmt.Errorf("want %s, got %s", want, kind)
 }
 
-// formerName gives the present name of a key that older agents wrote. Its field
-// has the same number and meaning.
+// formerName gives the present name of a key that older agents wrote. Its field has the same number and meaning.
 func formerName(message, key string) string {
 	switch {
 	case message == "types.Interface" && key == "pciPath":

@@ -120,8 +120,7 @@ func TestRequestsMayCarryTheirName(t *testing.T) {
 	}
 }
 
-// Every request of the corpus has a message, and the input of that message is
-// the request again where the request says something.
+// Every request of the corpus has a message, and the input of that message is the request again where the request says something.
 func TestCorpusRequestsHaveMessages(t *testing.T) {
 	count := 0
 	err := filepath.WalkDir(corpusDir(t), func(path string, entry fs.DirEntry, err error) error {

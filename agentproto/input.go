@@ -18,15 +18,12 @@ import (
 // Input returns the policy input of a request, in the shape the package comment
 // gives. Nobody may modify it: terms are shared between inputs.
 //
-// Each of omit is the path of a bytes field, as [BytesFields] gives it; the key
-// of such a field is then absent. Paths that lead to no bytes field have no
-// effect, so that nothing else can be hidden from a policy.
+// Each of omit is the path of a bytes field, as [BytesFields] gives it; the key of such a field is then absent. Paths that lead
+// to no bytes field have no effect, so that nothing else can be hidden from a policy.
 //
-// A CopyFileRequest is judged as {path, file_type, symlink_target, file_size,
-// file_mode, dir_mode, uid, gid, offset}: file_type is "Regular", "Directory",
-// "Symlink" or "Unknown" as the agent reads file_mode (see [CheckFileMode] for
-// the modes that mean several), symlink_target is the data of a symbolic link
-// and null otherwise. A target that is no UTF-8 is [ErrSymlinkTarget].
+// A CopyFileRequest is judged as {path, file_type, symlink_target, file_size, file_mode, dir_mode, uid, gid, offset}: file_type
+// is "Regular", "Directory", "Symlink" or "Unknown" as the agent reads file_mode (see [CheckFileMode] for the modes that mean
+// several), symlink_target is the data of a symbolic link and null otherwise. A target that is no UTF-8 is [ErrSymlinkTarget].
 func Input(m proto.Message, omit ...[]string) (ast.Value, error) {
 	if file, ok := m.(*agentpb.CopyFileRequest); ok {
 		return copyFileInput(file)
@@ -38,9 +35,8 @@ func Input(m proto.Message, omit ...[]string) (ast.Value, error) {
 	return p.object(m.ProtoReflect(), omit), nil
 }
 
-// BytesFields returns the paths of all bytes fields in the input of a message
-// type, as keys from the outside in: ["data"] for WriteStreamRequest. The
-// elements of a list have no key of their own.
+// BytesFields returns the paths of all bytes fields in the input of a message type, as keys from the outside in: ["data"] for
+// WriteStreamRequest. The elements of a list have no key of their own.
 func BytesFields(mt protoreflect.MessageType) [][]string {
 	p, ok := schema.plans[mt.Descriptor()]
 	if !ok || mt.Descriptor() == copyFileType.Descriptor() {
@@ -68,8 +64,7 @@ func (p *plan) bytesFields(prefix []string) [][]string {
 	return paths
 }
 
-// maxFields is the number of fields up to which an object's items need no
-// allocation. The largest message has 13.
+// maxFields is the number of fields up to which an object's items need no allocation. The largest message has 13.
 const maxFields = 16
 
 // object makes the input of one message.
@@ -200,6 +195,5 @@ func bytesValue(data []byte) ast.Value {
 	return ast.NewArray(elements...)
 }
 
-// ErrSymlinkTarget says that a CopyFileRequest makes a symbolic link whose
-// target is no UTF-8 and so cannot be judged.
+// ErrSymlinkTarget says that a CopyFileRequest makes a symbolic link whose target is no UTF-8 and so cannot be judged.
 var ErrSymlinkTarget = errors.New("symlink target is not valid UTF-8")

@@ -20,8 +20,7 @@ import (
 	"portcullis/agentproto/agentpb"
 )
 
-// vector is one line of inputs.jsonl: an encoding and the input that the
-// agent's own serializer gives for it.
+// vector is one line of inputs.jsonl: an encoding and the input that the agent's own serializer gives for it.
 type vector struct {
 	Message string          `json:"message"`
 	Case    string          `json:"case"`

@@ -33,8 +33,7 @@ func Methods() []Method {
 	return slices.Clone(schema.methods)
 }
 
-// Lookup finds a method by the full name of its service and its own name. What
-// is not found is to be denied.
+// Lookup finds a method by the full name of its service and its own name. What is not found is to be denied.
 func Lookup(service, name string) (Method, bool) {
 	i, ok := schema.methodIndex[methodKey{service, name}]
 	if !ok {
@@ -52,8 +51,7 @@ func MessageByName(name string) (protoreflect.MessageType, bool) {
 
 type methodKey struct{ service, name string }
 
-// api is what the descriptors say, in the form the package asks for it. It is
-// built once and never changes.
+// api is what the descriptors say, in the form the package asks for it. It is built once and never changes.
 type api struct {
 	methods     []Method
 	methodIndex map[methodKey]int

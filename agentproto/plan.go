@@ -24,8 +24,7 @@ type plan struct {
 	weight      int64 // bytes that a message without values takes, decoded and as input
 }
 
-// field is one field of a plan. The entries of a map are described by two
-// fields of their own, key and value.
+// field is one field of a plan. The entries of a map are described by two fields of their own, key and value.
 type field struct {
 	desc        protoreflect.FieldDescriptor
 	key         string         // in the input; of the oneof for a member of one

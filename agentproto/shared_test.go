@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// wireDir returns the directory of wire facts: PORTCULLIS_WIRE, or ../shared/wire
-// from the project's root. Where it is absent the test is skipped, and fails
-// when CI=true.
+// wireDir returns the directory of wire facts: PORTCULLIS_WIRE, or ../shared/wire from the project's root. Where it is absent the
+// test is skipped, and fails when CI=true.
 func wireDir(t testing.TB) string {
 	t.Helper()
 	return sharedDir(t, "PORTCULLIS_WIRE", "wire")

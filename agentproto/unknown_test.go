@@ -10,9 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// CheckUnknown refuses a decoded message that holds unknown fields at any depth,
-// with an [*UnknownFieldError]. It cannot see unknown fields in the entries of a
-// map, which the decoder has dropped: [Decode] does.
+// CheckUnknown refuses a decoded message that holds unknown fields at any depth, with an [*UnknownFieldError]. It cannot see
+// unknown fields in the entries of a map, which the decoder has dropped: [Decode] does.
 func CheckUnknown(m proto.Message) error {
 	p, err := planOf(m.ProtoReflect().Descriptor())
 	if err != nil {

@@ -115,12 +115,14 @@ type judgement struct {
 	after  []document // nil if there are no ops
 }
 
-// maxSettle is how often a judgement without ops is made because the world has changed meanwhile, before it waits until the world stands.
+// maxSettle is how often a judgement without ops is made because the world has changed meanwhile, before it waits until the world
+// stands.
 const maxSettle = 8
 
-// settle evaluates without a lock until the state is the same before and after, where the answer can depend on it, so that what is
-// allowed is allowed now. Another policy's activation does not count: who lets the request through looks at that. Only if there are ops,
-// or others have been faster each time, it becomes the holder, and then evaluates once more in case the world has changed while it waited.
+// settle evaluates without a lock until the state is the same before and after, where the answer can depend on it, so that what
+// is allowed is allowed now. Another policy's activation does not count: who lets the request through looks at that. Only if
+// there are ops, or others have been faster each time, it becomes the holder, and then evaluates once more in case the world has
+// changed while it waited.
 func (e *Engine) settle(ctx context.Context, w *world, q question) (*Verdict, error) {
 	for tries := 1; ; tries++ {
 		j, err := e.evaluate(ctx, w, q)

@@ -48,8 +48,8 @@ func (w *workers) work() {
 
 func (w *workers) stop() { w.close.Do(func() { close(w.closed) }) }
 
-// run evaluates f on a worker, when turns, if there are any, has room for it. Waiting for a free one ends with ctx; from then on f has
-// w.timeout. run returns at the deadline even when f is stuck in a builtin that cannot be cancelled; its turn ends with f.
+// run evaluates f on a worker, when turns, if there are any, has room for it. Waiting for a free one ends with ctx; from then on
+// f has w.timeout. run returns at the deadline even when f is stuck in a builtin that cannot be cancelled; its turn ends with f.
 func run[T any](ctx context.Context, w *workers, turns chan struct{}, f func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// What is linked into the guest stays small and without side effects: of the TEE
-// libraries only layouts and formats, no clients (which register global flags),
-// no signature verification, no test code.
+// What is linked into the guest stays small and without side effects: of the TEE libraries only layouts and formats, no clients
+// (which register global flags), no signature verification, no test code.
 func TestDependencies(t *testing.T) {
 	const root = "portcullis/"
 	packages := []string{root + "hostdata", root + "hostdata/initdata", root + "internal/hostdatatest"}

@@ -32,9 +32,8 @@ const (
 type System struct {
 	// Root is put before every path of /proc, /sys and /dev. "" means "/".
 	Root string
-	// Open opens a device node by its path, Root not included. Nil means the
-	// character device below Root. Its error must match fs.ErrNotExist exactly
-	// when there is no such node.
+	// Open opens a device node by its path, Root not included. Nil means the character device below Root. Its error must match
+	// fs.ErrNotExist exactly when there is no such node.
 	Open func(path string) (Device, error)
 
 	items configfs // nil: the kernel's
@@ -46,8 +45,7 @@ type Signal struct {
 	Path string // the file that shows it
 }
 
-// Files that exist in a guest of one TEE and nowhere else. None depends on the
-// device node or on the module behind it.
+// Files that exist in a guest of one TEE and nowhere else. None depends on the device node or on the module behind it.
 var signalPaths = [...]Signal{
 	{SNP, pathVMPL}, // Linux 6.11
 	{SNP, "/sys/bus/platform/devices/sev-guest"}, // registered by the core, driver or not
@@ -66,10 +64,9 @@ const (
 	maxCPUInfo  = 256 << 10   // one CPU's lines, generously
 )
 
-// Detect returns the TEE that this guest runs in, None when there is no sign of
-// one. It is an error when there are signs of two (ErrTwoTEEs), when /proc or
-// /sys cannot be looked at, or when the TEE cannot be read from (both ErrRead):
-// a device that was taken away is never "no TEE here". ctx bounds the whole.
+// Detect returns the TEE that this guest runs in, None when there is no sign of one. It is an error when there are signs of two
+// (ErrTwoTEEs), when /proc or /sys cannot be looked at, or when the TEE cannot be read from (both ErrRead): a device that was
+// taken away is never "no TEE here". ctx bounds the whole.
 func Detect(ctx context.Context, sys System) (Kind, error) {
 	kind, err := wait.Result(ctx, sys.detect)
 	if err != nil {
@@ -78,8 +75,7 @@ func Detect(ctx context.Context, sys System) (Kind, error) {
 	return kind, nil
 }
 
-// asRead gives err, a timeout for one, the reason of a failed read unless it
-// already has a reason.
+// asRead gives err, a timeout for one, the reason of a failed read unless it already has a reason.
 func asRead(err error) error {
 	if Reason(err) != "" {
 		return err
@@ -189,8 +185,7 @@ func (s System) open(path string) (Device, error) {
 	return openNode(s.path(path))
 }
 
-// readFile returns the contents of a small kernel file, at most max bytes; more
-// is an error.
+// readFile returns the contents of a small kernel file, at most max bytes; more is an error.
 func (s System) readFile(name string, max int64) ([]byte, error) {
 	return bounded.ReadFile(s.path(name), max)
 }

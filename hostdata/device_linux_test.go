@@ -41,8 +41,7 @@ func skip(t *testing.T, format string, args ...any) {
 	t.Skipf("SKIP: "+format, args...)
 }
 
-// The files that stand in for nodes are regular files: what a container or a
-// mount could put in a device's place.
+// The files that stand in for nodes are regular files: what a container or a mount could put in a device's place.
 func TestReadRefusesWhatIsNoDevice(t *testing.T) {
 	for kind, guest := range map[hostdata.Kind]hostdatatest.Guest{
 		hostdata.SNP: {SNP: &hostdatatest.SNP{HostData: hostData("p")}},
@@ -93,8 +92,7 @@ func TestReadRefusesWhatIsNoDevice(t *testing.T) {
 	}
 }
 
-// The driver of a real misc device does not know these requests: the system call
-// is made, and what it returns is an error.
+// The driver of a real misc device does not know these requests: the system call is made, and what it returns is an error.
 func TestIoctlReachesADriver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "misc")
 	mknod(t, path, unix.S_IFCHR, 10, 229) // /dev/fuse
@@ -125,8 +123,7 @@ func TestOpenNodeSaysThatThereIsNone(t *testing.T) {
 	}
 }
 
-// The structures and numbers of the libraries are those of the kernel's headers
-// (linux/sev-guest.h, linux/tdx-guest.h).
+// The structures and numbers of the libraries are those of the kernel's headers (linux/sev-guest.h, linux/tdx-guest.h).
 func TestKernelNumbers(t *testing.T) {
 	if got := uint64(snpabi.IocSnpGetReport); got != 0xC0205300 {
 		t.Errorf("SNP_GET_REPORT is 0x%x", got)

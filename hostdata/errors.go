@@ -21,8 +21,7 @@ var (
 	ErrNoTEE error = &condition{"no-backend", "no TEE to read from"}
 	// ErrTwoTEEs is returned when the guest shows signs of SNP and of TDX.
 	ErrTwoTEEs error = &condition{"no-backend", "signs of two TEEs at once"}
-	// ErrRead is returned when a sign of a TEE or the field could not be read,
-	// including when time ran out.
+	// ErrRead is returned when a sign of a TEE or the field could not be read, including when time ran out.
 	ErrRead error = &condition{"field-read-failed", "field could not be read"}
 	// ErrReport is returned when what the TEE answered is not the report asked for.
 	ErrReport error = &condition{"report-invalid", "report is invalid"}
@@ -47,9 +46,8 @@ func (e *MismatchError) Error() string {
 // Reason returns "digest-mismatch".
 func (e *MismatchError) Reason() string { return "digest-mismatch" }
 
-// Reason returns the stable word for why err keeps the guest closed, of the first
-// error in err's tree that has one, or "" when none has. It serves the errors of
-// this package, of hostdata/initdata, and any other with a Reason method.
+// Reason returns the stable word for why err keeps the guest closed, of the first error in err's tree that has one, or "" when
+// none has. It serves the errors of this package, of hostdata/initdata, and any other with a Reason method.
 func Reason(err error) string {
 	var r interface{ Reason() string }
 	if errors.As(err, &r) {

@@ -36,10 +36,9 @@ type Field struct {
 	Debug   bool   // the guest may be debugged, or migrated by an agent of the host's; only when Options.AllowDebug
 }
 
-// Match returns nil when digest, fitted to the field's length as the initdata
-// specification says ([initdata.Fit]), equals the whole field. The comparison
-// takes the same time wherever they differ. Otherwise it returns a
-// [*MismatchError], or [initdata.ErrShortDigest] for a digest below 32 bytes.
+// Match returns nil when digest, fitted to the field's length as the initdata specification says ([initdata.Fit]), equals the
+// whole field. The comparison takes the same time wherever they differ. Otherwise it returns a [*MismatchError], or
+// [initdata.ErrShortDigest] for a digest below 32 bytes.
 func (f Field) Match(digest []byte) error {
 	want, err := initdata.Fit(digest, len(f.Value))
 	if err != nil {

@@ -31,9 +31,8 @@ type kernelConfigfs struct{}
 func (kernelConfigfs) Mkdir(path string) error { return os.Mkdir(path, 0o700) }
 func (kernelConfigfs) Rmdir(path string) error { return os.Remove(path) }
 
-// floor returns the privilege level that this guest's kernel runs at, the lowest
-// that the security processor makes a report for. It is 0 without an SVSM or
-// paravisor, and where the kernel is too old to tell.
+// floor returns the privilege level that this guest's kernel runs at, the lowest that the security processor makes a report for.
+// It is 0 without an SVSM or paravisor, and where the kernel is too old to tell.
 func (s System) floor() (uint32, error) {
 	text, err := s.readFile(pathVMPL, 16)
 	if err == nil {
@@ -45,8 +44,7 @@ func (s System) floor() (uint32, error) {
 	return s.floorFromConfigfs()
 }
 
-// floorFromConfigfs reads privlevel_floor of a report item that exists only for
-// that; the report itself is not asked for.
+// floorFromConfigfs reads privlevel_floor of a report item that exists only for that; the report itself is not asked for.
 func (s System) floorFromConfigfs() (level uint32, err error) {
 	switch _, err := os.Stat(s.path(pathReports)); {
 	case errors.Is(err, fs.ErrNotExist):

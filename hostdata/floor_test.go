@@ -14,8 +14,7 @@ import (
 	"portcullis/internal/hostdatatest"
 )
 
-// items makes configfs items as the kernel does: a new directory comes with its
-// attributes and goes with them.
+// items makes configfs items as the kernel does: a new directory comes with its attributes and goes with them.
 type items struct {
 	floor    string
 	mkdirErr error

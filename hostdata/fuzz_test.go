@@ -37,8 +37,7 @@ func FuzzSNPReport(f *testing.F) {
 	})
 }
 
-// checkSNP reports whether the report is taken, and fails the test unless it is
-// then what it must be.
+// checkSNP reports whether the report is taken, and fails the test unless it is then what it must be.
 func checkSNP(t *testing.T, report []byte, vmpl uint32) bool {
 	t.Helper()
 	var nonce [64]byte
@@ -80,8 +79,7 @@ func FuzzTDREPORT(f *testing.F) {
 	})
 }
 
-// checkTDX reports whether the report is taken, and fails the test unless it is
-// then what it must be.
+// checkTDX reports whether the report is taken, and fails the test unless it is then what it must be.
 func checkTDX(t *testing.T, report []byte) bool {
 	t.Helper()
 	var nonce [64]byte

@@ -27,8 +27,7 @@ var (
 	_ hostdata.Device = (*snptest.Device)(nil)
 )
 
-// libraryDevice is go-sev-guest's fake. That answers only nonces it was made
-// with, so it is made when the request is there.
+// libraryDevice is go-sev-guest's fake. That answers only nonces it was made with, so it is made when the request is there.
 type libraryDevice struct {
 	t        *testing.T
 	signer   *snptest.AmdSigner

@@ -14,14 +14,12 @@ import (
 // Options say how Read reads. The zero value is the running guest, strictly.
 type Options struct {
 	System System
-	// AllowDebug accepts a guest that its host may debug. Such a guest keeps no
-	// secret from its host.
+	// AllowDebug accepts a guest that its host may debug. Such a guest keeps no secret from its host.
 	AllowDebug bool
 }
 
-// Read returns kind's field. It makes exactly one request to the TEE; call it
-// once at start and keep the result. Every error stays closed and has a [Reason]:
-// ErrNoTEE, ErrRead (also when ctx ends first), ErrReport, ErrDebug, ErrZero.
+// Read returns kind's field. It makes exactly one request to the TEE; call it once at start and keep the result. Every error
+// stays closed and has a [Reason]: ErrNoTEE, ErrRead (also when ctx ends first), ErrReport, ErrDebug, ErrZero.
 func Read(ctx context.Context, kind Kind, opts Options) (Field, error) {
 	var read func() (Field, error)
 	switch kind {
@@ -47,8 +45,7 @@ func (k Kind) field() string {
 	return "hostdata"
 }
 
-// newNonce returns fresh bytes that a report has to repeat, so that it cannot be
-// an older one.
+// newNonce returns fresh bytes that a report has to repeat, so that it cannot be an older one.
 func newNonce() (nonce [64]byte) {
 	rand.Read(nonce[:]) // never fails: crypto/rand ends the program instead
 	return nonce

@@ -251,8 +251,7 @@ func TestReadNothing(t *testing.T) {
 	wantReason(t, err, "field-read-failed")
 }
 
-// A kernel that lost its key answers nothing more: a second read must not turn
-// into "unsupported".
+// A kernel that lost its key answers nothing more: a second read must not turn into "unsupported".
 func TestReadSNPAfterFailureStaysFailed(t *testing.T) {
 	device := &hostdatatest.SNP{HostData: hostData("p"), Errno: syscall.EIO}
 	opts := hostdata.Options{System: system(t, hostdatatest.Guest{SNP: device})}

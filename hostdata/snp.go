@@ -21,8 +21,7 @@ const (
 	snpHostData   = 0xC0 // 32 bytes
 )
 
-// readSNP asks the security processor for one report at the guest's own
-// privilege level and takes HOST_DATA from it.
+// readSNP asks the security processor for one report at the guest's own privilege level and takes HOST_DATA from it.
 func readSNP(opts Options) (Field, error) {
 	vmpl, err := opts.System.floor()
 	if err != nil {

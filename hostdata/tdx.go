@@ -17,8 +17,7 @@ import (
 // (Documentation/ABI/testing/sysfs-devices-virtual-misc-tdx_guest).
 const pathMRConfigID = "/sys/devices/virtual/misc/tdx_guest/measurements/mrconfigid"
 
-// Offsets in TDREPORT_STRUCT (Intel TDX module ABI, 348551): REPORTMACSTRUCT,
-// then TEE_TCB_INFO, then TDINFO_STRUCT.
+// Offsets in TDREPORT_STRUCT (Intel TDX module ABI, 348551): REPORTMACSTRUCT, then TEE_TCB_INFO, then TDINFO_STRUCT.
 const (
 	tdxType       = 0   // 0x81
 	tdxSubtype    = 1   // 0

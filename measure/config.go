@@ -19,8 +19,8 @@ type Config struct {
 	Device string
 	// PCR is the register, 8 to 15; see [CheckPCR].
 	PCR uint32
-	// Pod makes the register take the facts of the pod's life; else it takes what the policy is bound by. Both kinds may be in one log,
-	// each in its own register.
+	// Pod makes the register take the facts of the pod's life; else it takes what the policy is bound by. Both kinds may be in
+	// one log, each in its own register.
 	Pod bool
 	// ExpectPreextended says that another unit extends the digest before us: it is verified and logged, never extended.
 	ExpectPreextended bool

@@ -21,8 +21,8 @@ type operation struct {
 	state   State
 }
 
-// settled is where an operation of this process left register and log. The next event of the pod goes on from there without reading the
-// register first: what another program has extended since then shows when the register is read back.
+// settled is where an operation of this process left register and log. The next event of the pod goes on from there without
+// reading the register first: what another program has extended since then shows when the register is read back.
 type settled struct {
 	banks   []tpm2.TPMAlgID // of the register; empty: nothing is settled
 	records int             // in the log

@@ -21,10 +21,9 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// BenchmarkColdCreateContainer is the first evaluation of a process that has just
-// loaded its policy: what a pod pays, which sees few of them. Each is a process of
-// its own; the time from its start to the loaded policy is not counted. One half
-// has rehearsed, as policyd does in a guest, the other has not.
+// BenchmarkColdCreateContainer is the first evaluation of a process that has just loaded its policy: what a pod pays, which sees
+// few of them. Each is a process of its own; the time from its start to the loaded policy is not counted. One half has rehearsed,
+// as policyd does in a guest, the other has not.
 func BenchmarkColdCreateContainer(b *testing.B) {
 	times := map[string][]time.Duration{}
 	for b.Loop() {

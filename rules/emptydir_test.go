@@ -111,7 +111,8 @@ spec:
   - {name: names, emptyDir: {}}
 `
 
-// Containers that share an emptyDir have the same directory, whichever form it has and while the pod is there; no volume has another's.
+// Containers that share an emptyDir have the same directory, whichever form it has and while the pod is there; no volume has
+// another's.
 func TestAnEmptyDirIsOneDirectoryInEveryContainer(t *testing.T) {
 	wide := func(name string) string { return below + "sandbox" + random + name }
 	scratch := func(p *pod, source string) rulestest.Request {
@@ -166,8 +167,8 @@ func TestAnEmptyDirIsOneDirectoryInEveryContainer(t *testing.T) {
 	p.allowed(p.copied("one", map[string]string{"/scratch": wide("scratch"), "/cache": below + rulestest.ID("one") + "-1111111111111111-cache"}))
 }
 
-// Neither a container that has the sandbox's id, of which the agent's directory is named, nor a second place in one container gives a volume
-// another directory.
+// Neither a container that has the sandbox's id, of which the agent's directory is named, nor a second place in one container
+// gives a volume another directory.
 func TestAnEmptyDirIsOneDirectoryWhateverTheIDAndPlace(t *testing.T) {
 	const other = below + "sandbox-fedcba9876543210-scratch"
 	p := hostilePod(t, sharingPod, "peer-pods", "")

@@ -17,8 +17,7 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// recordedPods are pods whose recorded requests are changed: by folder, one for
-// each kind of thing that a pod can have.
+// recordedPods are pods whose recorded requests are changed: by folder, one for each kind of thing that a pod can have.
 var recordedPods = []struct{ set, platform, images, pods string }{
 	{"containerd-1.7.35_kubelet-1.34.4", "peer-pods", "images.tgz", "img-user"},
 	{"containerd-2.4.2_kubelet-1.37.2", "peer-pods", "images.tgz", "caps-drop config links sysctls"},
@@ -27,13 +26,11 @@ var recordedPods = []struct{ set, platform, images, pods string }{
 	{"shim-go-4.1.0_shared-fs", "non-coco", "images-accounts.tgz", "w-deploy"},
 }
 
-// leaves are the changes of a single value; the others leave something out of a
-// list or put it there twice.
+// leaves are the changes of a single value; the others leave something out of a list or put it there twice.
 var leaves = []rulestest.Change{rulestest.Append, rulestest.Prefix, rulestest.Empty, rulestest.Flip, rulestest.PlusOne}
 
-// Recorded requests that make containers and processes are changed in one leaf,
-// and judged in the state in which the recorded one was allowed. What is still
-// allowed must be on the written list, and be at most 2 %.
+// Recorded requests that make containers and processes are changed in one leaf, and judged in the state in which the recorded one
+// was allowed. What is still allowed must be on the written list, and be at most 2 %.
 func TestSingleLeafChangesOfRecordedRequestsAreDenied(t *testing.T) {
 	folder := recordings.Folder(t)
 	all := newTally()

@@ -14,9 +14,8 @@ import (
 //go:embed hostchosen.json
 var hostChosenJSON []byte
 
-// HostChosen is an entry of the written list of what the host may choose in the
-// requests that create things, and of what. Every other field of those requests is held
-// to the policy; tests keep the list and the rules in step.
+// HostChosen is an entry of the written list of what the host may choose in the requests that create things, and of what. Every
+// other field of those requests is held to the policy; tests keep the list and the rules in step.
 type HostChosen struct {
 	Request string            `json:"request"` // message name
 	Domains map[string]Domain `json:"fields"`  // by path; "*" at the end means everything below too
@@ -24,9 +23,8 @@ type HostChosen struct {
 	Reason  string            `json:"reason"`
 }
 
-// Domain is what a field may be beside what the manifest makes of it. In texts and
-// patterns, a name in braces stands for something of this pod: "{id}" for the
-// container's id, "{shared}" for the directory of shared files.
+// Domain is what a field may be beside what the manifest makes of it. In texts and patterns, a name in braces stands for
+// something of this pod: "{id}" for the container's id, "{shared}" for the directory of shared files.
 type Domain struct {
 	Is         []string `json:"is,omitempty"`         // one of these
 	Pattern    string   `json:"pattern,omitempty"`    // or text that matches
@@ -51,8 +49,7 @@ func HostChosenFields() []HostChosen {
 	return list
 }
 
-// Covers says whether a field is of this entry. Paths are written without
-// indices: "OCI.Mounts[].source".
+// Covers says whether a field is of this entry. Paths are written without indices: "OCI.Mounts[].source".
 func (h HostChosen) Covers(request, path string) bool {
 	_, ok := h.Domain(request, path)
 	return ok

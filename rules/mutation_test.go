@@ -24,8 +24,7 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// strictPods are manifests that together use everything a manifest can say, and
-// the platforms for which their policies are made.
+// strictPods are manifests that together use everything a manifest can say, and the platforms for which their policies are made.
 var strictPods = []strictPod{
 	{manifest: "shop", platform: "guest-pull"},
 	{manifest: "ledger", platform: "guest-pull"},
@@ -63,15 +62,12 @@ func (s strictPod) life(t *testing.T, p *policydata.Policy) []rulestest.Request 
 	return pods[0].Requests
 }
 
-// agentNode is where the node agent asks for the name of its node; in the node's
-// network it is the host name as well.
+// agentNode is where the node agent asks for the name of its node; in the node's network it is the host name as well.
 var agentNode = []string{"--node=", "HOSTNAME=", "NODE_NAME="}
 
-// Every change of a single leaf of an allowed request is judged in the state in
-// which the request itself was allowed. What is still allowed must be on the
-// written list of fields that the host may choose, inside of the field's domain where
-// a value was changed, and be at most 2 % of those.
-// docs/strictness.md has the result.
+// Every change of a single leaf of an allowed request is judged in the state in which the request itself was allowed. What is
+// still allowed must be on the written list of fields that the host may choose, inside of the field's domain where a value was
+// changed, and be at most 2 % of those. docs/strictness.md has the result.
 func TestSingleLeafChangesAreDenied(t *testing.T) {
 	tallies := make([]*mutationTally, len(strictPods))
 	t.Run("pods", func(t *testing.T) {
@@ -265,9 +261,8 @@ func optional(path string) bool {
 	return path == "OCI.Linux.MaskedPaths[]" || strings.HasPrefix(path, "OCI.Linux.Sysctl")
 }
 
-// checkFieldsCovered holds that every field of the agent's messages that create
-// things was changed above, itself or as part of a message that is absent from
-// the requests: then it was denied, or is on the written list.
+// checkFieldsCovered holds that every field of the agent's messages that create things was changed above, itself or as part of a
+// message that is absent from the requests: then it was denied, or is on the written list.
 func checkFieldsCovered(t *testing.T, tried map[string]bool) {
 	api := readAPI(t)
 	if api == nil {

@@ -20,11 +20,9 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// BenchmarkCreateContainer judges the creation of a pod's last container once its
-// sandbox runs. links adds service-link variables, as a namespace with several
-// services has. Where PORTCULLIS_PEER_POLICY names a policy of upstream's, made by
-// its own genpolicy for any pod, its rules and settings judge the same requests of
-// the same pod in turn with ours.
+// BenchmarkCreateContainer judges the creation of a pod's last container once its sandbox runs. links adds service-link
+// variables, as a namespace with several services has. Where PORTCULLIS_PEER_POLICY names a policy of upstream's, made by its own
+// genpolicy for any pod, its rules and settings judge the same requests of the same pod in turn with ours.
 func BenchmarkCreateContainer(b *testing.B) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as in the daemon
 	for _, bench := range []struct{ containers, links int }{{1, 0}, {40, 0}, {1, 40}} {
@@ -50,8 +48,7 @@ func BenchmarkCreateContainer(b *testing.B) {
 // turn is how often a judge decides before the next has its turn.
 const turn = 20
 
-// takeTurns lets each judge decide the same request, turn by turn, and returns
-// their medians.
+// takeTurns lets each judge decide the same request, turn by turn, and returns their medians.
 func takeTurns(b *testing.B, p *policydata.Policy, judges map[string]*rulestest.Judge, input ast.Value) map[string]time.Duration {
 	ctx := context.Background()
 	for name, j := range judges {
@@ -82,8 +79,7 @@ func takeTurns(b *testing.B, p *policydata.Policy, judges map[string]*rulestest.
 	return p50s
 }
 
-// peerJudge holds the rules and settings of the peer's policy, with the containers
-// of p. It is nil where no peer is named.
+// peerJudge holds the rules and settings of the peer's policy, with the containers of p. It is nil where no peer is named.
 func peerJudge(b *testing.B, p *policydata.Policy) *rulestest.Judge {
 	b.Helper()
 	path := os.Getenv("PORTCULLIS_PEER_POLICY")

@@ -36,8 +36,7 @@ func load(tb testing.TB, platform string, dropIns ...string) (*policydata.Policy
 	return p, s
 }
 
-// richPod is a pod that uses what a manifest can use: two init containers, an
-// application, a container with devices.
+// richPod is a pod that uses what a manifest can use: two init containers, an application, a container with devices.
 func richPod(tb testing.TB, dropIns ...string) *policydata.Policy {
 	tb.Helper()
 	p, s := load(tb, "guest-pull", dropIns...)

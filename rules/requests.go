@@ -21,8 +21,7 @@ const (
 	Denied  Stance = "denied"  // unless the policy asks for it
 )
 
-// Entry is an entry point of the rules. The agent has one method more than
-// messages: both methods that read a stream have one.
+// Entry is an entry point of the rules. The agent has one method more than messages: both methods that read a stream have one.
 type Entry struct {
 	Request string `json:"request"` // message name
 	Default Stance `json:"default"`

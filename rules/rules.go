@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rules holds the Rego rules that decide the host's requests, and the
-// default policies of a guest that was given none.
+// Package rules holds the Rego rules that decide the host's requests, and the default policies of a guest that was given none.
 //
-// The rules are several files, one per family of requests, that make one module
-// in a fixed order. They find the pod's policy at data.agent_policy.policy_data,
-// be that a rule appended to them (the full form) or a document loaded beside
-// them (the compact form); see package policydata.
+// The rules are several files, one per family of requests, that make one module in a fixed order. They find the pod's policy at
+// data.agent_policy.policy_data, be that a rule appended to them (the full form) or a document loaded beside them (the compact
+// form); see package policydata.
 package rules
 
 import (
@@ -48,16 +46,14 @@ func Text() string { return text() }
 
 var text = sync.OnceValue(func() string { return join(order("policy.rego")) + "\n" })
 
-// UpstreamText returns the rules for policy_data in the shape of upstream's
-// genpolicy, which can be given them as its rules file (-p). They differ from
-// Text in one file, which reads that shape.
+// UpstreamText returns the rules for policy_data in the shape of upstream's genpolicy, which can be given them as its rules file
+// (-p). They differ from Text in one file, which reads that shape.
 func UpstreamText() string { return upstreamText() }
 
 var upstreamText = sync.OnceValue(func() string { return join(order("upstream.rego")) + "\n" })
 
-// join makes one module of the files, with short names, without comments, indentation, the spaces
-// around operators and the line breaks inside brackets: the limit on
-// the size of annotations counts every byte, and people read the files.
+// join makes one module of the files, with short names, without comments, indentation, the spaces around operators and the line
+// breaks inside brackets: the limit on the size of annotations counts every byte, and people read the files.
 func join(names []string) string { return WithNames(shorten(plain(names))) }
 
 // plain is the module with the names that the files have.
@@ -90,8 +86,7 @@ func source(name string) string {
 // engines take no more than 1024 characters, and people read them.
 const lineLength = 400
 
-// appendLine appends a line, to the one before it where a bracket or a comma says
-// that it goes on.
+// appendLine appends a line, to the one before it where a bracket or a comma says that it goes on.
 func appendLine(text []byte, line string) []byte {
 	before := bytes.TrimSuffix(text, []byte("\n"))
 	switch {
@@ -124,12 +119,10 @@ func tighten(line string) string {
 	return out.String()
 }
 
-// Reasons returns a second module of the same package that tells why a request
-// was denied: rules findings.<Request> (a set of objects with check, container,
-// path, wanted, got) and reasons.<Request> (a set of short sentences). It is made
-// from the conditions of the rules by package findings. It only asks the rules of
-// Text and decides nothing, so that it need not travel with a policy: whoever
-// holds the rules compiles it beside them.
+// Reasons returns a second module of the same package that tells why a request was denied: rules findings.<Request> (a set of
+// objects with check, container, path, wanted, got) and reasons.<Request> (a set of short sentences). It is made from the
+// conditions of the rules by package findings. It only asks the rules of Text and decides nothing, so that it need not travel
+// with a policy: whoever holds the rules compiles it beside them.
 func Reasons() string { return reasons() }
 
 var reasons = sync.OnceValue(func() string { return WithNames(longReasons()) })

@@ -124,8 +124,7 @@ func state(t *testing.T, j *rulestest.Judge) map[string]any {
 	return s
 }
 
-// A shared file's name alone, without the directory and the container's id, is
-// not a shared file.
+// A shared file's name alone, without the directory and the container's id, is not a shared file.
 func TestSharedFilesAreTheContainersOwn(t *testing.T) {
 	p := newPod(t, richPod(t), sandbox)
 	own := "/run/kata-containers/shared/containers/" + rulestest.ID("web") + "-"

@@ -95,7 +95,8 @@ func (m *mutationTally) fields(t *testing.T, out *strings.Builder) {
 	}
 }
 
-// checks are the rules of what findings call checks, in Markdown. A check's name is its rule's, without what begins it for its message.
+// checks are the rules of what findings call checks, in Markdown. A check's name is its rule's, without what begins it for its
+// message.
 func (h held) checks(kind string, checks map[string]bool) (out []string) {
 	h.Helper()
 	for _, check := range slices.Sorted(maps.Keys(checks)) {

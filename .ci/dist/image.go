@@ -49,7 +49,8 @@ func (r *release) toolsRoot(b *built) []entry {
 	return root
 }
 
-// authorities are Mozilla's, as Go's cryptography packages hold them; those that are trusted for some names or dates only are left out.
+// authorities are Mozilla's, as Go's cryptography packages hold them; those that are trusted for some names or dates only are
+// left out.
 func authorities() []byte {
 	var out bytes.Buffer
 	for root := range bundle.Roots() {

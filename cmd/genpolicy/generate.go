@@ -188,8 +188,7 @@ func (j *job) configs() (*generate.Configs, error) {
 	return &configs, nil
 }
 
-// policies makes the policy of every pod, writes it into its manifest in memory,
-// and returns what -r or -b prints.
+// policies makes the policy of every pod, writes it into its manifest in memory, and returns what -r or -b prints.
 func (j *job) policies(ctx context.Context) (string, error) {
 	var printed strings.Builder
 	var faults []error

@@ -38,8 +38,7 @@ type imageFlags struct {
 	trustedRoot       string
 }
 
-// containerdSocket is where containerd listens by default; usualSocket
-// stands for it on the command line.
+// containerdSocket is where containerd listens by default; usualSocket stands for it on the command line.
 const (
 	containerdSocket = "/var/run/containerd/containerd.sock"
 	usualSocket      = "usual"

@@ -23,8 +23,8 @@ type source struct {
 	manifest *generate.Manifest
 }
 
-// manifests reads what a path names: a file, every manifest of a folder, or stdin for "-". It also gives the files of a folder that it
-// passed over.
+// manifests reads what a path names: a file, every manifest of a folder, or stdin for "-". It also gives the files of a folder
+// that it passed over.
 func manifests(path string, ignoreUnknown bool, in io.Reader) (all []*source, passed []*generate.Finding, err error) {
 	if path == "" || path == "-" {
 		text, err := bounded.ReadAll(in, maxInput)

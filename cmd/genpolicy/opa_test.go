@@ -26,8 +26,7 @@ import (
 	"portcullis/rules/settings"
 )
 
-// pair asks OPA and the engine of the guest the same, and has each keep its own
-// state from its own ops.
+// pair asks OPA and the engine of the guest the same, and has each keep its own state from its own ops.
 type pair struct {
 	*opatest.Server
 	test           *testing.T
@@ -116,8 +115,7 @@ func fullForm(t *testing.T, file, images string, dropIns ...string) (*policydata
 	return made[0], text
 }
 
-// The corpus' requests on a real OPA server, whose state is changed by PATCH with
-// the ops that it returned.
+// The corpus' requests on a real OPA server, whose state is changed by PATCH with the ops that it returned.
 func TestAnOPAServerDecidesTheCorpusAsTheEngineDoes(t *testing.T) {
 	server, asked := opatest.Start(t), 0
 	generatetest.EachPod(t, func(name, path, images string) {
@@ -181,8 +179,7 @@ func (r recorded) input(t *testing.T) map[string]any {
 	return plain.(map[string]any)
 }
 
-// Whole pods, and among their requests some that differ in one leaf, on a real
-// OPA server.
+// Whole pods, and among their requests some that differ in one leaf, on a real OPA server.
 func TestAnOPAServerDecidesPodsAsTheEngineDoes(t *testing.T) {
 	const step = 23 // every so many-th change: all of them are tried on the engine elsewhere
 	server := opatest.Start(t)

@@ -11,8 +11,7 @@ import (
 	"portcullis/internal/atomicfile"
 )
 
-// write puts the results where they belong: printed policies and changed
-// manifests, or either of them into the file of --output.
+// write puts the results where they belong: printed policies and changed manifests, or either of them into the file of --output.
 func (j *job) write(printed string) error {
 	prints := j.flags.raw || j.flags.base64
 	if j.flags.output != "" && prints {

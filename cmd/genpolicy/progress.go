@@ -14,8 +14,7 @@ import (
 	"portcullis/images/registry"
 )
 
-// progress shows downloads on a terminal, one line that is written over, and
-// nothing elsewhere.
+// progress shows downloads on a terminal, one line that is written over, and nothing elsewhere.
 func progress(w io.Writer) func(registry.Progress) {
 	file, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {

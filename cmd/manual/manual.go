@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manual makes manual pages from the commands of a program, so that they
-// say what --help says.
+// Package manual makes manual pages from the commands of a program, so that they say what --help says.
 package manual
 
 import (

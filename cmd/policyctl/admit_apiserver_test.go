@@ -38,7 +38,8 @@ type admitted struct {
 	stop      func()
 }
 
-// TestAnAPIServerAsks has a real API server refuse and take pods. Its programs are in the folder PORTCULLIS_APISERVER: make admission-test.
+// TestAnAPIServerAsks has a real API server refuse and take pods. Its programs are in the folder PORTCULLIS_APISERVER: make
+// admission-test.
 func TestAnAPIServerAsks(t *testing.T) {
 	bin := os.Getenv("PORTCULLIS_APISERVER")
 	if bin == "" {

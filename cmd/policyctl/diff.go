@@ -55,8 +55,8 @@ Exit code 1: the policies differ.`,
 	return cmd
 }
 
-// writeProofs says which of two policies is proven to allow no more than the other, and where that is refuted, by which request; nothing of
-// policies with other rules.
+// writeProofs says which of two policies is proven to allow no more than the other, and where that is refuted, by which request;
+// nothing of policies with other rules.
 func writeProofs(cmd *cobra.Command, a, b []byte) error {
 	prover, of, err := provable(cmd.Context(), a, b)
 	if len(of) == 0 {

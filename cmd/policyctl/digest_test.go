@@ -31,8 +31,8 @@ func TestDigestSaysBothFormsOfInitdata(t *testing.T) {
 	})
 }
 
-// TestDigestOfThePeerPodSample: the sample of the peer-pod documentation has another digest in its text than its annotation has, which
-// holds a line feed more. go test ./cmd/policyctl -run PeerPodSample -args -peerpod-sample FILE
+// TestDigestOfThePeerPodSample: the sample of the peer-pod documentation has another digest in its text than its annotation has,
+// which holds a line feed more. go test ./cmd/policyctl -run PeerPodSample -args -peerpod-sample FILE
 func TestDigestOfThePeerPodSample(t *testing.T) {
 	if *peerPodSample == "" {
 		t.Skip("SKIPPED: -peerpod-sample names no file")

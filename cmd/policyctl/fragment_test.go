@@ -26,7 +26,8 @@ spec:
   - {name: web, image: "ghcr.io/acme/app:v2"}
 `
 
-// fragmentFiles writes a key pair, a pod's policy with issuers, and the policy of the pod with a change, into an empty working directory.
+// fragmentFiles writes a key pair, a pod's policy with issuers, and the policy of the pod with a change, into an empty working
+// directory.
 func fragmentFiles(t *testing.T, change func(*policydata.Policy)) {
 	t.Helper()
 	images := generatetest.Images(t, "../../rules/generate/testdata/images.json")

@@ -34,8 +34,7 @@ func (s *imageStores) add(store images.Store, closer func() error) {
 	s.Stores, s.closers = append(s.Stores, store), append(s.closers, closer)
 }
 
-// openStores opens layouts and archives, and the registries last, with the
-// credentials of docker.
+// openStores opens layouts and archives, and the registries last, with the credentials of docker.
 func openStores(layouts, archives []string) (_ *imageStores, err error) {
 	s := &imageStores{}
 	defer func() {

@@ -15,8 +15,7 @@ const (
 	logTick      = 5 * time.Second // between lines where they cannot be overwritten
 )
 
-// progress tells how much of a long input was read, on one line of a terminal,
-// or now and then a line elsewhere.
+// progress tells how much of a long input was read, on one line of a terminal, or now and then a line elsewhere.
 type progress struct {
 	out      io.Writer
 	terminal bool

@@ -12,8 +12,7 @@ import (
 	"portcullis/engine/trace"
 )
 
-// recordHooks are what a reader of records may want to know beside them. Nil
-// fields are not called.
+// recordHooks are what a reader of records may want to know beside them. Nil fields are not called.
 type recordHooks struct {
 	broken    func(error) error // a line that cannot be read; nil: it is the end
 	truncated *bool             // set when the last record was cut off
@@ -24,7 +23,8 @@ type recordHooks struct {
 // errNoRequest ends a verb that was given something, but no request.
 var errNoRequest = errors.New("no request among them")
 
-// eachRecord reads the requests of a recording, one at a time. A recording that holds something but no request is an error: it is not one.
+// eachRecord reads the requests of a recording, one at a time. A recording that holds something but no request is an error: it is
+// not one.
 func eachRecord(ctx context.Context, in io.Reader, hooks *recordHooks, one func(context.Context, trace.Record) error) error {
 	records := trace.NewReader(in)
 	records.Observations = hooks != nil && hooks.observations

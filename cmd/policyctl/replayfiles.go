@@ -26,8 +26,7 @@ type outputs struct {
 	count int
 }
 
-// open makes the directory and the temporary file. Both are for the owner alone:
-// a recording holds secrets.
+// open makes the directory and the temporary file. Both are for the owner alone: a recording holds secrets.
 func (o *outputs) open(opts replayOptions) error {
 	if opts.split != "" {
 		if err := os.Mkdir(opts.split, 0o700); err != nil && !errors.Is(err, os.ErrExist) {

@@ -15,8 +15,7 @@ import (
 	"portcullis/rules"
 )
 
-// The pages of report, opened in a real browser: `make report-check` brings it,
-// the program that drives it, and axe.
+// The pages of report, opened in a real browser: `make report-check` brings it, the program that drives it, and axe.
 func TestReportInChromium(t *testing.T) {
 	out := os.Getenv("REPORT_DIR")
 	if err := os.MkdirAll(out, 0o755); err != nil {

@@ -170,7 +170,8 @@ func messageOf(record trace.Record) (agentproto.Method, proto.Message, error) {
 	return agentproto.Method{}, nil, fmt.Errorf("the agent's API has no request %s", record.Kind)
 }
 
-// withoutContents leaves out what a recording says of a file's data: the request has no such fields, the gate makes them for the policy.
+// withoutContents leaves out what a recording says of a file's data: the request has no such fields, the gate makes them for the
+// policy.
 func withoutContents(record trace.Record) (json.RawMessage, error) {
 	if record.Kind != "CopyFileRequest" {
 		return record.Request, nil

@@ -175,8 +175,7 @@ func invented(kind, name string) map[string][]byte {
 	return map[string][]byte{node.EveryKey: value, "key": value}
 }
 
-// simulateError is what a pod that no node would start is reported as: a check that
-// said no.
+// simulateError is what a pod that no node would start is reported as: a check that said no.
 func simulateError(err error) error {
 	if errors.Is(err, kubelet.ErrRefused) || errors.Is(err, containerd.ErrRefused) || errors.Is(err, images.ErrUnknownUser) {
 		return &exitError{exitNo, err}
@@ -247,7 +246,8 @@ func (f *simulateFlags) inputs(requests []emulator.Request) ([]emulator.Input, e
 	return out, nil
 }
 
-// waitAnswer is as what the gate shows a policy the agent's answer to a wait: without it no recording says that an init container succeeded.
+// waitAnswer is as what the gate shows a policy the agent's answer to a wait: without it no recording says that an init container
+// succeeded.
 const waitAnswer = "WaitProcessResponse"
 
 // cut ends the life with the request that --until names.

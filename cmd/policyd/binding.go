@@ -65,8 +65,8 @@ type binder struct {
 	out binding.Config
 }
 
-// bind reads the hardware once. What it returns has in out what the chain needs of it. Whatever goes wrong is in the result as the reason to
-// deny everything: nothing that cannot be read counts as absent.
+// bind reads the hardware once. What it returns has in out what the chain needs of it. Whatever goes wrong is in the result as
+// the reason to deny everything: nothing that cannot be read counts as absent.
 func bind(ctx context.Context, c config, g guest, bootID string, logger *slog.Logger) *binder {
 	ctx, cancel := context.WithTimeout(ctx, g.deadline)
 	defer cancel()

@@ -34,8 +34,8 @@ func (c *config) validateMeasure() error {
 	return nil
 }
 
-// chooseRecord finds what the launch record is bound by: a register, else on SNP and TDX a key of the guest. Where nothing can bind it,
-// there is none, unless the guest must be bound.
+// chooseRecord finds what the launch record is bound by: a register, else on SNP and TDX a key of the guest. Where nothing can
+// bind it, there is none, unless the guest must be bound.
 func (b *binder) chooseRecord(context.Context) error {
 	if b.measure.Pod != "pcr" {
 		return nil

@@ -36,7 +36,8 @@ func leaveStart() error {
 	return nil
 }
 
-// readOnly reads a line of /proc/PID/maps: the bounds of a mapping of exe that cannot be written, so that nothing is lost with its pages.
+// readOnly reads a line of /proc/PID/maps: the bounds of a mapping of exe that cannot be written, so that nothing is lost with
+// its pages.
 func readOnly(line, exe string) (start, end uintptr, ok bool) {
 	var bounds, mode, offset, device, inode, path string
 	if n, _ := fmt.Sscan(line, &bounds, &mode, &offset, &device, &inode, &path); n != 6 || path != exe || len(mode) < 2 || mode[1] != '-' {

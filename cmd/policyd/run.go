@@ -123,9 +123,9 @@ func serve(ctx context.Context, c config, g guest, logger *slog.Logger) error {
 }
 
 // The collector's settings, see runtime/debug.SetGCPercent. What is compiled at start stays for good: collecting often meanwhile
-// packs it densely, where garbage between would keep 2 MB from ever being used again. What passes through is not allocated again, so
-// there is little to collect afterwards, and the heap may be three quarters larger than what lives. The limit is above what that needs: only a host that
-// makes the gate hold all it may gets near it. A sidecar, which forwards nothing, needs less room.
+// packs it densely, where garbage between would keep 2 MB from ever being used again. What passes through is not allocated again,
+// so there is little to collect afterwards, and the heap may be three quarters larger than what lives. The limit is above what
+// that needs: only a host that makes the gate hold all it may gets near it. A sidecar, which forwards nothing, needs less room.
 const (
 	gcPercentAtStart   = 50
 	gcPercent          = 75

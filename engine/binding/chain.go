@@ -60,7 +60,8 @@ type Initdata struct {
 	Digest []byte // over the exact bytes of the TOML document
 	Size   int    // bytes of the document
 	Policy []byte // data["policy.rego"]; nil if there is no such key
-	// Fragments are data["fragments"]: texts of fragments, accepted in their order once the policy is bound. The document's digest binds them.
+	// Fragments are data["fragments"]: texts of fragments, accepted in their order once the policy is bound. The document's
+	// digest binds them.
 	Fragments [][]byte
 	// Provide takes the disk from its driver and hands the rest (aa.toml, cdh.toml) to its consumers. It is called after
 	// binding, before the policy is active, and again after a restart.
@@ -82,8 +83,8 @@ type Config struct {
 	Register Register // nil: nothing is extended
 	Recorder Recorder // nil: no event log without a register
 	Update   bool     // a later SetPolicy is measured too and keeps the container inventory; needs Register
-	// Narrow says why it cannot be shown that a later policy allows no more than the one that decides; nil: with Update, the policy that
-	// decides is asked instead.
+	// Narrow says why it cannot be shown that a later policy allows no more than the one that decides; nil: with Update, the
+	// policy that decides is asked instead.
 	Narrow func(current, next []byte) error
 	Strict bool   // refuse a policy with AllowRequestsFailingPolicy
 	Alg    string // of the policy's digest
@@ -169,8 +170,9 @@ func (c *Chain) Admit(ctx context.Context, r engine.Request) (*engine.Verdict, e
 	}
 }
 
-// Stands reports whether a verdict of Admit still counts: the policy that allowed the request rules, and nothing has closed the guest.
-// One that holds the state keeps its policy from being replaced; one without a policy lets a pod end that nobody knows any more.
+// Stands reports whether a verdict of Admit still counts: the policy that allowed the request rules, and nothing has closed the
+// guest. One that holds the state keeps its policy from being replaced; one without a policy lets a pod end that nobody knows any
+// more.
 func (c *Chain) Stands(v *engine.Verdict) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -66,9 +66,9 @@ func merged(list []update) []fragment.Accepted {
 	return out
 }
 
-// setFragment makes a fragment take effect, as SetPolicy does a policy, in an order that is a promise too: envelope, issuer, svn, ceiling,
-// compilation; then it is proposed in the journal, measured, recorded, accepted in the journal, and decides. Until then the policy decides
-// as it was.
+// setFragment makes a fragment take effect, as SetPolicy does a policy, in an order that is a promise too: envelope, issuer, svn,
+// ceiling, compilation; then it is proposed in the journal, measured, recorded, accepted in the journal, and decides. Until then
+// the policy decides as it was.
 func (c *Chain) setFragment(ctx context.Context, text []byte) error {
 	var refused *Error
 	if envelope, err := fragment.FromText(text); err != nil {
@@ -226,8 +226,8 @@ func (c *Chain) apply(ctx context.Context, u *update) *Error {
 	return nil
 }
 
-// witnessed refuses a fragment of which no verifier could learn: a guest that is bound by a launch field alone has nothing that it could
-// extend, unless it keeps a launch record.
+// witnessed refuses a fragment of which no verifier could learn: a guest that is bound by a launch field alone has nothing that
+// it could extend, unless it keeps a launch record.
 func (c *Chain) witnessed(u *update) *Error {
 	if c.cfg.Register != nil || c.cfg.Record != nil || c.cfg.Field == nil || u.initdata {
 		return nil

@@ -319,8 +319,8 @@ func TestFragmentsOfInitdata(t *testing.T) {
 	again.allows("CreateContainerRequest", create(3))
 }
 
-// TestANarrowerPolicyOnly: where only narrower policies are taken, the policy that decides is compared with fragments and all, and its rule for
-// SetPolicy is not asked.
+// TestANarrowerPolicyOnly: where only narrower policies are taken, the policy that decides is compared with fragments and all,
+// and its rule for SetPolicy is not asked.
 func TestANarrowerPolicyOnly(t *testing.T) {
 	r := &register{}
 	var current []string

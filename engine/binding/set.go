@@ -27,9 +27,9 @@ const measureTimeout = 20 * time.Second
 // defaultCompileTimeout is a hundred times what the largest policy of genpolicy takes; an emulated guest is twenty times slower.
 const defaultCompileTimeout = 20 * time.Second
 
-// SetPolicy makes text the active policy, or a fragment take effect on it, or returns an *Error. A refused text leaves everything as it was, with one
-// exception: when it is not sure any more that the register does not hold it, no request is let through until a SetPolicy
-// succeeds.
+// SetPolicy makes text the active policy, or a fragment take effect on it, or returns an *Error. A refused text leaves everything
+// as it was, with one exception: when it is not sure any more that the register does not hold it, no request is let through until
+// a SetPolicy succeeds.
 func (c *Chain) SetPolicy(ctx context.Context, text []byte) error {
 	if err := wait.Acquire(ctx, c.setting); err != nil {
 		return err
@@ -225,8 +225,8 @@ func (c *Chain) end(change func()) {
 	c.changing = nil
 }
 
-// denyUnlessUnchanged denies requests after a failed commit, unless it is sure that the register is as before: a verifier would believe
-// that another policy decides than the one that does. The caller holds mu.
+// denyUnlessUnchanged denies requests after a failed commit, unless it is sure that the register is as before: a verifier would
+// believe that another policy decides than the one that does. The caller holds mu.
 func (c *Chain) denyUnlessUnchanged(err *Error) {
 	if c.fatal == nil && !err.unchanged && err.Code != CodeAlreadySet && err.Code != CodeDigestMismatch {
 		c.denied = err

@@ -279,8 +279,8 @@ func (c *Chain) compileRestored(ctx context.Context, text []byte) (*engine.Polic
 	return p, nil
 }
 
-// expected are the digests that the register may have taken last: of the latest fragment, else of the policy; and of a fragment that was
-// being measured.
+// expected are the digests that the register may have taken last: of the latest fragment, else of the policy; and of a fragment
+// that was being measured.
 func (c *Chain) expected(policy measure.Event) ([][]byte, error) {
 	latest := policy
 	var err error

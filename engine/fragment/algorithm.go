@@ -32,7 +32,8 @@ func AlgorithmFor(key crypto.PublicKey) (cose.Algorithm, error) {
 	return 0, fmt.Errorf("%w: a key of type %T, want P-256, P-384, Ed25519 or RSA of at least %d bits", ErrSignature, key, minRSA)
 }
 
-// fits holds a key against the algorithm of an envelope: one curve for each, as its strength is the issuer's choice and nobody else's.
+// fits holds a key against the algorithm of an envelope: one curve for each, as its strength is the issuer's choice and nobody
+// else's.
 func fits(alg cose.Algorithm, key crypto.PublicKey) error {
 	ok := false
 	switch k := key.(type) {

@@ -17,8 +17,8 @@ import (
 // ErrBetween says that the difference of two policies is more than a fragment can set.
 var ErrBetween = errors.New("no fragment makes one policy of the other")
 
-// Between is what a fragment has to set so that the measured policy allows what next does. It is for who makes fragments, outside the guest.
-// The error is [ErrBetween], and names the first thing that no fragment can set.
+// Between is what a fragment has to set so that the measured policy allows what next does. It is for who makes fragments, outside
+// the guest. The error is [ErrBetween], and names the first thing that no fragment can set.
 func Between(measured, next []byte) (map[string]*Part, error) {
 	a, err := readPolicy(measured)
 	if err != nil {

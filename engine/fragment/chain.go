@@ -38,8 +38,8 @@ func (i *Issuer) anchor() (anchor, error) {
 	return a, a.check()
 }
 
-// readDID reads "did:x509:0:sha256:FINGERPRINT::subject:KEY:VALUE:...", FINGERPRINT in base64url without padding. Other hashes and other
-// policies than subject are refused.
+// readDID reads "did:x509:0:sha256:FINGERPRINT::subject:KEY:VALUE:...", FINGERPRINT in base64url without padding. Other hashes
+// and other policies than subject are refused.
 func readDID(did string) (anchor, error) {
 	a := anchor{subject: map[string]string{}}
 	prefix, policy, ok := strings.Cut(did, "::")
@@ -141,8 +141,8 @@ func (a anchor) leafKey(chain [][]byte) (crypto.PublicKey, error) {
 	return a.keyOf(certs[0])
 }
 
-// constrains says whether a certificate limits the names of those below it, critically or not. What a subject may be under such limits is
-// not worked out here.
+// constrains says whether a certificate limits the names of those below it, critically or not. What a subject may be under such
+// limits is not worked out here.
 func constrains(c *x509.Certificate) bool {
 	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(nameConstraints) })
 }
@@ -174,8 +174,8 @@ func (a anchor) keyOf(leaf *x509.Certificate) (crypto.PublicKey, error) {
 	return leaf.PublicKey, nil
 }
 
-// Validity is when all certificates of the envelope's x5chain were valid; false without a chain, or if it cannot be read. It is for who
-// has a clock: no guest has one.
+// Validity is when all certificates of the envelope's x5chain were valid; false without a chain, or if it cannot be read. It is
+// for who has a clock: no guest has one.
 func (s *Signed) Validity() (from, to time.Time, ok bool) {
 	for i, der := range s.chain {
 		c, err := x509.ParseCertificate(der)

@@ -4,8 +4,8 @@
 // measured policy names in policy_data.issuers.
 //
 // The measured policy is the ceiling. An [Issuer] says whose signature counts, for which feed, from which security version number
-// (SVN) on, and which paths of policy_data its fragments may set within which bounds. [Merge] makes the text of the policy that decides:
-// the measured one with what fragments set. Rules are never part of a fragment.
+// (SVN) on, and which paths of policy_data its fragments may set within which bounds. [Merge] makes the text of the policy that
+// decides: the measured one with what fragments set. Rules are never part of a fragment.
 //
 // No clock is believed in a guest. The validity of certificates is therefore not looked at here: an issuer is retired by a higher
 // minimum_svn or another root in a new measured policy, and a verifier outside judges dates by a clock of its own.

@@ -41,8 +41,8 @@ type Issuer struct {
 type May struct {
 	Capabilities []string `json:"capabilities,omitempty"` // the most that the container may have, with CAP_
 	Mounts       []string `json:"mounts,omitempty"`       // destinations that may be mounted
-	// Path is containers.NAME.FIELD, with a FIELD of [Fields], for a container of the measured policy; or containers.NAME for one that it
-	// does not have.
+	// Path is containers.NAME.FIELD, with a FIELD of [Fields], for a container of the measured policy; or containers.NAME for one
+	// that it does not have.
 	Path       string   `json:"path"`
 	Registries []string `json:"registries,omitempty"` // what the image's every name begins with, to the end of a component
 }
@@ -204,8 +204,8 @@ func (i *Issuer) publicKey(chain [][]byte) (crypto.PublicKey, error) {
 // MayMake says whether the issuer may make a container of that name, where the measured policy has none.
 func (i *Issuer) MayMake(container string) bool { return i.grants(container, "", false) != nil }
 
-// Within says whether all that this issuer may set, another may set too, of the same ID and feed: each path within its bounds, and from
-// no lower SVN on.
+// Within says whether all that this issuer may set, another may set too, of the same ID and feed: each path within its bounds,
+// and from no lower SVN on.
 func (i *Issuer) Within(other Issuer) bool {
 	return i.Line() == other.Line() && i.MinimumSVN >= other.MinimumSVN && !slices.ContainsFunc(i.May, func(m May) bool {
 		return !slices.ContainsFunc(other.May, func(o May) bool {

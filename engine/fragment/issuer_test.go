@@ -44,8 +44,8 @@ func TestWhoMaySign(t *testing.T) {
 	}
 }
 
-// TestChains: a chain counts if it ends with the pinned root, and the leaf has the subject. That all of them have expired does not count:
-// no clock is believed.
+// TestChains: a chain counts if it ends with the pinned root, and the leaf has the subject. That all of them have expired does
+// not count: no clock is believed.
 func TestChains(t *testing.T) {
 	root, stranger := newAuthority(t, nil), newAuthority(t, nil)
 	noPath := newAuthority(t, func(c *x509.Certificate) { c.MaxPathLenZero = true })

@@ -148,8 +148,8 @@ func (m *merger) container(name string, p *Part) (tree, error) {
 	return readTree(like)
 }
 
-// grants is what lets the issuer set a field; nil if nothing does. A container that the measured policy lacks is granted as a whole, and
-// one that it has by its fields.
+// grants is what lets the issuer set a field; nil if nothing does. A container that the measured policy lacks is granted as a
+// whole, and one that it has by its fields.
 func (i *Issuer) grants(container, field string, measured bool) *May {
 	want := "containers." + container
 	if measured {
@@ -190,8 +190,8 @@ func (m *May) bounds(field string, p *Part) error {
 	return nil
 }
 
-// within says whether an image's name is below a registry or repository: "registry.example" is not the start of "registry.example.org/",
-// nor of "registry.example:5000/", where somebody else may listen.
+// within says whether an image's name is below a registry or repository: "registry.example" is not the start of
+// "registry.example.org/", nor of "registry.example:5000/", where somebody else may listen.
 func within(name, registry string) bool {
 	name, _, _ = strings.Cut(name, "@")
 	rest, ok := strings.CutPrefix(name, registry)

@@ -10,8 +10,8 @@ import (
 	"github.com/veraison/go-cose"
 )
 
-// Sign makes an envelope over a document with a private key; chain is the DER of its certificates, leaf first and root last, or nil for an
-// issuer who is named by key. It is what [Open] takes.
+// Sign makes an envelope over a document with a private key; chain is the DER of its certificates, leaf first and root last, or
+// nil for an issuer who is named by key. It is what [Open] takes.
 func Sign(d Document, key crypto.Signer, chain [][]byte) ([]byte, error) {
 	payload, err := d.JSON()
 	if err != nil {

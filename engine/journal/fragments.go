@@ -47,8 +47,8 @@ func (j *Journal) Propose(envelope []byte) error {
 	})
 }
 
-// Accept records the fragments that the policy decides with, the pending one among them or given up, and the highest SVNs. What no record
-// speaks of any more is removed.
+// Accept records the fragments that the policy decides with, the pending one among them or given up, and the highest SVNs. What
+// no record speaks of any more is removed.
 func (j *Journal) Accept(fragments []string, svns map[string]uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

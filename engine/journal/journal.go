@@ -49,7 +49,8 @@ type Record struct {
 	Ran bool `json:"ran"`
 	// State is the policy's state; while a request that changes it is with the agent, both outcomes are possible.
 	State engine.State `json:"state"`
-	// Fragments are those that the policy decides with, in the order in which they were accepted: the SHA-256 of each envelope in hex.
+	// Fragments are those that the policy decides with, in the order in which they were accepted: the SHA-256 of each envelope in
+	// hex.
 	Fragments []string `json:"fragments,omitempty"`
 	// Pending is one that is being measured: what the register holds says whether it is in force.
 	Pending string `json:"pending,omitempty"`

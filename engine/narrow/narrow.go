@@ -2,9 +2,9 @@
 
 // Package narrow says whether one policy can be seen, by its policy_data alone, to allow no more than another.
 //
-// It is what a guest can decide of package prove: both policies have the same known rules, and differ only in values of which it is known
-// that less of them, or a stricter word, allows less. Everything else is refused, also where a proof would succeed. A test holds each of
-// its answers against a proof.
+// It is what a guest can decide of package prove: both policies have the same known rules, and differ only in values of which it
+// is known that less of them, or a stricter word, allows less. Everything else is refused, also where a proof would succeed. A
+// test holds each of its answers against a proof.
 package narrow
 
 import (
@@ -122,9 +122,9 @@ func issuers(current, next []byte) ([]fragment.Issuer, error) {
 	return b, nil
 }
 
-// gone refuses containers that are missing, and of which others have depended: one that waits keeps what it waits for from running again,
-// one with known contents keeps files of that name as they are, one with a mount below another keeps links away from there. A name that is
-// free may be an issuer's to use.
+// gone refuses containers that are missing, and of which others have depended: one that waits keeps what it waits for from
+// running again, one with known contents keeps files of that name as they are, one with a mount below another keeps links away
+// from there. A name that is free may be an issuer's to use.
 func gone(a, b map[string]any, issuers []fragment.Issuer) error {
 	before, _ := a["containers"].(map[string]any)
 	after, _ := b["containers"].(map[string]any)

@@ -60,8 +60,8 @@ func dataOf(object ast.Object) ([]byte, bool) {
 	return data, true
 }
 
-// knowsContents is false where a request was denied and would be allowed if the file had contents that the policy names: the recording
-// does not say which it had.
+// knowsContents is false where a request was denied and would be allowed if the file had contents that the policy names: the
+// recording does not say which it had.
 func (s *Session) knowsContents(ctx context.Context, record trace.Record, input ast.Value) (bool, error) {
 	object, ok := input.(ast.Object)
 	active := s.engine.Active()

@@ -107,8 +107,8 @@ func (s *Session) Judge(ctx context.Context, record trace.Record) (Decision, err
 
 const createSandbox = "CreateSandboxRequest"
 
-// booted looks whether a sandbox that was allowed is that of another guest: a guest has one, and a recording may hold what several were
-// asked, one after the other. The session then goes on in that guest.
+// booted looks whether a sandbox that was allowed is that of another guest: a guest has one, and a recording may hold what
+// several were asked, one after the other. The session then goes on in that guest.
 func (s *Session) booted(ctx context.Context, denied Decision, now step) (Decision, error) {
 	history := s.history
 	if err := s.Reset(ctx); err != nil {
@@ -148,8 +148,8 @@ func (s *Session) once(ctx context.Context, record trace.Record, input ast.Value
 	return d, s.settle(v, step{before, record, input})
 }
 
-// settle makes the state follow an allowed request. Without an answer in the recording it counts as carried out, until another request
-// of the recording speaks against it.
+// settle makes the state follow an allowed request. Without an answer in the recording it counts as carried out, until another
+// request of the recording speaks against it.
 func (s *Session) settle(v *engine.Verdict, of step) error {
 	if !v.Holds() {
 		return nil

@@ -62,9 +62,9 @@ func (w *waits) take(record trace.Record, allowed bool) {
 	w.open = w.open[max(0, len(w.open)-maxWaits):]
 }
 
-// ended looks for a container whose process, had it ended by itself with exit code 0, would make a denied CreateContainer allowed,
-// and whose end the recording does not show. The session then goes on as if it had. Where a part of the reason remains, the request was
-// denied either way, and that part is what is to be told.
+// ended looks for a container whose process, had it ended by itself with exit code 0, would make a denied CreateContainer
+// allowed, and whose end the recording does not show. The session then goes on as if it had. Where a part of the reason remains,
+// the request was denied either way, and that part is what is to be told.
 func (s *Session) ended(ctx context.Context, denied Decision, now step) (Decision, error) {
 	if now.record.Kind != createContainer {
 		return denied, nil

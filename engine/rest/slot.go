@@ -137,7 +137,8 @@ func (s *slot) document(ctx context.Context, path []string, in input) (ast.Value
 	return v, err
 }
 
-// decision has the policy judge. What the policy does not allow is looked at once more for its document: agents tell false from undefined.
+// decision has the policy judge. What the policy does not allow is looked at once more for its document: agents tell false from
+// undefined.
 func (s *slot) decision(ctx context.Context, name string, in input) (ast.Value, error) {
 	v, err := s.admit(ctx, name, in)
 	var denied *binding.Error

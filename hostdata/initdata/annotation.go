@@ -14,8 +14,7 @@ import (
 
 // Annotations of a pod that the Kata runtime's shim hands to the guest.
 const (
-	// Annotation is base64(gzip(document)); the shim binds its digest and makes
-	// the disk of it.
+	// Annotation is base64(gzip(document)); the shim binds its digest and makes the disk of it.
 	Annotation = "io.katacontainers.config.hypervisor.cc_init_data"
 	// OlderAnnotation is the name that Kata up to 3.18 reads in its place.
 	OlderAnnotation = "io.katacontainers.config.runtime.cc_init_data"
@@ -36,9 +35,8 @@ func (d *Document) Annotation() (string, error) {
 	return base64.StdEncoding.EncodeToString(compressed), nil
 }
 
-// ParseAnnotation reads the value of the annotation Annotation. It accepts only
-// what the shim accepts and of that one form: no line breaks in the base64, one
-// gzip member, nothing behind it.
+// ParseAnnotation reads the value of the annotation Annotation. It accepts only what the shim accepts and of that one form: no
+// line breaks in the base64, one gzip member, nothing behind it.
 func ParseAnnotation(value string) (*Document, error) {
 	compressed, err := decodeBase64(value, maxCompressed)
 	if err != nil {

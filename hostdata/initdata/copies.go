@@ -17,15 +17,12 @@ import (
 // Directory is where the guest components look for their configuration.
 const Directory = "/run/confidential-containers/initdata"
 
-// documentName is the copy of the whole document that the agent keeps beside the
-// others.
+// documentName is the copy of the whole document that the agent keeps beside the others.
 const documentName = "initdata.toml"
 
-// Install writes the document's aa.toml and cdh.toml into dir for the guest
-// components, from memory. Call it after binding. dir becomes 0700, each file
-// 0600; a file appears whole or not at all, and none is replaced: one that is
-// there with the same bytes is left, one that differs is ErrCopy. Files that the
-// document does not have are not written, and are ErrCopy if they are there.
+// Install writes the document's aa.toml and cdh.toml into dir for the guest components, from memory. Call it after binding. dir
+// becomes 0700, each file 0600; a file appears whole or not at all, and none is replaced: one that is there with the same bytes
+// is left, one that differs is ErrCopy. Files that the document does not have are not written, and are ErrCopy if they are there.
 func (d *Document) Install(dir string) error {
 	root, err := openPrivate(dir)
 	if err != nil {
@@ -45,10 +42,9 @@ func (d *Document) Install(dir string) error {
 	return d.checkDir(root)
 }
 
-// CheckCopies returns ErrCopy when a file in one of dirs that guest components
-// take for initdata (aa.toml, cdh.toml, policy.rego, initdata.toml) is not a
-// regular file with exactly the bytes that the document has for it, and ErrRead
-// when that could not be found out. A missing file or directory is no difference.
+// CheckCopies returns ErrCopy when a file in one of dirs that guest components take for initdata (aa.toml, cdh.toml, policy.rego,
+// initdata.toml) is not a regular file with exactly the bytes that the document has for it, and ErrRead when that could not be
+// found out. A missing file or directory is no difference.
 func (d *Document) CheckCopies(dirs ...string) error {
 	for _, dir := range dirs {
 		root, err := os.OpenRoot(dir)
@@ -86,8 +82,7 @@ func (d *Document) checkDir(root *os.Root) error {
 	return nil
 }
 
-// readCopy reads a regular file of at most MaxDocument bytes; anything else in
-// its place differs from every document.
+// readCopy reads a regular file of at most MaxDocument bytes; anything else in its place differs from every document.
 func readCopy(root *os.Root, name string) ([]byte, error) {
 	before, err := root.Lstat(name)
 	if err != nil {
@@ -123,8 +118,7 @@ func missingOrUnread(err error) error {
 	return fmt.Errorf("%w: %w", ErrRead, err)
 }
 
-// openPrivate opens dir, a real directory that only its owner can enter, and
-// makes it and what leads to it where missing.
+// openPrivate opens dir, a real directory that only its owner can enter, and makes it and what leads to it where missing.
 func openPrivate(dir string) (*os.Root, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err

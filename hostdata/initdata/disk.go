@@ -15,8 +15,7 @@ import (
 	"portcullis/internal/wait"
 )
 
-// diskName is a whole virtio-blk or SCSI disk, the two that the runtime attaches
-// initdata as.
+// diskName is a whole virtio-blk or SCSI disk, the two that the runtime attaches initdata as.
 var diskName = regexp.MustCompile(`^(vd|sd)[a-z]{1,3}$`)
 
 // lookedAt is what the agent looks for initdata on: parts of disks as well, which the host makes by what it writes to a disk.
@@ -29,8 +28,7 @@ type Disks struct {
 	// Open opens a disk for reading by its path, Root not included. Nil means the
 	// block device below Root, never through a symbolic link.
 	Open func(path string) (io.ReadCloser, error)
-	// Write writes value to a file of sysfs, path without Root. Nil means the file
-	// below Root.
+	// Write writes value to a file of sysfs, path without Root. Nil means the file below Root.
 	Write func(path, value string) error
 }
 
@@ -40,11 +38,9 @@ type Disk struct {
 	Document *Document
 }
 
-// Find reads the one disk that carries initdata. Each disk is opened once and
-// each byte read once, so that the document is what it was even when the host
-// changes the disk. No such disk is ErrNoDisk, two are ErrInvalid, as is a part
-// of a disk that carries it, one that cannot be read, whichever it is, ErrRead.
-// ctx bounds the whole.
+// Find reads the one disk that carries initdata. Each disk is opened once and each byte read once, so that the document is what
+// it was even when the host changes the disk. No such disk is ErrNoDisk, two are ErrInvalid, as is a part of a disk that carries
+// it, one that cannot be read, whichever it is, ErrRead. ctx bounds the whole.
 func (d Disks) Find(ctx context.Context) (*Disk, error) {
 	disk, err := wait.Result(ctx, d.find)
 	if err == nil {

@@ -10,8 +10,7 @@ import (
 	"portcullis/hostdata/initdata"
 )
 
-// checkDocument fails the test unless a document that was accepted can be made
-// again from its parts and survives every encoding.
+// checkDocument fails the test unless a document that was accepted can be made again from its parts and survives every encoding.
 func checkDocument(t *testing.T, doc *initdata.Document) {
 	t.Helper()
 	data := make(map[string]string)

@@ -18,10 +18,9 @@ const (
 	sectorSize = 512
 )
 
-// ReadImage reads the document of a disk image, front to back and each byte once,
-// at most 1 MiB. Without the magic it is ErrNoDisk. A length beyond 1 MiB, a
-// non-zero byte in the rest of the last sector or an image that ends early is
-// ErrInvalid; what the reader fails with is ErrRead.
+// ReadImage reads the document of a disk image, front to back and each byte once, at most 1 MiB. Without the magic it is
+// ErrNoDisk. A length beyond 1 MiB, a non-zero byte in the rest of the last sector or an image that ends early is ErrInvalid;
+// what the reader fails with is ErrRead.
 func ReadImage(r io.Reader) (*Document, error) {
 	var header [headerSize]byte
 	switch n, err := io.ReadFull(r, header[:]); {
@@ -71,8 +70,7 @@ func padding(length int) int {
 	return (sectorSize - (headerSize+length)%sectorSize) % sectorSize
 }
 
-// WriteImage writes the document as a disk image, a whole number of 512-byte
-// sectors.
+// WriteImage writes the document as a disk image, a whole number of 512-byte sectors.
 func (d *Document) WriteImage(w io.Writer) error {
 	compressed, err := d.compress()
 	if err != nil {

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package initdata reads and writes initdata: the one document that is handed to
-// a guest at launch and whose digest the launcher binds to the hardware. It
-// carries the policy and the configuration of the guest components.
+// Package initdata reads and writes initdata: the one document that is handed to a guest at launch and whose digest the launcher
+// binds to the hardware. It carries the policy and the configuration of the guest components.
 //
-// The document is TOML (Confidential Containers initdata specification, version
-// 0.1.0): version, algorithm, and a table data of strings. Its digest is over its
-// exact bytes. It travels as base64 of gzip in a pod annotation, and reaches the
-// guest as a small read-only disk.
+// The document is TOML (Confidential Containers initdata specification, version 0.1.0): version, algorithm, and a table data of
+// strings. Its digest is over its exact bytes. It travels as base64 of gzip in a pod annotation, and reaches the guest as a small
+// read-only disk.
 //
-// Everything read here was written by the host. Whatever can be read in two ways
-// is refused, and nothing is read without a bound.
+// Everything read here was written by the host. Whatever can be read in two ways is refused, and nothing is read without a bound.
 package initdata
 
 import (
@@ -32,8 +29,7 @@ const Version = "0.1.0"
 // MaxDocument is the most bytes a document may have.
 const MaxDocument = 4 << 20
 
-// Keys of the data table that have a meaning. Others are kept and never used,
-// least of all as a path.
+// Keys of the data table that have a meaning. Others are kept and never used, least of all as a path.
 const (
 	PolicyKey = "policy.rego" // the agent policy
 	AAKey     = "aa.toml"     // configuration of the attestation agent
@@ -65,18 +61,16 @@ func (a Algorithm) new() hash.Hash {
 	return nil
 }
 
-// Document is a valid initdata document together with its exact bytes. It cannot
-// be changed.
+// Document is a valid initdata document together with its exact bytes. It cannot be changed.
 type Document struct {
 	text      []byte
 	algorithm Algorithm
 	data      map[string]string
 }
 
-// Parse reads a document. The top level must have exactly the keys version,
-// algorithm and data, in that case; every value in data must be a string. A byte
-// order mark, a carriage return outside an escape, invalid UTF-8 and anything
-// that is not TOML are refused: all errors are ErrInvalid.
+// Parse reads a document. The top level must have exactly the keys version, algorithm and data, in that case; every value in data
+// must be a string. A byte order mark, a carriage return outside an escape, invalid UTF-8 and anything that is not TOML are
+// refused: all errors are ErrInvalid.
 func Parse(text []byte) (*Document, error) {
 	if err := checkText(text); err != nil {
 		return nil, fmt.Errorf("parse initdata: %w: %w", ErrInvalid, err)

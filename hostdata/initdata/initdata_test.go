@@ -211,8 +211,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// What a TPM's PCR 8 holds after one extend of a policy's digest from zero, as
-// measured on a TPM: the digest is used as it is.
+// What a TPM's PCR 8 holds after one extend of a policy's digest from zero, as measured on a TPM: the digest is used as it is.
 func TestFitLeavesSHA256AsItIs(t *testing.T) {
 	digest := sha256.Sum256([]byte("package agent_policy\n"))
 	fitted, err := initdata.Fit(digest[:], 32)

@@ -12,12 +12,10 @@ import (
 	"strings"
 )
 
-// CheckNone returns ErrAppeared when there is something that guest components take
-// for initdata, in a guest that has none: anything at all in own, a directory
-// that is there for initdata alone, or one of its files (aa.toml, cdh.toml,
-// policy.rego, initdata.toml, whatever begins with "initdata") in others. Links
-// and directories of those names count. It returns ErrRead when that could not
-// be found out. A missing directory has nothing.
+// CheckNone returns ErrAppeared when there is something that guest components take for initdata, in a guest that has none:
+// anything at all in own, a directory that is there for initdata alone, or one of its files (aa.toml, cdh.toml, policy.rego,
+// initdata.toml, whatever begins with "initdata") in others. Links and directories of those names count. It returns ErrRead when
+// that could not be found out. A missing directory has nothing.
 func CheckNone(own string, others ...string) error {
 	for _, dir := range append([]string{own}, others...) {
 		entries, err := os.ReadDir(dir)
@@ -41,10 +39,9 @@ func isCopy(name string) bool {
 	return name == AAKey || name == CDHKey || name == PolicyKey || strings.HasPrefix(name, "initdata")
 }
 
-// CheckNone returns ErrAppeared when a disk, or a part of one, carries initdata,
-// or begins as if it did, in a guest that has none: one that was attached later, or whose host has
-// written to it. Unless strict, a disk that cannot be read is passed over, as one
-// that is just being attached or taken away is; else it is ErrRead.
+// CheckNone returns ErrAppeared when a disk, or a part of one, carries initdata, or begins as if it did, in a guest that has
+// none: one that was attached later, or whose host has written to it. Unless strict, a disk that cannot be read is passed over,
+// as one that is just being attached or taken away is; else it is ErrRead.
 func (d Disks) CheckNone(strict bool) error {
 	names, err := d.candidates()
 	if err != nil {

@@ -11,9 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// New makes a document of data with algorithm. The same arguments give the same
-// bytes: version, algorithm, then the data by key, values of several lines as
-// readable literals. Every value is read back exactly as given.
+// New makes a document of data with algorithm. The same arguments give the same bytes: version, algorithm, then the data by key,
+// values of several lines as readable literals. Every value is read back exactly as given.
 func New(algorithm Algorithm, data map[string]string) (*Document, error) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "version = %q\nalgorithm = %q\n\n[data]\n", Version, string(algorithm))

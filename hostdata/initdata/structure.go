@@ -7,14 +7,12 @@ import (
 	"fmt"
 )
 
-// maxStructure bounds the bytes that build structure in a document. Three keys
-// and a table of strings need few; the parser's time grows with their square and
-// its stack with their depth (128 KiB of "a." took it 20 s).
+// maxStructure bounds the bytes that build structure in a document. Three keys and a table of strings need few; the parser's time
+// grows with their square and its stack with their depth (128 KiB of "a." took it 20 s).
 const maxStructure = 128
 
-// checkStructure refuses a document with more than maxStructure of the bytes
-// [ { . = outside strings and comments, and one whose strings do not end. It
-// knows no more of TOML than where strings and comments are.
+// checkStructure refuses a document with more than maxStructure of the bytes [ { . = outside strings and comments, and one whose
+// strings do not end. It knows no more of TOML than where strings and comments are.
 func checkStructure(text []byte) error {
 	count := 0
 	for i := 0; i < len(text); {
@@ -43,8 +41,7 @@ func checkStructure(text []byte) error {
 	return nil
 }
 
-// stringEnd returns the length of the TOML string that text begins with, quotes
-// included, or -1.
+// stringEnd returns the length of the TOML string that text begins with, quotes included, or -1.
 func stringEnd(text []byte) int {
 	quote := text[0]
 	multi := bytes.Repeat(text[:1], 3)
@@ -59,9 +56,8 @@ func stringEnd(text []byte) int {
 	return end
 }
 
-// closing returns the index behind the first delimiter at or after from, -1 when
-// there is none. Only double-quoted strings know escapes, only triple-quoted ones
-// line ends.
+// closing returns the index behind the first delimiter at or after from, -1 when there is none. Only double-quoted strings know
+// escapes, only triple-quoted ones line ends.
 func closing(text []byte, from int, delimiter []byte) int {
 	for i := from; i < len(text); i++ {
 		switch {

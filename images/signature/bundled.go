@@ -81,8 +81,8 @@ func bundles(all []ocispec.Descriptor) []ocispec.Descriptor {
 	return out
 }
 
-// artifact says whether the bundle in an artifact is a signature by one of the signers. It has one, as cosign makes it: more of them are
-// not looked at, or a registry could have any number fetched.
+// artifact says whether the bundle in an artifact is a signature by one of the signers. It has one, as cosign makes it: more of
+// them are not looked at, or a registry could have any number fetched.
 func (s Signers) artifact(ctx context.Context, store images.Store, image images.Reference, d ocispec.Descriptor, want digest.Digest) (bool, error) {
 	layers, err := layersOf(ctx, store, image, d)
 	if err != nil {

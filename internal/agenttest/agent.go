@@ -24,11 +24,9 @@ type Options struct {
 	Version string
 	// Programs are executables by their base name, before the built-in ones.
 	Programs map[string]Program
-	// EndsWithSandbox ends the agent after DestroySandbox, as the real one's process
-	// does. Else it serves on.
+	// EndsWithSandbox ends the agent after DestroySandbox, as the real one's process does. Else it serves on.
 	EndsWithSandbox bool
-	// MaxRequests is how many requests [Agent.Requests] keeps; 0 is 1024. At most
-	// 16 MiB are kept in any case.
+	// MaxRequests is how many requests [Agent.Requests] keeps; 0 is 1024. At most 16 MiB are kept in any case.
 	MaxRequests int
 	// Log is called with each request before it has any effect; nil: nothing is.
 	Log func(Request)
@@ -85,8 +83,7 @@ func (a *Agent) ListenAndServe(ctx context.Context, path string) error {
 	return a.Serve(ctx, raw)
 }
 
-// Start is [Agent.ListenAndServe] in the background: when it returns nil, path
-// accepts connections.
+// Start is [Agent.ListenAndServe] in the background: when it returns nil, path accepts connections.
 func (a *Agent) Start(path string) error {
 	raw, err := listen(path)
 	if err != nil {
@@ -137,8 +134,7 @@ func (a *Agent) Close() {
 // lastWords is how long the answers in flight have when the agent ends by itself.
 const lastWords = 100 * time.Millisecond
 
-// retire ends a life as the agent does after DestroySandbox: its state is gone,
-// the answer to that is still sent.
+// retire ends a life as the agent does after DestroySandbox: its state is gone, the answer to that is still sent.
 func (a *Agent) retire(l *life) {
 	a.mu.Lock()
 	if a.life == l {

@@ -128,8 +128,7 @@ func (s *sandbox) find(ctx context.Context, request proto.Message) context.Conte
 	return ctx
 }
 
-// waitProcess forgets a process that has ended: its output is lost, and there is
-// nothing to wait for again.
+// waitProcess forgets a process that has ended: its output is lost, and there is nothing to wait for again.
 func (s *sandbox) waitProcess(ctx context.Context, q *agentpb.WaitProcessRequest) (*agentpb.WaitProcessResponse, error) {
 	p, ok := ctx.Value(waitedFor{}).(*process)
 	if !ok {

@@ -10,8 +10,7 @@ import (
 	"slices"
 )
 
-// ErrNotServing says that the agent has no state, because it was not started or
-// was killed.
+// ErrNotServing says that the agent has no state, because it was not started or was killed.
 var ErrNotServing = errors.New("agent is not serving")
 
 // Stream names an output of a process.

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package agenttest is a Kata agent without a guest, for tests and the demo: a
-// real ttrpc server with all methods of the API, over a state of sandbox,
-// containers and processes that behaves as the agent's does.
+// Package agenttest is a Kata agent without a guest, for tests and the demo: a real ttrpc server with all methods of the API,
+// over a state of sandbox, containers and processes that behaves as the agent's does.
 //
 // Its habits are the real one's:
 //
@@ -21,12 +20,10 @@
 //     INVALID_ARGUMENT for a container that is not in Wait, Signal, Read, CloseStdin,
 //     TtyWinResize, Stats, Update, Pause and Resume, INTERNAL for the rest.
 //
-// Processes are Go functions ([Program]) chosen by the name of their executable.
-// What needs a kernel is left out: mounts, devices, cgroups, files and network
-// links are accepted and dropped, or kept and returned.
+// Processes are Go functions ([Program]) chosen by the name of their executable. What needs a kernel is left out: mounts,
+// devices, cgroups, files and network links are accepted and dropped, or kept and returned.
 //
-// A test can see the requests ([Agent.Requests], [Agent.Calls], [Agent.Await]),
-// make calls fail or wait ([Agent.Fail], [Agent.Block], [Agent.BlockReply]), and
-// end the agent at once ([Agent.Kill]); it may be started again, with no memory
-// of its containers.
+// A test can see the requests ([Agent.Requests], [Agent.Calls], [Agent.Await]), make calls fail or wait ([Agent.Fail],
+// [Agent.Block], [Agent.BlockReply]), and end the agent at once ([Agent.Kill]); it may be started again, with no memory of its
+// containers.
 package agenttest

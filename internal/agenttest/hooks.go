@@ -55,20 +55,17 @@ func (a *Agent) Fail(method string, st *status.Status) {
 	a.hooks.failures[method] = append(a.hooks.failures[method], st)
 }
 
-// Block makes calls of method wait before they have any effect, until release is
-// called or their connection ends.
+// Block makes calls of method wait before they have any effect, until release is called or their connection ends.
 func (a *Agent) Block(method string) (release func()) {
 	return a.hooks.hold(a.hooks.before, method)
 }
 
-// BlockReply makes calls of method wait when they have had their effect, until
-// release is called or their connection ends.
+// BlockReply makes calls of method wait when they have had their effect, until release is called or their connection ends.
 func (a *Agent) BlockReply(method string) (release func()) {
 	return a.hooks.hold(a.hooks.after, method)
 }
 
-// Requests returns the latest requests, in the order of arrival. Calls that were
-// made to fail or to wait are among them.
+// Requests returns the latest requests, in the order of arrival. Calls that were made to fail or to wait are among them.
 func (a *Agent) Requests() []Request {
 	a.hooks.mu.Lock()
 	defer a.hooks.mu.Unlock()

@@ -9,8 +9,7 @@ import (
 	"sync"
 )
 
-// listener can close the connections it has given out at once; the ttrpc server's
-// own Close waits until they are idle.
+// listener can close the connections it has given out at once; the ttrpc server's own Close waits until they are idle.
 type listener struct {
 	net.Listener
 

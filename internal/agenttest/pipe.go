@@ -12,8 +12,7 @@ import (
 // pipeSize is how many bytes a pipe holds before a write blocks.
 const pipeSize = 1 << 20
 
-// pipe is a pipe of the kernel as the two ends see it: writes block while it is
-// full, reads while it is empty and open.
+// pipe is a pipe of the kernel as the two ends see it: writes block while it is full, reads while it is empty and open.
 type pipe struct {
 	mu      sync.Mutex
 	data    bytes.Buffer
@@ -52,8 +51,7 @@ func (p *pipe) write(ctx context.Context, data []byte) (int, error) {
 	}
 }
 
-// read takes at most len(data) bytes, at least one; io.EOF when the pipe is
-// closed and empty.
+// read takes at most len(data) bytes, at least one; io.EOF when the pipe is closed and empty.
 func (p *pipe) read(ctx context.Context, data []byte) (int, error) {
 	for {
 		p.mu.Lock()

@@ -33,7 +33,8 @@ type Server struct {
 	server *exec.Cmd
 }
 
-// Start starts what lies in a folder: etcd/etcd, kubernetes-*/kube-apiserver and kube-controller-manager. The processes end with the test.
+// Start starts what lies in a folder: etcd/etcd, kubernetes-*/kube-apiserver and kube-controller-manager. The processes end with
+// the test.
 func Start(t testing.TB, bin string) *Server {
 	t.Helper()
 	dir := t.TempDir()

@@ -23,8 +23,7 @@ type Input struct {
 	Request   map[string]any
 }
 
-// Change is a change of one field of one request: of the first that has the field,
-// containers before the sandbox.
+// Change is a change of one field of one request: of the first that has the field, containers before the sandbox.
 type Change struct {
 	Container string // "" means any, "$sandbox" the pause container
 	Kind      string // "" means any
@@ -181,8 +180,7 @@ func (c Change) below(v any, steps []string, replace func(any)) bool {
 	return true
 }
 
-// item finds an item of a list by its number, by the name of a variable, or by the
-// destination, type or driver of a message.
+// item finds an item of a list by its number, by the name of a variable, or by the destination, type or driver of a message.
 func item(list []any, key string) int {
 	if n, err := strconv.Atoi(key); err == nil && n >= 0 && n < len(list) {
 		return n

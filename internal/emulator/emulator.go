@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package emulator makes the requests that a Kata agent gets for the pods of a
-// manifest: what controllers and the API server make of it (package controller),
-// the kubelet (kubelet), containerd (containerd) and Kata's shim (shim). It knows
-// nothing of policies, so that it can find a policy that is wrong, and it is held
-// to recordings of the real components.
+// Package emulator makes the requests that a Kata agent gets for the pods of a manifest: what controllers and the API server make
+// of it (package controller), the kubelet (kubelet), containerd (containerd) and Kata's shim (shim). It knows nothing of
+// policies, so that it can find a policy that is wrong, and it is held to recordings of the real components.
 package emulator
 
 import (
@@ -73,8 +71,7 @@ type Request struct {
 	Succeeded bool // a wait for an init container, which ends by itself and well
 }
 
-// New puts the first pod of a workload of the manifest on a node. Nothing is
-// created yet.
+// New puts the first pod of a workload of the manifest on a node. Nothing is created yet.
 func New(ctx context.Context, m *controller.Manifest, at int, o Options) (*Pod, error) {
 	files := hostfs.FS{}
 	for p, f := range o.Node.Files {
@@ -145,8 +142,7 @@ func pauseImage(name string) containerd.Image {
 	}}
 }
 
-// Containers are the names of the pod's containers, in the order of the manifest,
-// init containers first.
+// Containers are the names of the pod's containers, in the order of the manifest, init containers first.
 func (p *Pod) Containers() []string {
 	var out []string
 	for _, c := range p.containers {
@@ -163,8 +159,7 @@ func (p *Pod) find(name string) *container {
 	return p.containers[i]
 }
 
-// Specifications are those that containerd wrote, by container, "" being the
-// sandbox. Containers that were not started have none.
+// Specifications are those that containerd wrote, by container, "" being the sandbox. Containers that were not started have none.
 func (p *Pod) Specifications() map[string]*specs.Spec {
 	out := map[string]*specs.Spec{"": p.sandbox.Spec}
 	for _, c := range p.containers {

@@ -191,8 +191,7 @@ var labRandom = append([]struct {
 	{regexp.MustCompile(`pvc-<uuid>`), "<volume>"},
 }, random[:2]...)
 
-// labNormal is a specification without ids and the order of variables. Its seccomp
-// profile never leaves the host.
+// labNormal is a specification without ids and the order of variables. Its seccomp profile never leaves the host.
 func labNormal(spec *specs.Spec) map[string]any {
 	raw, err := json.Marshal(spec)
 	if err != nil {

@@ -15,9 +15,8 @@ import (
 	"portcullis/internal/emulator/shim"
 )
 
-// Start returns the requests until all containers run: init containers one after
-// the other, each to its end, then the others, with the hooks and one round of
-// the exec probes of each.
+// Start returns the requests until all containers run: init containers one after the other, each to its end, then the others,
+// with the hooks and one round of the exec probes of each.
 func (p *Pod) Start() ([]Request, error) {
 	out := p.startSandbox()
 	for _, c := range p.containers {
@@ -44,8 +43,7 @@ func succeeded(end []Request) []Request {
 	return end
 }
 
-// Life returns all requests of a pod that starts, is probed, asked for its
-// counters, and deleted.
+// Life returns all requests of a pod that starts, is probed, asked for its counters, and deleted.
 func (p *Pod) Life() ([]Request, error) {
 	out, err := p.Start()
 	if err != nil {
@@ -54,8 +52,7 @@ func (p *Pod) Life() ([]Request, error) {
 	return append(out, p.Stop()...), nil
 }
 
-// Stop returns the requests of a pod that started and is asked for its counters,
-// then deleted.
+// Stop returns the requests of a pod that started and is asked for its counters, then deleted.
 func (p *Pod) Stop() []Request {
 	var out []Request
 	running := slices.DeleteFunc(slices.Clone(p.containers), func(c *container) bool { return c.init && !c.sidecar })
@@ -139,8 +136,7 @@ func (p *Pod) process(c *container, process *specs.Process) []Request {
 	return p.of(c, append(out, wait, kill)...)
 }
 
-// Exec returns the requests of `kubectl exec` in a container that runs, with text
-// for its standard input unless it is nil.
+// Exec returns the requests of `kubectl exec` in a container that runs, with text for its standard input unless it is nil.
 func (p *Pod) Exec(name string, argv []string, stdin []byte) ([]Request, error) {
 	c := p.find(name)
 	if c == nil || c.spec == nil {

@@ -102,9 +102,8 @@ func tolerateCreate(input map[string]any) {
 	}
 }
 
-// tolerateCopy takes out what is not known of files: the contents of the node's
-// own, of tokens and the certificate authority, and the length of a link to a name
-// with a time.
+// tolerateCopy takes out what is not known of files: the contents of the node's own, of tokens and the certificate authority, and
+// the length of a link to a name with a time.
 func tolerateCopy(input map[string]any) {
 	at := input["path"].(string)
 	delete(input, "data_size")

@@ -11,9 +11,8 @@ import (
 	"portcullis/internal/emulator/shim"
 )
 
-// platforms are how Kata is configured where each of the generator's platforms is
-// meant to run, with the Go shim. The platform tardev has a snapshotter and a shim
-// of its own, of which there are no recordings.
+// platforms are how Kata is configured where each of the generator's platforms is meant to run, with the Go shim. The platform
+// tardev has a snapshotter and a shim of its own, of which there are no recordings.
 var platforms = map[string]shim.Config{
 	"guest-pull": {Kind: shim.Go, GuestPull: true, PullMetadata: true, Network: true, EmptyDirs: shim.EncryptedBlocks},
 	"peer-pods":  {Kind: shim.Go, GuestPull: true, PullMetadata: true},

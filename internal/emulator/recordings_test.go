@@ -21,9 +21,8 @@ import (
 	"portcullis/internal/generatetest"
 )
 
-// Each pod of the recordings is emulated from its manifest. Each recorded request
-// must be among those emulated, and each emulated one that makes something among
-// those recorded, equal but for what names_test.go lists.
+// Each pod of the recordings is emulated from its manifest. Each recorded request must be among those emulated, and each emulated
+// one that makes something among those recorded, equal but for what names_test.go lists.
 func TestEmulationEqualsRecordings(t *testing.T) {
 	folder := recordings.Folder(t)
 	stores := map[string]images.Store{}
@@ -150,8 +149,7 @@ var making = []string{
 	"UpdateRoutesRequest", "GuestDetailsRequest", "StartContainerRequest",
 }
 
-// checkRecorded finds each emulated request that makes something among those
-// recorded, unless the recording ends before.
+// checkRecorded finds each emulated request that makes something among those recorded, unless the recording ends before.
 func checkRecorded(t *testing.T, life []recordings.Request, recorded recordings.Pod) {
 	t.Helper()
 	byText, _ := index(recorded.Requests)
@@ -179,9 +177,8 @@ func containersOf(requests []recordings.Request) []string {
 	return out
 }
 
-// recordedElsewhere is true for an emulated request that a recording lacks as it
-// was made: a hook before the end of a pod that was not ended, files of a container
-// that could not be created.
+// recordedElsewhere is true for an emulated request that a recording lacks as it was made: a hook before the end of a pod that
+// was not ended, files of a container that could not be created.
 func recordedElsewhere(r recordings.Request, recorded recordings.Pod) bool {
 	ended := slices.ContainsFunc(recorded.Requests, func(r recordings.Request) bool { return r.Kind == "DestroySandboxRequest" })
 	switch r.Kind {

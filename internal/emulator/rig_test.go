@@ -59,8 +59,7 @@ func rigCapabilities() []string {
 // unknownIP stands for the pod's address until it is known.
 const unknownIP = "10.255.255.255"
 
-// nodeOf is the node of a recording: what it says of services, addresses and files,
-// which no manifest has.
+// nodeOf is the node of a recording: what it says of services, addresses and files, which no manifest has.
 func nodeOf(recorded recordings.Pod) *node.Node {
 	env := recordedEnv(recorded)
 	n := node.Default(1)
@@ -206,8 +205,7 @@ func addHostFiles(n *node.Node, recorded recordings.Pod) {
 	}
 }
 
-// hostPaths are the paths of hostPath volumes by the last part of the path where
-// they are mounted.
+// hostPaths are the paths of hostPath volumes by the last part of the path where they are mounted.
 func hostPaths(manifest []byte) map[string]string {
 	var pod corev1.Pod
 	out := map[string]string{}

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package generatetest helps to test what is made of policies: it makes them from
-// manifests without a registry.
+// Package generatetest helps to test what is made of policies: it makes them from manifests without a registry.
 package generatetest
 
 import (
@@ -16,9 +15,8 @@ import (
 	"portcullis/rules/generate"
 )
 
-// Images opens stand-ins for the images that a JSON file describes: configuration
-// and accounts by name. A digest in a reference is taken to be right, as the
-// stand-in cannot have that of the real image.
+// Images opens stand-ins for the images that a JSON file describes: configuration and accounts by name. A digest in a reference
+// is taken to be right, as the stand-in cannot have that of the real image.
 func Images(t testing.TB, file string) generate.Images {
 	t.Helper()
 	return standIns{Store(t, file)}

@@ -45,8 +45,7 @@ func Manifest(t testing.TB, file string) *generate.Manifest {
 	return m
 }
 
-// Policies makes the policies of all pods of a manifest, with its own ConfigMaps
-// and Secrets. The findings are warnings.
+// Policies makes the policies of all pods of a manifest, with its own ConfigMaps and Secrets. The findings are warnings.
 func Policies(m *generate.Manifest, s *settings.Settings, images generate.Images) ([]*policydata.Policy, []*generate.Finding, error) {
 	var configs generate.Configs
 	if err := configs.Add(m); err != nil {

@@ -22,9 +22,8 @@ type Disk struct {
 	Stuck    bool            // the driver does not let go of it
 }
 
-// Disks writes disks below root, a directory, and returns them as package
-// initdata looks for them. The disk's driver lets go of it as the kernel's does:
-// its node and its directory in /sys/block are gone when the write returns.
+// Disks writes disks below root, a directory, and returns them as package initdata looks for them. The disk's driver lets go of
+// it as the kernel's does: its node and its directory in /sys/block are gone when the write returns.
 func Disks(root string, disks ...Disk) (initdata.Disks, error) {
 	byPath := make(map[string]Disk)
 	byUnbind := make(map[string]Disk)

@@ -12,9 +12,8 @@ import (
 	"portcullis/hostdata"
 )
 
-// Guest is a guest's /proc, /sys and /dev in a directory. A device that is set
-// gets the signs that a current kernel shows for it; with neither the guest is an
-// ordinary machine. A test takes signs away by removing files.
+// Guest is a guest's /proc, /sys and /dev in a directory. A device that is set gets the signs that a current kernel shows for it;
+// with neither the guest is an ordinary machine. A test takes signs away by removing files.
 type Guest struct {
 	Root string
 	SNP  *SNP

@@ -34,8 +34,7 @@ type SNP struct {
 	Size uint32
 	// Status, when not 0, is the security processor's status instead of a report.
 	Status uint32
-	// Errno, when not 0, fails the request. As in the kernel, all later ones fail
-	// with ENOTTY.
+	// Errno, when not 0, fails the request. As in the kernel, all later ones fail with ENOTTY.
 	Errno syscall.Errno
 	// Hang, when not nil, holds every request until it is closed.
 	Hang <-chan struct{}

@@ -10,8 +10,7 @@ import (
 	tdxabi "github.com/google/go-tdx-guest/client/linuxabi"
 )
 
-// TDX is a /dev/tdx_guest. The zero value is a guest with MRCONFIGID of zeros.
-// Set the fields before the first request.
+// TDX is a /dev/tdx_guest. The zero value is a guest with MRCONFIGID of zeros. Set the fields before the first request.
 type TDX struct {
 	MRConfigID [48]byte
 	// Version is REPORTTYPE.VERSION.

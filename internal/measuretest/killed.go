@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Killed runs the test binary once more, with a task as JSON in an environment variable by which its TestMain knows it, and requires that
-// it kills itself on the way.
+// Killed runs the test binary once more, with a task as JSON in an environment variable by which its TestMain knows it, and
+// requires that it kills itself on the way.
 func Killed(t testing.TB, variable string, task any) {
 	t.Helper()
 	text, err := json.Marshal(task)

@@ -10,11 +10,10 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// Complete returns a CreateContainer or ExecProcess request with what a real
-// runtime would have sent beside what is there: the ids, as the root path has
-// them, and the image name, variables, mounts and storages of the policy that are
-// missing. What is there stays, but for a host name that is not the pod's. Every
-// field of the message must be present. Other requests come back as they are.
+// Complete returns a CreateContainer or ExecProcess request with what a real runtime would have sent beside what is there: the
+// ids, as the root path has them, and the image name, variables, mounts and storages of the policy that are missing. What is
+// there stays, but for a host name that is not the pod's. Every field of the message must be present. Other requests come back as
+// they are.
 func (e Emulator) Complete(r Request) Request {
 	out := Request{r.Kind, plain(r.Input).(map[string]any)}
 	switch r.Kind {

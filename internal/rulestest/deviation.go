@@ -208,8 +208,7 @@ func textOf(v any) string {
 	return string(raw)
 }
 
-// About says what the names in braces of a domain stand for, as patterns, and where a
-// field is free.
+// About says what the names in braces of a domain stand for, as patterns, and where a field is free.
 type About struct {
 	Names map[string]string
 	Where func(where string, d Deviation) bool

@@ -34,8 +34,7 @@ func ID(name string) string {
 	return digits[:min(len(digits), 60)] + strings.Repeat("0", 64-min(len(digits), 60))
 }
 
-// Emulator makes the requests a runtime sends for a policy, as far as the policy
-// alone says: patterns are answered with Example.
+// Emulator makes the requests a runtime sends for a policy, as far as the policy alone says: patterns are answered with Example.
 type Emulator struct {
 	Policy *policydata.Policy
 	Pod    Pod

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// Example returns a short string that the pattern matches, the same every time,
-// or "" for an empty or broken pattern.
+// Example returns a short string that the pattern matches, the same every time, or "" for an empty or broken pattern.
 func Example(pattern string) string {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rulestest helps to test policies: it evaluates the rules through OPA's
-// library, makes the requests that a runtime sends for a policy, and changes
-// them one leaf at a time.
+// Package rulestest helps to test policies: it evaluates the rules through OPA's library, makes the requests that a runtime sends
+// for a policy, and changes them one leaf at a time.
 package rulestest
 
 import (

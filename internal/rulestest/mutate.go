@@ -14,9 +14,8 @@ import (
 // Change is what is done to one leaf of a request.
 type Change string
 
-// Values of Change. Append, Prefix and Empty are of strings, Flip of booleans,
-// PlusOne of numbers, Drop, Repeat and Clear of lists and maps, Set of nulls
-// and empty lists, and of a key that a map does not have.
+// Values of Change. Append, Prefix and Empty are of strings, Flip of booleans, PlusOne of numbers, Drop, Repeat and Clear of
+// lists and maps, Set of nulls and empty lists, and of a key that a map does not have.
 const (
 	Append  Change = "append"
 	Prefix  Change = "prefix"

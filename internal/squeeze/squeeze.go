@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package squeeze compresses a text that is written once and carried for long:
-// it weighs all ways of writing it, where the usual compressors take the next
-// good one. The same text gives the same bytes on every machine.
+// Package squeeze compresses a text that is written once and carried for long: it weighs all ways of writing it, where the usual
+// compressors take the next good one. The same text gives the same bytes on every machine.
 package squeeze
 
 import (

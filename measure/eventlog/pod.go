@@ -21,8 +21,8 @@ func tagged(text string) []byte {
 	return append(data, text...)
 }
 
-// TextDigest returns what is extended into the bank of algorithm alg to measure a [Pod] or [Fragment] event: the bank's own hash of the event's data
-// in the form of the attestation agent's event log, so that who replays that log can replay this one.
+// TextDigest returns what is extended into the bank of algorithm alg to measure a [Pod] or [Fragment] event: the bank's own hash
+// of the event's data in the form of the attestation agent's event log, so that who replays that log can replay this one.
 func TextDigest(alg, text string) ([]byte, error) { return Sum(alg, tagged(text)) }
 
 // checkText holds the text of an event to one line that has the given digest.

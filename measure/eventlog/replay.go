@@ -93,8 +93,8 @@ func Split(records []Record) (binding, pod []Record) {
 }
 
 // Replay recomputes register pcr from zero in every bank that the records name: those of one kind, see [Split]. Records without a
-// PCR are skipped. It returns [ErrInvalid] when a record is of another PCR or when its prev and next do not fit the replayed sha256 value.
-// A bank that is in no record is not in the result: its value is still zero.
+// PCR are skipped. It returns [ErrInvalid] when a record is of another PCR or when its prev and next do not fit the replayed
+// sha256 value. A bank that is in no record is not in the result: its value is still zero.
 func Replay(records []Record, pcr uint32) (Values, error) {
 	values := Values{}
 	for _, r := range records {

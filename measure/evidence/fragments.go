@@ -92,8 +92,9 @@ type fragmentJudge struct {
 	unknown *Check // the first fragment that nobody vouches for
 }
 
-// fragments adds a check, if there were any: SVNs go up, an issuer of the policy has signed each within its ceiling, and the verifier vouches
-// for each. Of those before the last policy only the latter is asked: the policy that they updated is not at hand.
+// fragments adds a check, if there were any: SVNs go up, an issuer of the policy has signed each within its ceiling, and the
+// verifier vouches for each. Of those before the last policy only the latter is asked: the policy that they updated is not at
+// hand.
 func (r *Result) fragments(name string, events []chainEvent, f Fragments, o Options) {
 	if !slices.ContainsFunc(events, func(e chainEvent) bool { return e.fragment != nil }) {
 		return
@@ -183,8 +184,8 @@ func (j *fragmentJudge) doubt(e record.Fact, reason, detail string) {
 	}
 }
 
-// Policies are the texts that decided after each fragment of a log, by the fragment's digest, as far as all that were in force then are at
-// hand: what a pod's containers may have been made by.
+// Policies are the texts that decided after each fragment of a log, by the fragment's digest, as far as all that were in force
+// then are at hand: what a pod's containers may have been made by.
 func (f Fragments) Policies(log []byte) (map[string][]byte, error) {
 	records, err := eventlog.Decode(log)
 	if err != nil {

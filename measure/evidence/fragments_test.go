@@ -191,7 +191,8 @@ func TestPoliciesAfterFragments(t *testing.T) {
 	}
 }
 
-// TestAFragmentByItsDigestAloneLeavesThePodUnknown: what it made of the pod is not known, also where a later one of another feed is at hand.
+// TestAFragmentByItsDigestAloneLeavesThePodUnknown: what it made of the pod is not known, also where a later one of another feed
+// is at hand.
 func TestAFragmentByItsDigestAloneLeavesThePodUnknown(t *testing.T) {
 	u := newUpdates(t)
 	digestOnly, given, after := u.fragment(t, u.issuer, "app", 2), u.fragment(t, u.chained, "app", 1), u.fragment(t, u.issuer, "app", 3)

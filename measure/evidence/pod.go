@@ -86,8 +86,8 @@ type claim struct {
 	options   Options
 }
 
-// podRecord checks the records of the pod in a log, of which a register or a key vouches for the head, and holds them against what the
-// pod was to be: "pod-record", "pod-policy", "pod-containers", "pod-order", "pod-exec" and "pod-complete".
+// podRecord checks the records of the pod in a log, of which a register or a key vouches for the head, and holds them against
+// what the pod was to be: "pod-record", "pod-policy", "pod-containers", "pod-order", "pod-exec" and "pod-complete".
 func (r *Result) podRecord(records []eventlog.Record, c claim, want Pod) {
 	pod, facts, err := apply(records)
 	r.result("pod-record", err)
@@ -317,8 +317,8 @@ type SignedRecord struct {
 	Fragments Fragments
 }
 
-// signedRecord checks that the report data answer the nonce and vouch for the record's key, "nonce", that the key has signed the log's
-// head, "pod-log", and judges the record.
+// signedRecord checks that the report data answer the nonce and vouch for the record's key, "nonce", that the key has signed the
+// log's head, "pod-log", and judges the record.
 func (r *Result) signedRecord(reportData, nonce []byte, b Bound, s SignedRecord, o Options) {
 	var a record.Answer
 	if err := strictjson.Unmarshal(s.Answer, &a); err != nil {

@@ -10,7 +10,8 @@ import (
 	"portcullis/measure/record"
 )
 
-// errNotGiven says that a container came after a fragment of which the verifier has the digest alone: nobody here knows what it was to be.
+// errNotGiven says that a container came after a fragment of which the verifier has the digest alone: nobody here knows what it
+// was to be.
 var errNotGiven = errors.New("which was not given: give it with --fragment")
 
 // judged adds a check of [Result.result], unknown where what it needs was not given.

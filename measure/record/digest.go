@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// ArgsDigest is what a record says of an exec's arguments: the SHA-256 of each of them in turn with a zero byte behind it, in lower-case
-// hexadecimal. printf '%s\0' ARG... | sha256sum gives the same.
+// ArgsDigest is what a record says of an exec's arguments: the SHA-256 of each of them in turn with a zero byte behind it, in
+// lower-case hexadecimal. printf '%s\0' ARG... | sha256sum gives the same.
 func ArgsDigest(args []string) string {
 	h := sha256.New()
 	for _, a := range args {

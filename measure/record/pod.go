@@ -214,8 +214,8 @@ func (p *Pod) gone() (*Container, bool) {
 	return nil, false
 }
 
-// whole says whether nothing is missing of what was started: a container that has ended must have done so by itself, with exit code 0,
-// and none of those that ran when the pod was first complete may have ended.
+// whole says whether nothing is missing of what was started: a container that has ended must have done so by itself, with exit
+// code 0, and none of those that ran when the pod was first complete may have ended.
 func (p *Pod) whole() bool {
 	for name := range p.members {
 		if !p.latest(name).Runs() {

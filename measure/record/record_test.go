@@ -35,8 +35,8 @@ func of(kind record.Kind, n int) record.Fact { return record.Fact{Kind: kind, ID
 
 func code(n int32) *int32 { return &n }
 
-// live is a pod's life with every kind of fact in it but more, which fill has. It may be asked again from its beginning, as a host does of a
-// policyd that was killed.
+// live is a pod's life with every kind of fact in it but more, which fill has. It may be asked again from its beginning, as a
+// host does of a policyd that was killed.
 func live(b *record.Book) error {
 	ctx := context.Background()
 	before := func(f record.Fact) error { return b.Before(ctx, f) }

@@ -84,8 +84,9 @@ func New(floor *Floor, over ...settings.DropIn) (*Judge, error) {
 // Covers says whether pods of a runtime class are judged.
 func (j *Judge) Covers(runtimeClass string) bool { return j.floor.Covers(runtimeClass) }
 
-// Pod lists what is wrong with the policy of a pod, in the order in which it is to be put right: of what is missing, unreadable or foreign
-// nothing else is said. Whether the pod is one that is judged is for Covers to say. An error says that the judge does not know.
+// Pod lists what is wrong with the policy of a pod, in the order in which it is to be put right: of what is missing, unreadable
+// or foreign nothing else is said. Whether the pod is one that is judged is for Covers to say. An error says that the judge does
+// not know.
 //
 // The pod may be one that the API server has or a template: what the cluster gives to a pod, its name or a token, is taken as the
 // policy has it.

@@ -12,8 +12,7 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// step is one change of a sequence. At and From choose requests, Item what is done with
-// them; each is taken modulo what there is.
+// step is one change of a sequence. At and From choose requests, Item what is done with them; each is taken modulo what there is.
 type step struct{ What, At, From, Item int }
 
 // change makes a sequence into another one.

@@ -24,8 +24,7 @@ const drawsOf = 2
 // mostOfField bounds the changes of a field in all containers of a pod.
 const mostOfField = 40
 
-// Values from inside of a field's domain let the pod start, and values from outside
-// are denied.
+// Values from inside of a field's domain let the pod start, and values from outside are denied.
 func TestFieldsAreFreeWithinTheirDomains(t *testing.T) {
 	for _, p := range pods(t, "^(ledger/guest|agent/guest)") {
 		t.Run(p.name, func(t *testing.T) {

@@ -19,9 +19,8 @@ import (
 	"portcullis/engine/policytext"
 )
 
-// gate decides as a guest does, by the engine and by what the gate holds for every
-// policy: an id is taken once in a boot. It remembers what was decided in which state,
-// so that of a sequence only what is new is evaluated.
+// gate decides as a guest does, by the engine and by what the gate holds for every policy: an id is taken once in a boot. It
+// remembers what was decided in which state, so that of a sequence only what is new is evaluated.
 type gate struct {
 	engine *engine.Engine
 	policy *engine.Policy

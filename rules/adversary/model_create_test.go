@@ -201,8 +201,7 @@ func sortedGroups(user any) string {
 	return text(out)
 }
 
-// deviates is the first place where a request is neither as the manifest has it nor
-// what the host may choose.
+// deviates is the first place where a request is neither as the manifest has it nor what the host may choose.
 func (m *model) deviates(r *request, want object, about rulestest.About) string {
 	for _, d := range rulestest.Deviations(r.input, want) {
 		if !about.Free(m.chosen, r.kind, d) && !m.loose(d) {
@@ -288,8 +287,7 @@ func addressless(input object) object {
 	return out
 }
 
-// blocks are the volumes by the sources of their devices, as far as mounts of the
-// container tell which device is whose.
+// blocks are the volumes by the sources of their devices, as far as mounts of the container tell which device is whose.
 func (m *model) blocks(r *request) map[string]string {
 	return work(r, "blocks", func() map[string]string {
 		out := map[string]string{}

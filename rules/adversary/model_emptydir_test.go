@@ -28,7 +28,8 @@ func emptyDirs(genuine object) (out []emptyDir) {
 	return out
 }
 
-// own says whether a container may have a copy of its own: no other mount has the volume, and the host may copy nothing else by that name.
+// own says whether a container may have a copy of its own: no other mount has the volume, and the host may copy nothing else by
+// that name.
 func (f *facts) own(d emptyDir) bool {
 	mounts := 0
 	for _, r := range f.create {
@@ -76,7 +77,8 @@ func (f *facts) dirOf(input object, d emptyDir) (dir string, own, ok bool) {
 	return dir, own, ok
 }
 
-// formless is a CreateContainer in which each emptyDir of the guest is the same, whichever form it has; in a wrong one it stays as it is.
+// formless is a CreateContainer in which each emptyDir of the guest is the same, whichever form it has; in a wrong one it stays
+// as it is.
 func (f *facts) formless(input object, dirs []emptyDir) object {
 	out := clone(input)
 	for _, d := range dirs {

@@ -104,8 +104,7 @@ func (f files) resolve(dir, below string) (file, string) {
 	return f[at], at
 }
 
-// breaksFile: a copied file lies in a volume of the shared directory, is what the
-// volume's manifest has, and a link stays inside.
+// breaksFile: a copied file lies in a volume of the shared directory, is what the volume's manifest has, and a link stays inside.
 func (m *model) breaksFile(r *request) string {
 	return work(r, "file", func() string {
 		to, kind := str(r.input["path"]), str(r.input["file_type"])

@@ -9,9 +9,8 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// model is what has happened in a pod, and what may not happen next: the guarantees of
-// docs/requests.md and docs/strictness.md, in Go. It knows nothing of the rules. A
-// guarantee of the gate's, that an id is taken once, is held by the gate's own code.
+// model is what has happened in a pod, and what may not happen next: the guarantees of docs/requests.md and docs/strictness.md,
+// in Go. It knows nothing of the rules. A guarantee of the gate's, that an id is taken once, is held by the gate's own code.
 type model struct {
 	*facts
 	weak       bool                  // the owner's settings let containers be created any number of times, and asked of in any state
@@ -76,8 +75,7 @@ func (m *model) agent(e event) (outcome, bool) {
 	return e.outcome, true
 }
 
-// happened takes in an event that the rules allowed, and how it went, and returns what
-// it broke beside, or nothing.
+// happened takes in an event that the rules allowed, and how it went, and returns what it broke beside, or nothing.
 func (m *model) happened(e event, o outcome) string {
 	if o == refused {
 		return ""

@@ -174,8 +174,7 @@ func (p *pod) denied(g *gate, events []event) (int, *event, error) {
 	return 0, nil, nil
 }
 
-// gate loads the pod's policy with a text of the rules, by a compiler that holds it
-// for the compact form.
+// gate loads the pod's policy with a text of the rules, by a compiler that holds it for the compact form.
 func (p *pod) gate(t testing.TB, c *engine.Compiler, text string, full bool) *gate {
 	t.Helper()
 	policy, err := p.policy.Compact(text)
@@ -193,8 +192,7 @@ func (p *pod) gate(t testing.TB, c *engine.Compiler, text string, full bool) *ga
 	return g
 }
 
-// live makes events of the genuine requests, puts in the answers of the agent, and
-// cuts them into scenes.
+// live makes events of the genuine requests, puts in the answers of the agent, and cuts them into scenes.
 func (p *pod) live(life []rulestest.Request) {
 	ended := map[string]bool{}
 	for _, r := range life {
@@ -253,8 +251,7 @@ var sharedPath = regexp.MustCompile(`(?s)^/run/kata-containers/shared/containers
 // longest is how many events a sequence has at most.
 const longest = 60
 
-// cut finds the scenes: the pod with one container, with two, and with all, without
-// what only reads.
+// cut finds the scenes: the pod with one container, with two, and with all, without what only reads.
 func (p *pod) cut() {
 	var ids []string
 	for _, e := range p.life {

@@ -123,8 +123,7 @@ var advices = []advised{
 	{check: "pod", words: "the containers of a pod share its name, namespace and network: this one came with another pod's"},
 }
 
-// advice says what to change so that the request would be allowed, if it is one
-// that the owner of the pod wants.
+// advice says what to change so that the request would be allowed, if it is one that the owner of the pod wants.
 func advice(o *ours, f Finding) string {
 	if strings.HasPrefix(Words(f.Wanted), "no container has the id") {
 		return noContainer

@@ -50,8 +50,7 @@ func (s *session) checkBody(body ast.Body) []Check {
 	return checks
 }
 
-// checkExpr evaluates a condition alone or, when it uses variables of those
-// before it, together with them.
+// checkExpr evaluates a condition alone or, when it uses variables of those before it, together with them.
 func (s *session) checkExpr(body ast.Body, i int) Result {
 	rs, err := s.query(engine.Inquiry{Body: ast.NewBody(body[i].Copy())})
 	if err == nil {
@@ -109,8 +108,7 @@ func oneLine(text string) string {
 	return text
 }
 
-// printable has no character that a terminal acts on: requests and prints hold
-// what the host likes.
+// printable has no character that a terminal acts on: requests and prints hold what the host likes.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {

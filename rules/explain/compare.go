@@ -10,10 +10,9 @@ import (
 	"strings"
 )
 
-// compare holds a request against a container of policy_data in upstream's
-// shape, which mirrors the request. A value with a placeholder is left out, and
-// so is one that the data states as a pattern that matches: which rule reads
-// what is not known here, so that this is a list of suspects.
+// compare holds a request against a container of policy_data in upstream's shape, which mirrors the request. A value with a
+// placeholder is left out, and so is one that the data states as a pattern that matches: which rule reads what is not known here,
+// so that this is a list of suspects.
 func compare(container, input any) []Finding {
 	var out []Finding
 	add := func(path string, wanted, got any) {

@@ -15,9 +15,8 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// Data is the policy's data as our rules take it, in the shape of package
-// policydata. Of data in upstream's shape it is what our rules for that shape
-// make of it. It wraps [policytext.ErrForm] for a policy of other rules.
+// Data is the policy's data as our rules take it, in the shape of package policydata. Of data in upstream's shape it is what our
+// rules for that shape make of it. It wraps [policytext.ErrForm] for a policy of other rules.
 func (e *Explainer) Data(ctx context.Context) (*policydata.Policy, error) {
 	if e.plain {
 		return nil, fmt.Errorf("read policy_data: the rules are not this project's: %w", policytext.ErrForm)
@@ -60,8 +59,7 @@ func (e *Explainer) Answers(ctx context.Context, kind string) (allowed, known bo
 	return allowed, true, err
 }
 
-// Denies says whether the policy denies a request whatever it holds: it has no
-// rule for it, or none that could be true.
+// Denies says whether the policy denies a request whatever it holds: it has no rule for it, or none that could be true.
 func (e *Explainer) Denies(kind string) bool {
 	return !slices.ContainsFunc(e.policy.Rules(kind), func(rule *ast.Rule) bool { return !alwaysFalse(rule) })
 }
@@ -71,8 +69,7 @@ func alwaysFalse(rule *ast.Rule) bool {
 	return rule.Head.Value != nil && rule.Head.Value.Value.Compare(ast.Boolean(false)) == 0
 }
 
-// data asks the rules for the policy and for each of its containers: they may
-// make them of data in another shape.
+// data asks the rules for the policy and for each of its containers: they may make them of data in another shape.
 func (s *session) data() (*policydata.Policy, error) {
 	value, err := s.eval("policy")
 	if err != nil {

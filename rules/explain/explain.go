@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package explain tells why a policy denied a request: the container of the
-// policy that the request is nearest to, the checks in order with their results,
-// and of the first that failed where in the request it looked, what the policy
-// wants and what the request has.
+// Package explain tells why a policy denied a request: the container of the policy that the request is nearest to, the checks in
+// order with their results, and of the first that failed where in the request it looked, what the policy wants and what the
+// request has.
 //
-// For the rules of package rules it asks their own findings. For any other Rego
-// policy it follows one evaluation, with prints on, and compares the request with
-// the policy's data. Either way it decides nothing: whether a request is denied is
-// for the engine to say.
+// For the rules of package rules it asks their own findings. For any other Rego policy it follows one evaluation, with prints on,
+// and compares the request with the policy's data. Either way it decides nothing: whether a request is denied is for the engine
+// to say.
 package explain
 
 import (
@@ -29,8 +27,7 @@ type Question struct {
 // Result is the outcome of one check.
 type Result string
 
-// Values of Result. NotReached is a check that could not be held by itself,
-// because it depends on one before it that failed.
+// Values of Result. NotReached is a check that could not be held by itself, because it depends on one before it that failed.
 const (
 	Passed     Result = "passed"
 	Failed     Result = "failed"
@@ -52,8 +49,7 @@ type Finding struct {
 	Secret bool   `json:"secret,omitempty"` // Wanted and Got are values of the workload's, to be hidden
 }
 
-// Phrase is a value of a finding that is not one of the request's or policy's:
-// "missing".
+// Phrase is a value of a finding that is not one of the request's or policy's: "missing".
 type Phrase string
 
 // oneOf is a list of which any value will do.
@@ -84,8 +80,7 @@ type Explanation struct {
 // maxPrints bounds Explanation.Prints.
 const maxPrints = 12
 
-// Explain says why the policy denied a request. A request that the policy allows
-// has an explanation without findings.
+// Explain says why the policy denied a request. A request that the policy allows has an explanation without findings.
 func (e *Explainer) Explain(ctx context.Context, q Question) (*Explanation, error) {
 	s, err := e.open(ctx, q)
 	if err != nil {

@@ -22,8 +22,7 @@ const (
 	nameKey = "io.kubernetes.cri.container-name"
 )
 
-// ours is a question before our rules: what they take the policy and the
-// container to be, whatever shape the text has them in.
+// ours is a question before our rules: what they take the policy and the container to be, whatever shape the text has them in.
 type ours struct {
 	*session
 	policy    *policydata.Policy
@@ -31,8 +30,7 @@ type ours struct {
 	name      string
 }
 
-// explainOurs takes from the rules which checks failed and what of the request is
-// not as the policy wants it.
+// explainOurs takes from the rules which checks failed and what of the request is not as the policy wants it.
 func (s *session) explainOurs(x *Explanation) error {
 	o := &ours{session: s}
 	if err := o.load(); err != nil {

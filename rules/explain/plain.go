@@ -15,10 +15,9 @@ import (
 	"portcullis/engine"
 )
 
-// explainPlain explains any policy: it is evaluated once more, and the
-// attempt at the container that the request is nearest to is distinguished from the others.
-// What failed there is the expression that got furthest; where in the request
-// that is comes from comparing the request with the container's data.
+// explainPlain explains any policy: it is evaluated once more, and the attempt at the container that the request is nearest to is
+// distinguished from the others. What failed there is the expression that got furthest; where in the request that is comes from
+// comparing the request with the container's data.
 func (s *session) explainPlain(x *Explanation) error {
 	var err error
 	if x.Checks, err = s.checks(); err != nil {
@@ -90,9 +89,8 @@ func (s *session) follow() (*trail, []string, error) {
 	return t, prints, err
 }
 
-// pick chooses the attempt at a container: the outermost rule that has it in a
-// variable, else the rule that decides; of several failures the one that got
-// furthest, in a rule that the policy's data makes use of.
+// pick chooses the attempt at a container: the outermost rule that has it in a variable, else the rule that decides; of several
+// failures the one that got furthest, in a rule that the policy's data makes use of.
 func pick(t *trail, container any) (failure, bool) {
 	var best failure
 	var most [5]int
@@ -187,8 +185,7 @@ func absent(f Finding) int {
 // unrelated is a difference that neither the expression nor the prints speak of.
 const unrelated = 3
 
-// plainFindings are the differences of request and container, those that the
-// failed expression or the last prints speak of first.
+// plainFindings are the differences of request and container, those that the failed expression or the last prints speak of first.
 func plainFindings(c candidate, s *session, leaf failure, prints []string) []Finding {
 	check := leaf.rule
 	if leaf.rule == s.kind {

@@ -48,8 +48,7 @@ var plainChanges = map[string]string{
 	"namespace":              "same_annotation",
 }
 
-// plainPolicy is testdata/plain.rego over the shop's containers, in the shape
-// that upstream gives its data.
+// plainPolicy is testdata/plain.rego over the shop's containers, in the shape that upstream gives its data.
 func plainPolicy(tb testing.TB, p *policydata.Policy) []byte {
 	tb.Helper()
 	source, err := os.ReadFile("testdata/plain.rego")

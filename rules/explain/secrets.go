@@ -11,9 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// secretsOf are the values of variables that the request and the policy hold:
-// prints and rules may repeat them. Short ones say nothing and would hide
-// everything that looks like them.
+// secretsOf are the values of variables that the request and the policy hold: prints and rules may repeat them. Short ones say
+// nothing and would hide everything that looks like them.
 func secretsOf(s *session) []string {
 	var entries []string
 	entries = append(entries, texts(at(s.input, "OCI", "Process", "Env"))...)
@@ -44,8 +43,7 @@ const hidden = "(hidden)"
 // credential is an option of a mount or storage that carries one.
 var credential = regexp.MustCompile(`(?i)\b(pass(?:word|wd)?|credentials?|token)=[^\s",]+`)
 
-// Hide takes the workload's secrets out of an explanation: values of variables,
-// wherever they show, and credentials in options.
+// Hide takes the workload's secrets out of an explanation: values of variables, wherever they show, and credentials in options.
 func (x *Explanation) Hide() {
 	for i := range x.Findings {
 		f := &x.Findings[i]
@@ -119,8 +117,7 @@ func (x *Explanation) hideText(text string) string {
 	return credential.ReplaceAllString(text, "$1="+hidden)
 }
 
-// Words is a value as a reader wants it: short, on one line, strings as they are
-// where that is plain.
+// Words is a value as a reader wants it: short, on one line, strings as they are where that is plain.
 func Words(v any) string {
 	var s string
 	switch v := v.(type) {
@@ -164,8 +161,7 @@ func alternatives(words []string) string {
 	return "one of " + strings.Join(words, ", ")
 }
 
-// isSentence tells the words of a finding of the rules from a value with blanks:
-// they speak in lower-case words.
+// isSentence tells the words of a finding of the rules from a value with blanks: they speak in lower-case words.
 func isSentence(s string) bool {
 	return strings.Trim(s, "abcdefghijklmnopqrstuvwxyz ,:-") == ""
 }

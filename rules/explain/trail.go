@@ -14,8 +14,7 @@ import (
 // maxEvents bounds what is kept of one evaluation.
 const maxEvents = 200_000
 
-// trail follows an evaluation and keeps where it failed. It implements
-// topdown.QueryTracer.
+// trail follows an evaluation and keeps where it failed. It implements topdown.QueryTracer.
 type trail struct {
 	kind     string
 	prints   *[]string
@@ -110,8 +109,7 @@ func (t *trail) mentions(f failure, container any) bool {
 	return false
 }
 
-// leaf goes down from a failure to the expression that caused it: of what the
-// failed expression asked, the try that got furthest.
+// leaf goes down from a failure to the expression that caused it: of what the failed expression asked, the try that got furthest.
 func (t *trail) leaf(f failure) failure {
 	if f.expr.Negated {
 		return f
@@ -136,9 +134,8 @@ func (t *trail) leaf(f failure) failure {
 	return f
 }
 
-// remembered finds where a rule without arguments failed when it was asked for
-// the first time in this evaluation: the second time its value is known, and it
-// leaves no trail.
+// remembered finds where a rule without arguments failed when it was asked for the first time in this evaluation: the second time
+// its value is known, and it leaves no trail.
 func (t *trail) remembered(f failure) (next failure, found bool) {
 	term, ok := f.expr.Terms.(*ast.Term)
 	if !ok {
@@ -160,8 +157,7 @@ func (t *trail) remembered(f failure) (next failure, found bool) {
 	return next, found
 }
 
-// begin is where the evaluation of the failed expression began: behind the last
-// failure of the same query.
+// begin is where the evaluation of the failed expression began: behind the last failure of the same query.
 func (t *trail) begin(f failure) int {
 	for i := f.order - 1; i >= 0; i-- {
 		if t.failures[i].query == f.query {

@@ -51,8 +51,7 @@ func texts(v any) []string {
 // same compares decoded JSON; numbers by their text.
 func same(a, b any) bool { return reflect.DeepEqual(normal(a), normal(b)) }
 
-// normal makes numbers comparable however they were decoded, and an absent list
-// equal to an empty one.
+// normal makes numbers comparable however they were decoded, and an absent list equal to an empty one.
 func normal(v any) any {
 	switch v := v.(type) {
 	case json.Number:
@@ -75,8 +74,7 @@ func normal(v any) any {
 	return v
 }
 
-// narrow goes into two values for as long as they differ in one place that the
-// policy states: it is where a reader wants to look.
+// narrow goes into two values for as long as they differ in one place that the policy states: it is where a reader wants to look.
 func narrow(path string, wanted, got any) (string, any, any) {
 	switch w := wanted.(type) {
 	case map[string]any:

@@ -14,9 +14,8 @@ type Value struct {
 	Value any    `json:"value"`
 }
 
-// values are what the terms of a failed expression stood for, in its order:
-// references to the request, to the policy's data, and to variables that have a
-// name. Literals speak for themselves.
+// values are what the terms of a failed expression stood for, in its order: references to the request, to the policy's data, and
+// to variables that have a name. Literals speak for themselves.
 func (s *session) values(f failure) []Value {
 	body, err := ast.ParseBodyWithOpts(string(f.expr.Location.Text), ast.ParserOptions{AllFutureKeywords: true, RegoVersion: ast.RegoV0})
 	if err != nil {

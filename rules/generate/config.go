@@ -21,12 +21,10 @@ type Configs struct {
 
 type configKey struct{ namespace, name string }
 
-// config is the content of a ConfigMap or Secret. text is what environment
-// variables can take, all is what volumes hold.
+// config is the content of a ConfigMap or Secret. text is what environment variables can take, all is what volumes hold.
 type config struct{ text, all map[string][]byte }
 
-// Add takes the ConfigMaps and Secrets of a manifest. The same name twice with
-// different content is an error.
+// Add takes the ConfigMaps and Secrets of a manifest. The same name twice with different content is an error.
 func (c *Configs) Add(m *Manifest) error {
 	if c.maps == nil {
 		c.maps, c.secrets = map[configKey]config{}, map[configKey]config{}
@@ -98,8 +96,7 @@ type reference struct {
 	field      string // for messages
 }
 
-// resolve finds what a reference names. It returns false for an optional object
-// that was not given.
+// resolve finds what a reference names. It returns false for an optional object that was not given.
 func (b *builder) resolve(r reference) (config, bool, error) {
 	found, ok := b.generator.configs.find(r.kind, b.pod.namespace(), r.name)
 	switch {
@@ -182,8 +179,7 @@ func (p *Pod) serviceAccount() string {
 	return cmp.Or(p.owner.spec.ServiceAccountName, p.owner.spec.DeprecatedServiceAccount, "default")
 }
 
-// containers returns the pod's containers in the order in which they start, with
-// their fields.
+// containers returns the pod's containers in the order in which they start, with their fields.
 func (p *Pod) containers() []placed {
 	var all []placed
 	for i := range p.owner.spec.InitContainers {

@@ -45,8 +45,7 @@ func (b *builder) containerPolicy(ctx context.Context, c placed) (*policydata.Co
 	return out, b.passthrough(c, out)
 }
 
-// process sets arguments, environment, working directory, mounts and what may be
-// executed later.
+// process sets arguments, environment, working directory, mounts and what may be executed later.
 func (b *builder) process(c placed, config images.Config, out *policydata.Container) error {
 	vars, err := b.kubeletEnv(c)
 	if err != nil {
@@ -80,8 +79,7 @@ func (b *builder) openImage(ctx context.Context, c placed) (*images.Image, error
 	return image, nil
 }
 
-// args sets what runs: command replaces the image's entrypoint and arguments,
-// args alone replaces its arguments.
+// args sets what runs: command replaces the image's entrypoint and arguments, args alone replaces its arguments.
 func (b *builder) args(c placed, config images.Config, vars variables, out *policydata.Container) error {
 	vars = b.withLinks(vars, slices.Concat(c.Command, c.Args)...)
 	var all []value

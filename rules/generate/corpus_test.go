@@ -23,8 +23,7 @@ import (
 	"portcullis/rules/settings"
 )
 
-// Policies made from the corpus' manifests decide its requests as it says, in
-// this project's shape and in upstream's.
+// Policies made from the corpus' manifests decide its requests as it says, in this project's shape and in upstream's.
 func TestRequestsOfTheCorpusAreDecidedAsItSays(t *testing.T) {
 	count := 0
 	generatetest.EachPod(t, func(name, path, images string) {

@@ -25,9 +25,8 @@ type decoder struct {
 // maxQuoted bounds how many numbers are taken for strings in one object.
 const maxQuoted = 1000
 
-// decode reads text, the JSON at prefix of the document, into the struct that
-// into points to. Unknown fields are refused; a number or bool where a string
-// belongs is taken as it is written, with a warning.
+// decode reads text, the JSON at prefix of the document, into the struct that into points to. Unknown fields are refused; a
+// number or bool where a string belongs is taken as it is written, with a warning.
 func (d *decoder) decode(text []byte, prefix string, into any) error {
 	for range maxQuoted {
 		fresh := reflect.New(reflect.TypeOf(into).Elem())
@@ -56,8 +55,7 @@ func (d *decoder) decode(text []byte, prefix string, into any) error {
 	return d.doc.fault(prefix, "has too many numbers where strings belong")
 }
 
-// unknown reports the fields that Kubernetes does not have in a type, with the
-// one that is probably meant.
+// unknown reports the fields that Kubernetes does not have in a type, with the one that is probably meant.
 func (d *decoder) unknown(faults []error, prefix string, in reflect.Type) error {
 	var all []error
 	for _, fault := range faults {
@@ -79,9 +77,8 @@ func (d *decoder) unknown(faults []error, prefix string, in reflect.Type) error 
 	return errors.Join(all...)
 }
 
-// culprit returns the path of the scalar in text without which decoding into a
-// type, given as a pointer, does not end in fault: types that decode themselves, such as
-// quantities, do not say where they are. It returns "" when there is none.
+// culprit returns the path of the scalar in text without which decoding into a type, given as a pointer, does not end in fault:
+// types that decode themselves, such as quantities, do not say where they are. It returns "" when there is none.
 func culprit(text []byte, pointer reflect.Type, fault error) string {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()

@@ -57,8 +57,7 @@ func split(file string, text []byte) ([]*document, error) {
 	return docs, nil
 }
 
-// documentEnd returns where the document that begins at start ends, and how many
-// lines it has.
+// documentEnd returns where the document that begins at start ends, and how many lines it has.
 func documentEnd(text []byte, start int) (end, lines int) {
 	for end = start; end < len(text); {
 		rest := text[end:]
@@ -138,8 +137,7 @@ func depth(n *yaml.Node, at int) int {
 	return deepest
 }
 
-// syntax makes a finding of a YAML error, whose text may begin with a line
-// number relative to the document.
+// syntax makes a finding of a YAML error, whose text may begin with a line number relative to the document.
 func (d *document) syntax(err error) error {
 	text := err.Error()
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: ")
@@ -172,8 +170,7 @@ func (d *document) fault(field, text string) *Finding {
 	return &Finding{File: d.file, Line: d.lineOf(field), Field: field, Text: text}
 }
 
-// lineOf returns the line of the field, or of the nearest field above it that is
-// in the document.
+// lineOf returns the line of the field, or of the nearest field above it that is in the document.
 func (d *document) lineOf(field string) int {
 	if d.root == nil {
 		return d.line
@@ -185,8 +182,7 @@ func (d *document) lineOf(field string) int {
 	return d.line + node.Line - 1
 }
 
-// nearest returns the key or list item that stands for field, or for the last
-// part of it that there is; nil for "".
+// nearest returns the key or list item that stands for field, or for the last part of it that there is; nil for "".
 func nearest(n *yaml.Node, field string) *yaml.Node {
 	key, value, rest := step(n, field)
 	if value == nil {

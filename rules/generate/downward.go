@@ -12,8 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// controllerKeys are labels and annotations that controllers add to pods, with
-// the patterns of their values.
+// controllerKeys are labels and annotations that controllers add to pods, with the patterns of their values.
 var controllerKeys = map[string]string{
 	"pod-template-hash":                        suffixClass + "{1,10}",
 	"controller-revision-hash":                 dnsPattern,
@@ -82,8 +81,7 @@ func (b *builder) mapRef(rest string, values map[string]string, field string) (v
 	return text(""), nil
 }
 
-// resourceRef returns a limit or request as the kubelet writes it, or any number
-// where the node decides.
+// resourceRef returns a limit or request as the kubelet writes it, or any number where the node decides.
 func (b *builder) resourceRef(c placed, ref *corev1.ResourceFieldSelector, field string) (value, error) {
 	if ref.ContainerName != "" && ref.ContainerName != c.Name {
 		other, ok := b.container(ref.ContainerName)

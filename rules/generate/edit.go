@@ -14,8 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// edit replaces bytes of a file. set is the same change to the decoded document,
-// which the edited text must agree with.
+// edit replaces bytes of a file. set is the same change to the decoded document, which the edited text must agree with.
 type edit struct {
 	doc      *document
 	from, to int // in the document's text
@@ -89,8 +88,7 @@ func (m *Manifest) lockImage(p *Pod, field, image string) error {
 	return nil
 }
 
-// Text returns the file with all that was written into it. Every other byte is
-// as it was read.
+// Text returns the file with all that was written into it. Every other byte is as it was read.
 func (m *Manifest) Text() ([]byte, error) {
 	edits := slices.Clone(m.edits)
 	slices.SortStableFunc(edits, func(a, b edit) int { return (a.doc.from + a.from) - (b.doc.from + b.from) })
@@ -294,8 +292,7 @@ func (d *document) span(key, n *yaml.Node) (from, to int, err error) {
 	}
 }
 
-// closingQuote returns the length of the quoted scalar that text begins with, 0
-// when it does not end.
+// closingQuote returns the length of the quoted scalar that text begins with, 0 when it does not end.
 func closingQuote(text []byte) int {
 	quote := text[0]
 	for i := 1; i < len(text); i++ {
@@ -312,8 +309,7 @@ func closingQuote(text []byte) int {
 	return 0
 }
 
-// blockEnd returns the start of the first line from number on that is indented
-// less than or as much as column.
+// blockEnd returns the start of the first line from number on that is indented less than or as much as column.
 func (d *document) blockEnd(number, column int) int {
 	for at := d.lineStart(number); at < len(d.text); number++ {
 		next := d.lineStart(number + 1)

@@ -30,8 +30,7 @@ func emulated(t *testing.T, file string, o emulator.Options) [][]rulestest.Reque
 	return out
 }
 
-// allowsItsPods runs the lives of pods through the rules under their policies, in
-// the compact form.
+// allowsItsPods runs the lives of pods through the rules under their policies, in the compact form.
 func allowsItsPods(t *testing.T, name string, made []*policydata.Policy, lives [][]rulestest.Request) {
 	t.Helper()
 	if len(lives) != len(made) {

@@ -99,8 +99,7 @@ func (b *builder) envFrom(vars variables, from corev1.EnvFromSource, field strin
 	return nil
 }
 
-// expandEnv expands references to variables given before, and to service links,
-// which the kubelet knows only at run time.
+// expandEnv expands references to variables given before, and to service links, which the kubelet knows only at run time.
 func (b *builder) expandEnv(vars variables, s string) value {
 	return b.withLinks(vars, s).expand(s, nil)
 }
@@ -121,8 +120,7 @@ func (b *builder) withLinks(vars variables, strings ...string) variables {
 	return all
 }
 
-// linkOrText also matches the reference itself, which stays when there is no such
-// service. The API server's is always there.
+// linkOrText also matches the reference itself, which stays when there is no such service. The API server's is always there.
 func linkOrText(name, pattern string) string {
 	if strings.HasPrefix(name, "KUBERNETES_") {
 		return pattern
@@ -130,9 +128,8 @@ func linkOrText(name, pattern string) string {
 	return "(?:" + regexp.QuoteMeta("$("+name+")") + "|" + pattern + ")"
 }
 
-// serviceLink returns the pattern of the variable that Kubernetes makes for a
-// service, "" when the name is none. Without service links only the API server's
-// are made.
+// serviceLink returns the pattern of the variable that Kubernetes makes for a service, "" when the name is none. Without service
+// links only the API server's are made.
 func (b *builder) serviceLink(name string) string {
 	if links := b.pod.owner.spec.EnableServiceLinks; links != nil && !*links && !strings.HasPrefix(name, "KUBERNETES_") {
 		return ""
@@ -150,8 +147,7 @@ func (b *builder) serviceLink(name string) string {
 	return ""
 }
 
-// valueFrom returns a variable's value from elsewhere, false when an optional
-// source is absent.
+// valueFrom returns a variable's value from elsewhere, false when an optional source is absent.
 func (b *builder) valueFrom(c placed, from *corev1.EnvVarSource, field string) (value, bool, error) {
 	switch {
 	case from.FieldRef != nil:

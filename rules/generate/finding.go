@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Finding is something to say about one place in a manifest. As an error it is
-// a refusal, otherwise a warning.
+// Finding is something to say about one place in a manifest. As an error it is a refusal, otherwise a warning.
 type Finding struct {
 	File  string // as given to Parse
 	Line  int    // 1-based, 0 when unknown

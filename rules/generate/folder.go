@@ -22,9 +22,9 @@ func (e *ChartError) Error() string {
 // chartValues are files with values for a chart, as people name them.
 var chartValues = regexp.MustCompile(`^values([-._].*)?\.ya?ml$`)
 
-// Files lists the manifests that a path names, sorted: the file itself, or each .yaml, .yml and .json file of a folder and of the folders
-// in it but for hidden ones. Nothing is rendered: passed are the files that kustomize or Helm alone reads, each with what to do. A
-// folder with a chart in it is a [ChartError].
+// Files lists the manifests that a path names, sorted: the file itself, or each .yaml, .yml and .json file of a folder and of the
+// folders in it but for hidden ones. Nothing is rendered: passed are the files that kustomize or Helm alone reads, each with what
+// to do. A folder with a chart in it is a [ChartError].
 func Files(path string) (files []string, passed []*Finding, err error) {
 	info, err := os.Stat(path)
 	if err != nil {

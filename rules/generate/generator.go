@@ -179,8 +179,7 @@ func (b *builder) known() map[string]string {
 	return map[string]string{sandboxName: b.pod.names.body(), sandboxNamespace: namespace, sandboxUID: uidPattern}
 }
 
-// namespaces are those that a container has of its own. A pod in the host's
-// network has no hostname of its own either.
+// namespaces are those that a container has of its own. A pod in the host's network has no hostname of its own either.
 func (b *builder) namespaces(t policydata.ContainerType) []string {
 	if t == policydata.TypeSandbox && b.pod.owner.spec.HostNetwork {
 		return []string{"ipc", "mount"}
@@ -232,8 +231,7 @@ func (b *builder) annotations(out *policydata.Container) {
 	}
 }
 
-// notPassed are annotations that never reach the guest: those that carry policies
-// and kubectl's copy of the manifest.
+// notPassed are annotations that never reach the guest: those that carry policies and kubectl's copy of the manifest.
 var notPassed = []string{
 	initdata.Annotation,
 	initdata.OlderAnnotation,

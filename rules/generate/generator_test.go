@@ -301,7 +301,8 @@ func FuzzManifestToPolicy(f *testing.F) {
 	})
 }
 
-// Making a policy is reading: the manifest's text and its pods are as before, and the next policy is the same. Only LockDigests writes.
+// Making a policy is reading: the manifest's text and its pods are as before, and the next policy is the same. Only LockDigests
+// writes.
 func TestPolicyLeavesTheManifestAsItIs(t *testing.T) {
 	m := generatetest.Manifest(t, "testdata/pods/volumes.yaml")
 	before, err := m.Text()

@@ -137,8 +137,7 @@ func templated(meta *metav1.ObjectMeta, template *corev1.PodTemplateSpec, names 
 	return owner{meta: meta, template: &template.ObjectMeta, spec: &template.Spec, names: names}
 }
 
-// objectName returns the name of an object, or the one that Kubernetes will
-// generate; nil when it has neither.
+// objectName returns the name of an object, or the one that Kubernetes will generate; nil when it has neither.
 func objectName(meta *metav1.ObjectMeta) podNames {
 	switch {
 	case meta.Name != "":

@@ -99,8 +99,7 @@ func verityLayerOf(ctx context.Context, layer *images.Layer) (out verityLayer, e
 	return out, err
 }
 
-// layerStorages adds a block device for each layer and the overlay over them, the
-// top layer first.
+// layerStorages adds a block device for each layer and the overlay over them, the top layer first.
 func layerStorages(layers []verityLayer, out *policydata.Container) {
 	var ids, options []string
 	for i := len(layers) - 1; i >= 0; i-- {

@@ -64,9 +64,8 @@ func (p *Pod) Annotation(key string) string { return p.owner.template.Annotation
 // fault makes a finding about a field below the pod template.
 func (p *Pod) fault(field, text string) *Finding { return p.doc.fault(join(p.field, field), text) }
 
-// Parse reads a file with any number of YAML documents (or JSON, which is YAML).
-// Objects of kinds that have no pods and no configuration are left alone. Every
-// error is a [Finding] or several, see [Findings].
+// Parse reads a file with any number of YAML documents (or JSON, which is YAML). Objects of kinds that have no pods and no
+// configuration are left alone. Every error is a [Finding] or several, see [Findings].
 func Parse(file string, text []byte, o ReadOptions) (*Manifest, error) {
 	text, note, err := decodeText(file, text)
 	if err != nil {
@@ -212,8 +211,7 @@ func (m *Manifest) other(d *decoder, text []byte, prefix string, head metav1.Typ
 	return nil
 }
 
-// podTemplate returns where in an object of an unknown kind containers are
-// described, "" when nowhere.
+// podTemplate returns where in an object of an unknown kind containers are described, "" when nowhere.
 func podTemplate(text []byte) string {
 	var tree any
 	if json.Unmarshal(text, &tree) != nil {

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// What Kubernetes appends to generated names (k8s.io/apimachinery/pkg/util/rand
-// and apiserver's name generator).
+// What Kubernetes appends to generated names (k8s.io/apimachinery/pkg/util/rand and apiserver's name generator).
 const (
 	suffixClass   = "[bcdfghjklmnpqrstvwxz2456789]"
 	minSuffix     = 1 // Kubernetes itself always appends the most

@@ -25,7 +25,8 @@ type Output struct {
 	Compact bool
 	// Initdata is what the policy is put into where initdata carries it; nil means what the pod has already, or nothing else.
 	Initdata *initdata.Document
-	// ImagePolicy is put into the cdh.toml of initdata, for the guest to judge the images that it pulls; "" for none. See CompactImagePolicy.
+	// ImagePolicy is put into the cdh.toml of initdata, for the guest to judge the images that it pulls; "" for none. See
+	// CompactImagePolicy.
 	ImagePolicy string
 }
 
@@ -153,7 +154,8 @@ func (g *Generator) text(p *policydata.Policy, o Output) ([]byte, error) {
 	return p.Full(text)
 }
 
-// putInitdata puts a policy into the given initdata, or into what the pod has already, keeps the other keys, and encodes it for the annotation.
+// putInitdata puts a policy into the given initdata, or into what the pod has already, keeps the other keys, and encodes it for
+// the annotation.
 func (p *Pod) putInitdata(made *Rendered, o Output) error {
 	base := o.Initdata
 	made.Annotation = initdata.Annotation
@@ -215,9 +217,8 @@ func (p *Pod) initdataOf(key string) (doc *initdata.Document, plain bool, err er
 	return doc, plain, nil
 }
 
-// annotationValue encodes a document as [initdata.Document.Annotation] does, in
-// fewer bytes than the guest's own code makes: all annotations of a pod together
-// have 256 KiB. Reading it back proves that a guest will take it, and as what it was.
+// annotationValue encodes a document as [initdata.Document.Annotation] does, in fewer bytes than the guest's own code makes: all
+// annotations of a pod together have 256 KiB. Reading it back proves that a guest will take it, and as what it was.
 func annotationValue(doc *initdata.Document) (string, error) {
 	value := base64.StdEncoding.EncodeToString(squeeze.Gzip(doc.Bytes()))
 	read, err := initdata.ParseAnnotation(value)

@@ -87,8 +87,7 @@ func userOf(id images.Identity, w who) policydata.User {
 	return policydata.User{UID: id.UID, GID: gid, AdditionalGids: slices.Compact(groups)}
 }
 
-// identity looks the user up where the runtime does: in the image, or nowhere
-// when the image is pulled only inside the guest.
+// identity looks the user up where the runtime does: in the image, or nowhere when the image is pulled only inside the guest.
 func (b *builder) identity(ctx context.Context, w who, image *images.Image) (images.Identity, error) {
 	user := w.name
 	if user == "" {
@@ -113,8 +112,7 @@ func (b *builder) identity(ctx context.Context, w who, image *images.Image) (ima
 		fmt.Sprintf("has an image with the user %q, a name that nobody outside the guest can resolve; set %s", w.name, hint))
 }
 
-// asked combines the pod's and the container's security context; the container's
-// goes first, then the pod's, then the image.
+// asked combines the pod's and the container's security context; the container's goes first, then the pod's, then the image.
 func (b *builder) asked(c placed, imageUser string) (who, error) {
 	pod, own := b.pod.security(), c.security()
 	w := who{field: c.field, merge: pod.SupplementalGroupsPolicy == nil || *pod.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyMerge}
@@ -167,8 +165,7 @@ func (b *builder) id(n int64, field string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// imageUID reads the user of an image. The kubelet passes on only the part before
-// the colon.
+// imageUID reads the user of an image. The kubelet passes on only the part before the colon.
 func imageUID(user string) (name string, uid uint32) {
 	user, _, _ = strings.Cut(user, ":")
 	if user == "" {

@@ -39,8 +39,7 @@ type part struct {
 	mayMiss     bool   // of a pattern: the variable may not be there
 }
 
-// value is a string of which some parts may be known only at run time. The zero
-// value is the empty string.
+// value is a string of which some parts may be known only at run time. The zero value is the empty string.
 type value []part
 
 func text(s string) value { return value{{text: s}} }
@@ -119,8 +118,7 @@ func (v value) template() (string, bool) {
 	return b.String(), true
 }
 
-// anchored returns the pattern of the value. Placeholders become what is known of
-// the pod beforehand.
+// anchored returns the pattern of the value. Placeholders become what is known of the pod beforehand.
 func (v value) anchored(known map[string]string) string {
 	var b strings.Builder
 	for _, p := range v {

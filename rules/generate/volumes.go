@@ -23,9 +23,8 @@ const (
 	volumeConfig = "config"
 )
 
-// mounts sets the mounts and storages of a container: the platform's, then the
-// volumes that the image declares, then the manifest's, each in place of what was
-// at its destination before.
+// mounts sets the mounts and storages of a container: the platform's, then the volumes that the image declares, then the
+// manifest's, each in place of what was at its destination before.
 func (b *builder) mounts(c placed, config images.Config, vars variables, out *policydata.Container) error {
 	b.platformMounts(b.settings().Generate.Container.Mounts, out)
 	b.terminationLog(c, out)
@@ -93,8 +92,7 @@ func (b *builder) terminationLog(c placed, out *policydata.Container) {
 	}
 }
 
-// accountToken drops the service account's token where the pod refuses it, and
-// requires it where the pod asks for it.
+// accountToken drops the service account's token where the pod refuses it, and requires it where the pod asks for it.
 func (b *builder) accountToken(out *policydata.Container) {
 	m, ok := out.Mounts[accountToken]
 	automount := b.pod.owner.spec.AutomountServiceAccountToken
@@ -219,8 +217,7 @@ func (b *builder) subPath(vm corev1.VolumeMount, field string, vars variables) e
 	return nil
 }
 
-// appearance returns how a volume's mount looks, and whether it is read-only
-// whatever the mount says.
+// appearance returns how a volume's mount looks, and whether it is read-only whatever the mount says.
 func (b *builder) appearance(c placed, volume *corev1.Volume, vm corev1.VolumeMount, field string) (shaped, bool, error) {
 	sub := vm.SubPath != "" || vm.SubPathExpr != ""
 	source := volume.VolumeSource
@@ -365,8 +362,7 @@ func (b *builder) devices(c placed, out *policydata.Container) error {
 	return nil
 }
 
-// podVolumes returns the pod's volumes by name; the claims of a StatefulSet are
-// volumes of the same name.
+// podVolumes returns the pod's volumes by name; the claims of a StatefulSet are volumes of the same name.
 func (p *Pod) podVolumes() (map[string]*corev1.Volume, error) {
 	all := map[string]*corev1.Volume{}
 	for i := range p.owner.spec.Volumes {

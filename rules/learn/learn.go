@@ -39,8 +39,8 @@ type Learned struct {
 	Left    []string // requests that stay denied without keeping the pod from running, in words
 }
 
-// Learn gives the fewest lessons under which every request of the recording is allowed, but those in Left. An error that wraps ErrBound
-// names the request and the place that no setting may loosen.
+// Learn gives the fewest lessons under which every request of the recording is allowed, but those in Left. An error that wraps
+// ErrBound names the request and the place that no setting may loosen.
 func (l *Learner) Learn(ctx context.Context) (*Learned, error) {
 	var lessons []Lesson
 	for range maxRounds {

@@ -60,7 +60,8 @@ func asValue(s policydata.Storage) (any, bool) {
 	return value, true
 }
 
-// Kinds of directories for a pod's emptyDirs that the host cannot look into: with a key that only the guest has, and in the guest itself.
+// Kinds of directories for a pod's emptyDirs that the host cannot look into: with a key that only the guest has, and in the guest
+// itself.
 const (
 	emptyEncrypted = "block-encrypted"
 	emptyLocal     = "local"

@@ -80,9 +80,8 @@ const (
 	Succeeded State = "succeeded" // its process ended with exit code 0
 )
 
-// Annotations of the container. The rules themselves check sandbox-id, name,
-// namespace and uid, container-name, container-type, image-name, bundle path
-// and the two annotations of the sandbox container (log directory, network namespace).
+// Annotations of the container. The rules themselves check sandbox-id, name, namespace and uid, container-name, container-type,
+// image-name, bundle path and the two annotations of the sandbox container (log directory, network namespace).
 type Annotations struct {
 	Fixed    map[string]string `json:"fixed"`    // must be there
 	Optional map[string]string `json:"optional"` // may be there, with this value
@@ -127,8 +126,8 @@ type Image struct {
 	Source string    `json:"source"` // source of the pull storage: the reference, or "pause"
 }
 
-// ImageBound says whether the policy fixes what the container's image holds. It does not for a tag, which can come to mean another image,
-// nor for an image that the host shares. What is called "pause" is the guest's own for the sandbox alone.
+// ImageBound says whether the policy fixes what the container's image holds. It does not for a tag, which can come to mean
+// another image, nor for an image that the host shares. What is called "pause" is the guest's own for the sandbox alone.
 func (c *Container) ImageBound() bool {
 	switch i := c.Image; i.From {
 	case Layers:
@@ -189,8 +188,8 @@ type Mount struct {
 	Type         string    `json:"type_"`
 	// Contents are what the host may copy below a MountShared; nil means whatever it chooses.
 	Contents *Contents `json:"contents,omitempty"`
-	// Copied matches what may be there in place of a MountLocal: a directory that the agent makes for a copy of an empty one. ContainerID
-	// stands for the container's. Only where [Policy.SharesNothing].
+	// Copied matches what may be there in place of a MountLocal: a directory that the agent makes for a copy of an empty one.
+	// ContainerID stands for the container's. Only where [Policy.SharesNothing].
 	Copied string `json:"copied,omitempty"`
 }
 
@@ -226,8 +225,7 @@ type File struct {
 	Size     int64  `json:"size"`               // bytes; 0 beside an empty SHA256
 }
 
-// Storage is a storage as the request must carry it, options in any order, with
-// the placeholders $(block), $(device), $(root).
+// Storage is a storage as the request must carry it, options in any order, with the placeholders $(block), $(device), $(root).
 type Storage struct {
 	Driver        string   `json:"driver"`
 	DriverOptions []string `json:"driver_options"`

@@ -14,9 +14,8 @@ import (
 	"portcullis/engine/policytext"
 )
 
-// JSON returns the policy as text: keys sorted, nil lists and maps written as
-// empty, one line for what fits in lineWidth characters, no trailing newline. The
-// same value gives the same bytes.
+// JSON returns the policy as text: keys sorted, nil lists and maps written as empty, one line for what fits in lineWidth
+// characters, no trailing newline. The same value gives the same bytes.
 func (p *Policy) JSON() ([]byte, error) {
 	raw, err := jsonv2.Marshal(p) // which writes nil lists and maps as empty ones
 	if err != nil {
@@ -31,8 +30,7 @@ func (p *Policy) JSON() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Full returns the full form: the rules, then policy_data as a rule. The text
-// runs on any engine that upstream's policies run on.
+// Full returns the full form: the rules, then policy_data as a rule. The text runs on any engine that upstream's policies run on.
 func (p *Policy) Full(rules string) ([]byte, error) {
 	data, err := p.JSON()
 	if err != nil {
@@ -41,8 +39,7 @@ func (p *Policy) Full(rules string) ([]byte, error) {
 	return slices.Concat([]byte(head(rules)), []byte("policy_data := "), data, []byte("\n")), nil
 }
 
-// Compact returns the compact form: the digest of the rules, which the guest
-// must hold, and policy_data.
+// Compact returns the compact form: the digest of the rules, which the guest must hold, and policy_data.
 func (p *Policy) Compact(rules string) ([]byte, error) {
 	data, err := p.JSON()
 	if err != nil {
@@ -52,8 +49,7 @@ func (p *Policy) Compact(rules string) ([]byte, error) {
 	return slices.Concat([]byte(start), data, []byte("\n")), nil
 }
 
-// head is what precedes policy_data in the full form: the rules, ended by one
-// empty line.
+// head is what precedes policy_data in the full form: the rules, ended by one empty line.
 func head(rules string) string {
 	return strings.TrimRight(rules, "\n") + "\n\n"
 }
@@ -66,9 +62,8 @@ func decodeTree(raw []byte) (any, error) {
 	return tree, err
 }
 
-// lineWidth keeps lines below the limits that Rego engines have, which begin at 1024
-// characters. Lines have no indentation: the limit on the size of annotations counts
-// every byte.
+// lineWidth keeps lines below the limits that Rego engines have, which begin at 1024 characters. Lines have no indentation: the
+// limit on the size of annotations counts every byte.
 const lineWidth = 900
 
 func writeTree(out *bytes.Buffer, v any) {
@@ -103,8 +98,7 @@ func writeTree(out *bytes.Buffer, v any) {
 	}
 }
 
-// oneLine is compact JSON; encoding/json sorts the keys of maps. Values come
-// from decodeTree, so that encoding cannot fail.
+// oneLine is compact JSON; encoding/json sorts the keys of maps. Values come from decodeTree, so that encoding cannot fail.
 func oneLine(v any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)

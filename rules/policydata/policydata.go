@@ -3,17 +3,14 @@
 // Package policydata is the typed form of policy_data: what one pod may ask of
 // the Kata agent, as the rules in package rules read it.
 //
-// The text it writes is deterministic: the same value gives the same bytes on
-// every machine, because those bytes are what the hardware measures. Every key
-// that the rules read is always present, so that a missing key is a malformed
-// policy and never a permission.
+// The text it writes is deterministic: the same value gives the same bytes on every machine, because those bytes are what the
+// hardware measures. Every key that the rules read is always present, so that a missing key is a malformed policy and never a
+// permission.
 //
 // # Patterns and placeholders
 //
-// A field whose comment says pattern holds a regular expression (RE2) anchored
-// at both ends, "^...$"; [Policy.Validate] refuses any other. Every other
-// string is compared as it stands, except for these placeholders, in the fields
-// that name them:
+// A field whose comment says pattern holds a regular expression (RE2) anchored at both ends, "^...$"; [Policy.Validate] refuses
+// any other. Every other string is compared as it stands, except for these placeholders, in the fields that name them:
 //
 //	$(container-id)       id of the container being created
 //	$(sandbox-name)       name of the pod, pinned by the first container
@@ -106,8 +103,7 @@ func StrictKata() Strict {
 
 // Sandbox is the pod itself.
 type Sandbox struct {
-	// Hostname that CreateSandbox and containers may carry beside "": a pattern,
-	// "$(sandbox-name)", or "" for any.
+	// Hostname that CreateSandbox and containers may carry beside "": a pattern, "$(sandbox-name)", or "" for any.
 	Hostname  string    `json:"hostname"`
 	Name      string    `json:"name"`      // pattern of the pod's name
 	Namespace string    `json:"namespace"` // literal, or "" for any (then pinned by the first container)

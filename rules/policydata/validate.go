@@ -29,9 +29,8 @@ func (f *Fault) Error() string { return fmt.Sprintf("%v: %s %s", ErrInvalid, f.P
 
 func (f *Fault) Unwrap() error { return ErrInvalid }
 
-// Validate checks what the rules rely on and JSON cannot say: patterns anchored
-// at both ends, references to named sets, names of variables used once, sorted
-// groups. It returns every fault, joined, in a fixed order.
+// Validate checks what the rules rely on and JSON cannot say: patterns anchored at both ends, references to named sets, names of
+// variables used once, sorted groups. It returns every fault, joined, in a fixed order.
 func (p *Policy) Validate() error {
 	v := &validator{}
 	if p.Version != Version {
@@ -292,9 +291,8 @@ func (p *Policy) fromHost(s Storage) bool {
 	})
 }
 
-// Anchored returns an error unless every string that the pattern matches is
-// matched from its first to its last character. An alternation such as "^a|b$"
-// is not; "^(?:a|b)$" is.
+// Anchored returns an error unless every string that the pattern matches is matched from its first to its last character. An
+// alternation such as "^a|b$" is not; "^(?:a|b)$" is.
 func Anchored(pattern string) error {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {

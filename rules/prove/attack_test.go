@@ -14,8 +14,8 @@ type side struct {
 	state int
 }
 
-// attacker looks for a sequence that breaks a proof: one policy allows its last request and the other denies it, which was proven to allow all
-// that the first does. Both see the same requests, and those that either denies have not happened.
+// attacker looks for a sequence that breaks a proof: one policy allows its last request and the other denies it, which was proven
+// to allow all that the first does. Both see the same requests, and those that either denies have not happened.
 type attacker struct {
 	original, changed side
 	within            [2]bool // proven: the changed policy within the original one; the original one within the changed one
@@ -32,8 +32,8 @@ const (
 // shared is how many of n sequences all pairs of one policy have in common.
 func shared(n int) int { return n - n/3 }
 
-// run decides n sequences, of which it says what broke a proof, "" if nothing did. The first of them are those that the pairs of one original
-// have in common; the others have this pair's own values in them.
+// run decides n sequences, of which it says what broke a proof, "" if nothing did. The first of them are those that the pairs of
+// one original have in common; the others have this pair's own values in them.
 func (x *attacker) run(n int, common []plan, own *planner) (broken string, err error) {
 	for _, p := range common {
 		if len(x.seen) >= shared(n) {
@@ -55,7 +55,8 @@ func (x *attacker) run(n int, common []plan, own *planner) (broken string, err e
 	return "", nil
 }
 
-// follow goes through a plan from the start of the guest. Each request of it ends one sequence, which is decided if it was not before.
+// follow goes through a plan from the start of the guest. Each request of it ends one sequence, which is decided if it was not
+// before.
 func (x *attacker) follow(p plan, n int) (string, error) {
 	x.original.state, x.changed.state = 0, 0
 	prefix := uint64(0)
@@ -125,7 +126,8 @@ func (d *side) first(s *step) (answer, error) {
 	return d.ask(d.state, s)
 }
 
-// second decides a request of which it is known what the other policy says: what is expected to be denied is not asked for its reason.
+// second decides a request of which it is known what the other policy says: what is expected to be denied is not asked for its
+// reason.
 func (d *side) second(s *step, expected bool) (answer, error) {
 	if !expected {
 		if guess, err := d.guess(d.state, s); err != nil || !guess.allowed {

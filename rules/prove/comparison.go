@@ -122,8 +122,8 @@ func (c *comparison) patterns(texts []string) language.Set {
 	return language.Union(sets...)
 }
 
-// within compares two languages. Where a lacks something of b, attempts makes ways to show it from an example; what cannot be compared
-// is a difference that nothing shows.
+// within compares two languages. Where a lacks something of b, attempts makes ways to show it from an example; what cannot be
+// compared is a difference that nothing shows.
 func (c *comparison) within(path string, a, b language.Set, attempts func(example string) []attempt) {
 	c.hidden(path, a, b, func(example string) (string, []attempt) {
 		return fmt.Sprintf("%q is allowed by one and not by the other", example), attempts(example)

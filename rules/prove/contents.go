@@ -16,8 +16,8 @@ import (
 // fixed are the mounts below which nothing lies: files that every container has.
 var fixed = []string{"/dev/termination-log", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"}
 
-// compareContents: what may be copied, and what has to be there. The rules take a copied file for every volume of its name, and remember
-// what it was, so that the policies must know the same of a name, or a must know nothing of it.
+// compareContents: what may be copied, and what has to be there. The rules take a copied file for every volume of its name, and
+// remember what it was, so that the policies must know the same of a name, or a must know nothing of it.
 func compareContents(c *comparison) {
 	if !knows(c.a) {
 		return

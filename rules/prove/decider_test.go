@@ -15,8 +15,8 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// decider is one policy in the guest's engine, prepared once. It keeps states apart by number, 0 is the fresh one, and remembers what it said
-// to requests that several pairs ask.
+// decider is one policy in the guest's engine, prepared once. It keeps states apart by number, 0 is the fresh one, and remembers
+// what it said to requests that several pairs ask.
 type decider struct {
 	ctx    context.Context
 	data   *policydata.Policy
@@ -65,8 +65,9 @@ func (d *decider) current() int {
 	return n
 }
 
-// guess decides a request that does not happen, as ask does but for a builtin that fails: that is undefined here, and denies there. What is
-// denied here is denied there too. It does not look for the reason of a denial, which takes longer than the decision.
+// guess decides a request that does not happen, as ask does but for a builtin that fails: that is undefined here, and denies
+// there. What is denied here is denied there too. It does not look for the reason of a denial, which takes longer than the
+// decision.
 func (d *decider) guess(state int, s *step) (answer, error) {
 	return d.remembered(asked{state, s.id, true}, s, func() (answer, error) {
 		if err := d.enter(state); err != nil {

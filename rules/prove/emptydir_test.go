@@ -10,7 +10,8 @@ import (
 	"portcullis/rules/prove"
 )
 
-// A directory that may be copied for an emptyDir is allowed by one policy only, and a request shows it; one that has the same is within.
+// A directory that may be copied for an emptyDir is allowed by one policy only, and a request shows it; one that has the same is
+// within.
 func TestCopiedEmptyDirsAreCompared(t *testing.T) {
 	made, _, err := generatetest.Policies(generatetest.Manifest(t, "../adversary/testdata/volumes.yaml"),
 		generatetest.Settings(t, "peer-pods", "unordered"), generatetest.Images(t, "../generate/testdata/images.json"))

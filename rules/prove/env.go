@@ -32,7 +32,8 @@ func compareEnv(c *comparison) {
 	})
 }
 
-// compareExecEnv: the same variables, but whether they have to be there is another word of the policy's. Only that is left to compare.
+// compareExecEnv: the same variables, but whether they have to be there is another word of the policy's. Only that is left to
+// compare.
 func compareExecEnv(c *comparison) {
 	c.each(func(k container) {
 		if command := k.command(); command != nil {
@@ -118,8 +119,8 @@ func (k container) unbound(b environment, name string, try tries) []attempt {
 	return []attempt{try(with(name, name+"="+value))}
 }
 
-// spaced looks for variables with a space in their names. The rules look for names of fixed variables among them in a way that takes such a
-// name for two, but not among those that have to be there and match their pattern.
+// spaced looks for variables with a space in their names. The rules look for names of fixed variables among them in a way that
+// takes such a name for two, but not among those that have to be there and match their pattern.
 func (k container) spaced(a, b environment, names []string, try tries) {
 	if same(a.Fixed, b.Fixed) && same(a.Templates, b.Templates) && same(a.Patterns, b.Patterns) {
 		return

@@ -80,8 +80,8 @@ func compareStorages(c *comparison) {
 			return strings.Replace(source, c.b.Common.SharedDirs[0], dir, 1)
 		})...)...)
 	}
-	// More of a's take nothing away, but for storages that are not looked at in one of them or stand for a directory of the guest, and for two
-	// in one of which the other lies.
+	// More of a's take nothing away, but for storages that are not looked at in one of them or stand for a directory of the
+	// guest, and for two in one of which the other lies.
 	for _, dir := range lacking(c.b.Common.SharedDirs, c.a.Common.SharedDirs) {
 		local := c.anyStorage(func(s policydata.Storage) bool {
 			return s.Driver == "local" && strings.HasPrefix(s.MountPoint, dir+"/")
@@ -198,7 +198,8 @@ func mountsOf(p *policydata.Policy, c *policydata.Container) map[string]policyda
 	return out
 }
 
-// base compares the mounts of every container beyond what mountsOf keeps of them: either is taken of one that is there twice, in two ways.
+// base compares the mounts of every container beyond what mountsOf keeps of them: either is taken of one that is there twice, in
+// two ways.
 func (k container) base() {
 	a, b := distinct(k.comparison.a.Common.Mounts[k.a.BaseMounts]), distinct(k.comparison.b.Common.Mounts[k.b.BaseMounts])
 	if repeats(destinations(a)) || repeats(destinations(b)) {

@@ -113,8 +113,9 @@ func TestProofsStandAgainstForce(t *testing.T) {
 	onOtherEngines(t, all.witnesses)
 }
 
-// tooMany says whether more than so many percent are unknown; of few pairs two may be, which says nothing. Values drawn at random often
-// leave a pod that neither policy lets start: no request shows a difference then, and the comparison does not see that there is none.
+// tooMany says whether more than so many percent are unknown; of few pairs two may be, which says nothing. Values drawn at random
+// often leave a pod that neither policy lets start: no request shows a difference then, and the comparison does not see that
+// there is none.
 func tooMany(unknown, all, percent int) bool { return unknown > 2 && unknown*100 > all*percent }
 
 // forced compares and attacks, one worker to a processor, each with all pairs of one pod at a time.

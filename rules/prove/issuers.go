@@ -30,8 +30,8 @@ func compareIssuers(c *comparison) {
 	}
 }
 
-// updated compares what the policies may become, if they differ in nothing so far: without the fields that b's issuers may set. A value in
-// one of these hides what is common to all containers, such as a variable that each has fixed. No request shows it.
+// updated compares what the policies may become, if they differ in nothing so far: without the fields that b's issuers may set. A
+// value in one of these hides what is common to all containers, such as a variable that each has fixed. No request shows it.
 func (p *Prover) updated(c *comparison) error {
 	if len(c.b.Issuers) == 0 || len(c.differences) > 0 {
 		return nil

@@ -119,8 +119,8 @@ func TestWhatAGuestTakesForNarrowerIsProven(t *testing.T) {
 	}
 }
 
-// TestLessThatAllowsMoreIsNotTakenForNarrower: a name that is known keeps a variable from being a service's, and a container keeps the one
-// that it waits for from running twice, links from where its mounts are, and its name from an issuer.
+// TestLessThatAllowsMoreIsNotTakenForNarrower: a name that is known keeps a variable from being a service's, and a container
+// keeps the one that it waits for from running twice, links from where its mounts are, and its name from an issuer.
 func TestLessThatAllowsMoreIsNotTakenForNarrower(t *testing.T) {
 	prover := newProver(t)
 	for name, c := range map[string]struct{ wide, slim func(*policydata.Policy) }{
@@ -203,8 +203,8 @@ func TestLessThatAllowsMoreIsNotTakenForNarrower(t *testing.T) {
 // oneOf so many changes is tried.
 const oneOf = 39
 
-// TestNoChangeIsTakenForNarrowerThatIsNotProven: each leaf of policies is changed, as for proofs, and both directions are asked. Of what the
-// guest takes, a proof has to say so too.
+// TestNoChangeIsTakenForNarrowerThatIsNotProven: each leaf of policies is changed, as for proofs, and both directions are asked.
+// Of what the guest takes, a proof has to say so too.
 func TestNoChangeIsTakenForNarrowerThatIsNotProven(t *testing.T) {
 	prover := newProver(t)
 	known := policytext.DigestOf([]byte(rules.Text()))

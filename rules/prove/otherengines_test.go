@@ -17,7 +17,8 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// fullFormEach is which witnesses an OPA server gets as the full form of the policy; the others as rules with policy_data beside them.
+// fullFormEach is which witnesses an OPA server gets as the full form of the policy; the others as rules with policy_data beside
+// them.
 const fullFormEach = 40
 
 // onServer asks a real OPA server for every request of witnesses, under both policies.

@@ -104,8 +104,8 @@ func (c *comparison) arg(k *policydata.Container, i int) value {
 	return value{pattern: m.Pattern, template: m.Template}
 }
 
-// valueOf is the language of a value. A template stands for every string that it may become if possible is true, and for none otherwise:
-// what it becomes depends on the pod, which only an equal template follows.
+// valueOf is the language of a value. A template stands for every string that it may become if possible is true, and for none
+// otherwise: what it becomes depends on the pod, which only an equal template follows.
 func (c *comparison) valueOf(v value, possible bool) language.Set {
 	switch {
 	case v.pattern != "":
@@ -145,7 +145,8 @@ func (c *comparison) templatePattern(template string) string {
 	return out.String()
 }
 
-// within is a pattern without its anchors, to stand within another. One that looks at what is around it by other means stands for any string.
+// within is a pattern without its anchors, to stand within another. One that looks at what is around it by other means stands for
+// any string.
 func within(pattern string) string {
 	const any = `(?s:.*)`
 	bare, begins := strings.CutPrefix(pattern, "^")

@@ -261,7 +261,8 @@ func without(p *policydata.Policy, condition func(name string, c *policydata.Con
 	}
 }
 
-// ungranted takes from issuers what a condition holds for of what they may set in a field of a container, or in a container of their own.
+// ungranted takes from issuers what a condition holds for of what they may set in a field of a container, or in a container of
+// their own.
 func ungranted(p *policydata.Policy, field string, condition func(fragment.May) bool) {
 	for i := range p.Issuers {
 		p.Issuers[i].May = slices.DeleteFunc(p.Issuers[i].May, func(m fragment.May) bool {
@@ -294,7 +295,8 @@ func mountsNamed(p *policydata.Policy, c *policydata.Container, name string) []p
 	return out
 }
 
-// isVolume says whether a mount is of a volume: an exact one is where its source is a directory, which a volume in memory has its name from.
+// isVolume says whether a mount is of a volume: an exact one is where its source is a directory, which a volume in memory has its
+// name from.
 func isVolume(m policydata.Mount) bool {
 	return m.From != policydata.MountExact || strings.HasPrefix(m.Source, "/")
 }

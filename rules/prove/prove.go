@@ -3,10 +3,10 @@
 // Package prove answers what a policy allows: whether one policy allows no more than another, and whether it has a property such as
 // "no exec". It reads policy_data, whose rules are fixed and known by their digest, and does not sample requests.
 //
-// Each check of the rules has a comparison of its own, tied to it by name: given two policies it says whether everything that passes the
-// check under one passes it under the other. If all comparisons hold, so does the whole, because the rules only ever ask all checks.
-// Where one does not, a request that shows the difference is looked for and decided by the real engine under both policies. Only a
-// request that was decided so is given as an answer; if none is found, the answer is unknown.
+// Each check of the rules has a comparison of its own, tied to it by name: given two policies it says whether everything that
+// passes the check under one passes it under the other. If all comparisons hold, so does the whole, because the rules only ever
+// ask all checks. Where one does not, a request that shows the difference is looked for and decided by the real engine under both
+// policies. Only a request that was decided so is given as an answer; if none is found, the answer is unknown.
 package prove
 
 import (

@@ -158,8 +158,8 @@ func asJSON(r rulestest.Request) rulestest.Request {
 	return rulestest.Request{Kind: r.Kind, Input: input}
 }
 
-// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations, and without the annotation of a runtime that
-// says nothing of the pod: a policy need not take it.
+// plain is a request in the types of JSON, free to be changed, whose pull repeats no annotations, and without the annotation of a
+// runtime that says nothing of the pod: a policy need not take it.
 func plain(r rulestest.Request) rulestest.Request {
 	r = asJSON(r)
 	maps.DeleteFunc(annotations(r.Input), func(key string, value any) bool { return key == cri+"sandbox-cpu-shares" && value == "102" })

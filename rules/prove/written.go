@@ -13,11 +13,12 @@ import (
 	"portcullis/rules/policydata"
 )
 
-// ErrWritten says that policy_data is not written as this project writes it, so that the rules may read it otherwise than it was read here.
+// ErrWritten says that policy_data is not written as this project writes it, so that the rules may read it otherwise than it was
+// read here.
 var ErrWritten = errors.New("policy_data is not written in full")
 
-// written holds a text of policy_data to what was read from it. The rules read the text: a key that is missing, or null, is undefined to
-// them and no empty list, false or zero, as it is in the typed form.
+// written holds a text of policy_data to what was read from it. The rules read the text: a key that is missing, or null, is
+// undefined to them and no empty list, false or zero, as it is in the typed form.
 func written(text []byte, read *policydata.Policy) error {
 	again, err := read.JSON()
 	if err != nil {

@@ -32,8 +32,7 @@ func (d *Difference) Equal() bool {
 	return len(d.OnlyA)+len(d.OnlyB)+len(d.Uncertain) == 0
 }
 
-// Compare says what each of two policies allows that the other does not. With
-// secrets set, values of variables are shown.
+// Compare says what each of two policies allows that the other does not. With secrets set, values of variables are shown.
 func Compare(a, b *Subject, secrets bool) *Difference {
 	d := &Difference{Same: bytes.Equal(a.Text, b.Text)}
 	if d.Same {

@@ -23,8 +23,7 @@ var pageHTML string
 //go:embed page.css
 var pageCSS string
 
-// Decision is one decision of a trace, as the page shows it. Every text is shown
-// as it is: what is secret has been hidden.
+// Decision is one decision of a trace, as the page shows it. Every text is shown as it is: what is secret has been hidden.
 type Decision struct {
 	Line    int
 	Time    time.Time // zero if not known
@@ -169,8 +168,7 @@ func prose(s string) template.HTML {
 
 var quoted = regexp.MustCompile("`([^`]+)`")
 
-// WritePage writes one self-contained HTML page: no script, nothing that a
-// browser would load.
+// WritePage writes one self-contained HTML page: no script, nothing that a browser would load.
 func (s *Subject) WritePage(out io.Writer, o PageOptions) error {
 	p := page{Style: template.CSS(pageCSS), Title: s.title(), Facts: s.facts(), Proven: o.Proven, Change: s.changers(), Requests: s.Answers, Counts: map[string]int{}}
 	for _, w := range s.Warnings() {

@@ -459,8 +459,7 @@ func leaves(v any, path string, visit func(path string, set func(any), old any))
 	}
 }
 
-// Text that a Secret may have given shows nowhere: kubelet's expansion carries it
-// into other variables.
+// Text that a Secret may have given shows nowhere: kubelet's expansion carries it into other variables.
 func TestTemplatesAndPatternsShowNoSecrets(t *testing.T) {
 	p := shop(t)
 	env := &p.Containers["web"].Env

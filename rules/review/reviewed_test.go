@@ -19,8 +19,8 @@ const (
 	power   = "Is privileged: all capabilities, no path of the kernel masked; it can change the guest around it."
 )
 
-// reviewed are ten prepared manifests with the gravest things in them, which a reviewer has to find first: what follows "containers:",
-// and the first of the page's warnings, five at most.
+// reviewed are ten prepared manifests with the gravest things in them, which a reviewer has to find first: what follows
+// "containers:", and the first of the page's warnings, five at most.
 var reviewed = []struct {
 	name, containers, settings, platform string
 	first                                []string

@@ -14,8 +14,7 @@ import (
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// sentence is one thing that a policy allows, or, with limit, one thing that it
-// insists on: a policy without it allows more.
+// sentence is one thing that a policy allows, or, with limit, one thing that it insists on: a policy without it allows more.
 type sentence struct {
 	subject string // container for people, or what else it is about
 	key     string // exact: two policies say the same if it is the same; "" for what is shown and not compared

@@ -123,8 +123,7 @@ func (s *Subject) answer(ctx context.Context, e *explain.Explainer) error {
 	return nil
 }
 
-// denies says whether our rules deny a request unless the policy asks for it,
-// and the policy does not.
+// denies says whether our rules deny a request unless the policy asks for it, and the policy does not.
 func (s *Subject) denies(entry rules.Entry) bool {
 	if entry.Default != rules.Denied {
 		return false

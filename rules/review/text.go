@@ -90,8 +90,7 @@ func (t *text) pod(p *policydata.Policy) {
 	}
 }
 
-// inOrder returns the containers' names as they start: the sandbox, then by what
-// they wait for, then by name.
+// inOrder returns the containers' names as they start: the sandbox, then by what they wait for, then by name.
 func inOrder(p *policydata.Policy) []string {
 	var out []string
 	var visit func(string)

@@ -71,8 +71,7 @@ func hiddenValue(value string) string {
 // podFacts is what a template may hold of the pod.
 var podFacts = regexp.MustCompile(`\$\(sandbox-(?:name|namespace|uid)\)`)
 
-// hiddenTemplate shows the facts of a template, and dots for the text around them,
-// which a Secret may have given.
+// hiddenTemplate shows the facts of a template, and dots for the text around them, which a Secret may have given.
 func hiddenTemplate(template string) string {
 	var out strings.Builder
 	rest := 0
@@ -83,8 +82,7 @@ func hiddenTemplate(template string) string {
 	return out.String() + or("…", "", rest == len(template))
 }
 
-// hiddenPattern shows a pattern unless it holds a longer piece of text, which a
-// Secret may have given.
+// hiddenPattern shows a pattern unless it holds a longer piece of text, which a Secret may have given.
 func hiddenPattern(pattern string) string {
 	re, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil || longestText(re) > 5 {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package settings says what the pods of one platform look like, apart from
-// their manifests: what the container runtime adds, how volumes arrive, which
-// requests are allowed beyond the rules' defaults.
+// Package settings says what the pods of one platform look like, apart from their manifests: what the container runtime adds, how
+// volumes arrive, which requests are allowed beyond the rules' defaults.
 //
 // Settings are TOML: one documented file per platform, drop-ins over it in the
 // order in which they are named. Unknown keys are errors.
@@ -108,8 +107,7 @@ type Generate struct {
 	VFIO      VFIO              `json:"vfio"`
 }
 
-// Template is what the runtime adds to a container. Options of Mounts may hold
-// $(rw) and $(privileged-rw).
+// Template is what the runtime adds to a container. Options of Mounts may hold $(rw) and $(privileged-rw).
 type Template struct {
 	Annotations map[string]string           `json:"annotations"` // key -> pattern of the value
 	Sysctl      map[string]string           `json:"sysctl"`      // may be there
@@ -119,8 +117,7 @@ type Template struct {
 	EnvPatterns  map[string]string `json:"env_patterns"`
 }
 
-// Volume is how a kind of volume shows in CreateContainer. Strings may hold
-// $(name) and $(basename).
+// Volume is how a kind of volume shows in CreateContainer. Strings may hold $(name) and $(basename).
 type Volume struct {
 	Mount   policydata.Mount    `json:"mount"`
 	Storage *policydata.Storage `json:"storage"` // nil: none
@@ -155,8 +152,7 @@ func Named(name string) (DropIn, error) {
 	return DropIn{Name: name, Text: text}, err
 }
 
-// Load returns the settings of a platform with drop-ins merged over it in order.
-// Within the result every pattern is anchored.
+// Load returns the settings of a platform with drop-ins merged over it in order. Within the result every pattern is anchored.
 func Load(platform string, dropIns ...DropIn) (*Settings, error) {
 	tree, err := platformTree(platform)
 	if err != nil {
@@ -284,8 +280,7 @@ func (s *Settings) validate() error {
 	return err
 }
 
-// Policy returns a policy of this platform without containers and without the
-// pod's name. It shares nothing with the settings.
+// Policy returns a policy of this platform without containers and without the pod's name. It shares nothing with the settings.
 func (s *Settings) Policy() (*policydata.Policy, error) {
 	raw, err := json.Marshal(policydata.Policy{
 		Version:    policydata.Version,

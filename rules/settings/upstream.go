@@ -18,13 +18,10 @@ import (
 // Ignored is a key of upstream's settings that means nothing here.
 type Ignored struct{ Key, Reason string }
 
-// FromUpstream reads upstream's genpolicy-settings.json with its drop-ins, each
-// an RFC 6902 patch, in order. What they set goes over the settings of the
-// platform that they describe: guest-pull, or host-pull where guest_pull is
-// false. Strictness stays this project's; compat-kata relaxes it. Keys that mean
-// nothing here are returned, sorted, each with the reason, also those that no
-// release is known to have: settings of every release from 3.3 on are taken, and
-// of Microsoft's branches.
+// FromUpstream reads upstream's genpolicy-settings.json with its drop-ins, each an RFC 6902 patch, in order. What they set goes
+// over the settings of the platform that they describe: guest-pull, or host-pull where guest_pull is false. Strictness stays this
+// project's; compat-kata relaxes it. Keys that mean nothing here are returned, sorted, each with the reason, also those that no
+// release is known to have: settings of every release from 3.3 on are taken, and of Microsoft's branches.
 func FromUpstream(base DropIn, patches ...DropIn) (*Settings, []Ignored, error) {
 	text := base.Text
 	for _, d := range append([]DropIn{base}, patches...) {
@@ -259,8 +256,7 @@ const (
 	byNobody   = "no release is known to have it; check that nothing depends on it"
 )
 
-// meaningless are the keys that are accepted and not read, with the reason. A key
-// stands for all below it.
+// meaningless are the keys that are accepted and not read, with the reason. A key stands for all below it.
 var meaningless = map[string]string{
 	"cluster_config.default_namespace":             "a pod without a namespace may be applied to any",
 	"cluster_config.pause_container_id_policy":     byRules,

@@ -16,7 +16,8 @@ const (
 	registryAddress  = "127.0.0.1:5000"
 )
 
-// containerdConfig is Kata's usual one: a runtime of its own, no host devices for privileged containers, Kata's annotations passed on.
+// containerdConfig is Kata's usual one: a runtime of its own, no host devices for privileged containers, Kata's annotations
+// passed on.
 func containerdConfig(major string) string {
 	cri, images, sandbox := `plugins."io.containerd.grpc.v1.cri"`, `plugins."io.containerd.grpc.v1.cri"`, "sandbox_image = \""+registry.PauseImage+"\"\n"
 	version, pinned, plugins := 2, "", `bin_dir = "/lab/cni"`

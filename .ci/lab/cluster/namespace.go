@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster runs one containerd, one kubelet and their API server in namespaces of their own, with a root of their own: the machine's
-// files below, and everything that is written above them in memory or in the lab's folder.
+// Package cluster runs one containerd, one kubelet and their API server in namespaces of their own, with a root of their own: the
+// machine's files below, and everything that is written above them in memory or in the lab's folder.
 package cluster
 
 import (
@@ -70,7 +70,8 @@ func Enter(work string) error {
 	if err := network(); err != nil {
 		return fmt.Errorf("set up the network: %w", err)
 	}
-	// What a container with all capabilities gets depends on containerd's own: those of a machine that lacks this one, as virtual machines may.
+	// What a container with all capabilities gets depends on containerd's own: those of a machine that lacks this one, as virtual
+	// machines may.
 	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop CAP_SYS_RESOURCE: %w", err)
 	}

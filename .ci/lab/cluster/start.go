@@ -39,7 +39,8 @@ func (o Options) kubernetesMinor() int {
 	return n
 }
 
-// Start starts everything, inside the namespaces, and gives the API server once the node is ready. The processes end with the namespace.
+// Start starts everything, inside the namespaces, and gives the API server once the node is ready. The processes end with the
+// namespace.
 func Start(ctx context.Context, o Options) (*API, error) {
 	ctx, o.ended = context.WithCancelCause(ctx)
 	self, err := os.Executable()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package criproxy stands between the kubelet and containerd, passes every call on unchanged, and writes down those that make something.
+// Package criproxy stands between the kubelet and containerd, passes every call on unchanged, and writes down those that make
+// something.
 package criproxy
 
 import (

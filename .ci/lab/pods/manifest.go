@@ -137,7 +137,8 @@ func (w workload) plan() recording.PlanEntry {
 	return e
 }
 
-// wanted is what has to be recorded of each of the pods: the names of its containers, and how many different commands are executed in each while it runs.
+// wanted is what has to be recorded of each of the pods: the names of its containers, and how many different commands are
+// executed in each while it runs.
 func (w workload) wanted() map[string]int {
 	want := map[string]int{}
 	for _, key := range []string{"initContainers", "containers"} {

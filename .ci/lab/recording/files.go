@@ -40,8 +40,8 @@ const (
 	maxSize  = 4 << 20
 )
 
-// Tree lists a mount's source, in order of path. What is not the kubelet's, containerd's or the lab's is not looked into: it would be the
-// machine's, and differ from one to the next.
+// Tree lists a mount's source, in order of path. What is not the kubelet's, containerd's or the lab's is not looked into: it
+// would be the machine's, and differ from one to the next.
 func Tree(source string) ([]File, error) {
 	var files []File
 	deep := false

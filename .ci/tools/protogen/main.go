@@ -2,9 +2,8 @@
 
 // Protogen writes the Go code of the project's .proto files beside them.
 //
-// It needs no protoc: protocompile parses the files, and the generator of
-// protoc-gen-go, at the version go.mod names, writes the code. Run it from the
-// project's root as
+// It needs no protoc: protocompile parses the files, and the generator of protoc-gen-go, at the version go.mod names, writes the
+// code. Run it from the project's root as
 //
 //	go run -C .ci/tools ./protogen
 //
@@ -54,8 +53,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	return 0
 }
 
-// generate compiles the .proto files of root and replaces the .pb.go files
-// beside them; one whose .proto is gone is removed.
+// generate compiles the .proto files of root and replaces the .pb.go files beside them; one whose .proto is gone is removed.
 func generate(ctx context.Context, root string) error {
 	sources, err := list(root, ".proto")
 	if err != nil {
@@ -81,8 +79,7 @@ func generate(ctx context.Context, root string) error {
 	return write(root, response.File)
 }
 
-// list returns the files of protoDirs that end in suffix, as slash paths
-// relative to root, sorted.
+// list returns the files of protoDirs that end in suffix, as slash paths relative to root, sorted.
 func list(root, suffix string) ([]string, error) {
 	var names []string
 	for _, dir := range protoDirs {

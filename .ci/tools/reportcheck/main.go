@@ -2,7 +2,8 @@
 
 // Reportcheck opens HTML pages in a headless Chromium as a phone and a desktop have them, in light and dark, and on paper. It
 // fails if a page says anything on the console, loads anything, is wider than its window, has any of its five gravest warnings
-// below the first screen, cannot be entered by keyboard, or if axe-core finds it hard to use. Screenshots and PDFs are left for a person to look at.
+// below the first screen, cannot be entered by keyboard, or if axe-core finds it hard to use. Screenshots and PDFs are left for a
+// person to look at.
 package main
 
 import (

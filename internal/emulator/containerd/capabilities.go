@@ -39,8 +39,7 @@ func (r *Runtime) all() []string {
 	return AllCapabilities()
 }
 
-// capabilities are the usual ones with those added and dropped: first all that
-// are named by ALL, then the others.
+// capabilities are the usual ones with those added and dropped: first all that are named by ALL, then the others.
 func (r *Runtime) capabilities(s cri.Security) []string {
 	if s.Privileged {
 		return r.all()

@@ -187,8 +187,7 @@ func (r *Runtime) sandboxAnnotations(s *Sandbox, pause Image) map[string]string 
 	return out
 }
 
-// annotations are those of every container of the pod: its identity, and of the
-// pod's own those that are meant for Kata.
+// annotations are those of every container of the pod: its identity, and of the pod's own those that are meant for Kata.
 func (r *Runtime) annotations(s *Sandbox, kind string) map[string]string {
 	out := map[string]string{
 		criKey + "container-type": kind, criKey + "sandbox-id": s.ID, criKey + "sandbox-name": s.config.Name,

@@ -12,8 +12,7 @@ import (
 	"portcullis/internal/emulator/cri"
 )
 
-// sandboxUser is the user of the pause container: the pod's, else its image's. It
-// gets none of the pod's further groups.
+// sandboxUser is the user of the pause container: the pod's, else its image's. It gets none of the pod's further groups.
 func sandboxUser(c cri.Sandbox, pause Image) (specs.User, error) {
 	user, err := userString("", c.RunAsUser, c.RunAsGroup)
 	if err != nil {

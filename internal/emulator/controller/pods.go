@@ -232,6 +232,5 @@ func tokenVolume(name string) corev1.Volume {
 	}}}
 }
 
-// RootCA is the ConfigMap of the cluster's certificate authority, which every
-// namespace has.
+// RootCA is the ConfigMap of the cluster's certificate authority, which every namespace has.
 const RootCA = "kube-root-ca.crt"

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cri holds what a kubelet asks of a container runtime, as far as it
-// reaches the virtual machine of a pod: the configurations of the Container
-// Runtime Interface, with only the fields that do.
+// Package cri holds what a kubelet asks of a container runtime, as far as it reaches the virtual machine of a pod: the
+// configurations of the Container Runtime Interface, with only the fields that do.
 package cri
 
 // Sandbox is the configuration of RunPodSandbox.
@@ -85,8 +84,7 @@ type Device struct {
 	Permissions             string
 }
 
-// Security is the security context of a container. RunAsUser and RunAsUserName
-// exclude each other.
+// Security is the security context of a container. RunAsUser and RunAsUserName exclude each other.
 type Security struct {
 	Privileged         bool
 	AddCapabilities    []string // without CAP_

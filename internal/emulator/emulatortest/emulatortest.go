@@ -116,8 +116,7 @@ func Optional(r rulestest.Request) bool {
 	return emulator.Optional(r.Kind)
 }
 
-// Denied asks for each request of a pod's life that it needs, and returns the first
-// that is denied.
+// Denied asks for each request of a pod's life that it needs, and returns the first that is denied.
 func Denied(tb testing.TB, judge *rulestest.Judge, requests []rulestest.Request) *rulestest.Request {
 	tb.Helper()
 	for _, r := range requests {
@@ -135,8 +134,7 @@ func Denied(tb testing.TB, judge *rulestest.Judge, requests []rulestest.Request)
 	return nil
 }
 
-// StandIns finds images by name and tag, as a stand-in cannot have the digest of
-// the real image.
+// StandIns finds images by name and tag, as a stand-in cannot have the digest of the real image.
 type StandIns struct{ Store images.Store }
 
 // Image returns the configuration of the stand-in.

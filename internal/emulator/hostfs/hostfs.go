@@ -35,12 +35,10 @@ type File struct {
 // Type is the file's type, one of the constants above.
 func (f File) Type() uint32 { return f.Mode & TypeMask }
 
-// FS holds files by absolute, clean path. Directories above a file need not be
-// there.
+// FS holds files by absolute, clean path. Directories above a file need not be there.
 type FS map[string]File
 
-// Walk returns the path itself, if it is there, and everything below, each
-// directory before its entries and the entries by name.
+// Walk returns the path itself, if it is there, and everything below, each directory before its entries and the entries by name.
 func (fs FS) Walk(root string) []string {
 	var out []string
 	for p := range fs {

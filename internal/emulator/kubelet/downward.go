@@ -70,8 +70,7 @@ func lines(m map[string]string) string {
 	return strings.Join(out, "\n")
 }
 
-// resourceField is a limit or request, divided and rounded up. What is unlimited
-// is what the node has.
+// resourceField is a limit or request, divided and rounded up. What is unlimited is what the node has.
 func (k *Kubelet) resourceField(c *corev1.Container, ref *corev1.ResourceFieldSelector) (string, error) {
 	if ref.ContainerName != "" {
 		all := slices.Concat(k.pod.Spec.InitContainers, k.pod.Spec.Containers)

@@ -14,9 +14,8 @@ import (
 	"portcullis/internal/emulator/node"
 )
 
-// env returns the variables that the kubelet passes: the pod's own, then those of
-// services. The kubelet gives each part in an order of its own every time; here
-// they are sorted.
+// env returns the variables that the kubelet passes: the pod's own, then those of services. The kubelet gives each part in an
+// order of its own every time; here they are sorted.
 func (k *Kubelet) env(c *corev1.Container) ([]cri.EnvVar, error) {
 	values, err := k.envFrom(c)
 	if err != nil {

@@ -8,8 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// expand replaces $(NAME) by the value of the variable, and $$ by $. A name that
-// is not known stays as it is.
+// expand replaces $(NAME) by the value of the variable, and $$ by $. A name that is not known stays as it is.
 func expand(text string, values map[string]string) string {
 	var out strings.Builder
 	for {

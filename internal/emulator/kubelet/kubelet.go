@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kubelet makes of a pod what the kubelet asks of its container runtime,
-// and the files that it writes for it.
+// Package kubelet makes of a pod what the kubelet asks of its container runtime, and the files that it writes for it.
 package kubelet
 
 import (
@@ -106,8 +105,7 @@ func (k *Kubelet) Container(c *corev1.Container, image images.Config) (cri.Conta
 	}, nil
 }
 
-// hostname returns the pod's host name and its domain, which is empty without a
-// subdomain.
+// hostname returns the pod's host name and its domain, which is empty without a subdomain.
 func (k *Kubelet) hostname() (name, domain string) {
 	if over := k.pod.Spec.HostnameOverride; over != nil {
 		return cut(*over), ""

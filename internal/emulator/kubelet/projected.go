@@ -16,8 +16,7 @@ import (
 // payload are the files of a volume whose contents the kubelet writes, by path.
 type payload map[string]hostfs.File
 
-// projected writes a volume of a ConfigMap, Secret, fields of the pod, or several
-// of them.
+// projected writes a volume of a ConfigMap, Secret, fields of the pod, or several of them.
 func (k *Kubelet) projected(v corev1.Volume) (source, error) {
 	files := payload{}
 	var err error
@@ -73,8 +72,7 @@ func (k *Kubelet) addToken(files payload, at string, mode *int32) {
 	files[at] = file
 }
 
-// commonUser is the user that all containers run as, nil if they differ or say
-// nothing.
+// commonUser is the user that all containers run as, nil if they differ or say nothing.
 func (k *Kubelet) commonUser() (user *int64) {
 	spec := &k.pod.Spec
 	for i, c := range append(append([]corev1.Container{}, spec.InitContainers...), spec.Containers...) {

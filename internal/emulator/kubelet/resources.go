@@ -33,8 +33,7 @@ func resources(requests, limits corev1.ResourceList) cri.Resources {
 	return out
 }
 
-// limited are the requests and limits of a container: those of the pod where it has
-// none. That was seen with a single container.
+// limited are the requests and limits of a container: those of the pod where it has none. That was seen with a single container.
 func (k *Kubelet) limited(c *corev1.Container) (requests, limits corev1.ResourceList) {
 	requests, limits = maps.Clone(c.Resources.Requests), maps.Clone(c.Resources.Limits)
 	r := k.pod.Spec.Resources

@@ -13,8 +13,7 @@ import (
 	"portcullis/internal/emulator/cri"
 )
 
-// security is a container's security context over the pod's, the user being the
-// image's where neither names one.
+// security is a container's security context over the pod's, the user being the image's where neither names one.
 func (k *Kubelet) security(c *corev1.Container, image images.Config) (cri.Security, error) {
 	pod, own := k.pod.Spec.SecurityContext, c.SecurityContext
 	out := cri.Security{
@@ -65,8 +64,7 @@ func names(list []corev1.Capability) []string {
 	return out
 }
 
-// imageUser is the user of an image, root if it names none. Its group is not
-// passed on.
+// imageUser is the user of an image, root if it names none. Its group is not passed on.
 func imageUser(user string) (*int64, string) {
 	name, _, _ := strings.Cut(user, ":")
 	if name == "" {

@@ -210,8 +210,7 @@ func propagation(m corev1.VolumeMount) cri.Propagation {
 	return cri.Private
 }
 
-// subPath is where the kubelet binds a part of a volume, which it makes as a
-// directory where the volume does not have it.
+// subPath is where the kubelet binds a part of a volume, which it makes as a directory where the volume does not have it.
 func (k *Kubelet) subPath(s source, sub, volume, container string, index int) string {
 	at := k.dir("volume-subpaths", volume, container, fmt.Sprint(index))
 	from, file, found := k.files.Stat(path.Join(s.path, sub))

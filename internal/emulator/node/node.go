@@ -37,9 +37,8 @@ type Node struct {
 	// VFIO are the extended resources whose devices the node passes through.
 	VFIO []string
 
-	// Unknown gives the data of a ConfigMap or Secret that is not in the manifest;
-	// nil refuses pods that need one. The value of the key EveryKey stands for those
-	// of all keys that are asked for.
+	// Unknown gives the data of a ConfigMap or Secret that is not in the manifest; nil refuses pods that need one. The value of
+	// the key EveryKey stands for those of all keys that are asked for.
 	Unknown func(kind, name string) map[string][]byte
 
 	Random *Random
@@ -51,8 +50,7 @@ const EveryKey = "*"
 // DNS is a resolv.conf.
 type DNS struct{ Servers, Searches, Options []string }
 
-// Service is a service with a cluster address, in the pod's namespace or named
-// kubernetes.
+// Service is a service with a cluster address, in the pod's namespace or named kubernetes.
 type Service struct {
 	Name, IP string
 	Ports    []Port
@@ -80,8 +78,7 @@ func Default(seed uint64) *Node {
 	}
 }
 
-// ServiceVariables are the variables that name the cluster's services. Without
-// links there are only those of the API server.
+// ServiceVariables are the variables that name the cluster's services. Without links there are only those of the API server.
 func (n *Node) ServiceVariables(links bool) map[string]string {
 	out := map[string]string{}
 	for _, s := range n.Services {

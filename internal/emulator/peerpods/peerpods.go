@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package peerpods changes requests as those two parts of cloud-api-adaptor do that
-// stand between a shim and the agent of a peer pod: the proxy on the node, and the
-// forwarder in the guest.
+// Package peerpods changes requests as those two parts of cloud-api-adaptor do that stand between a shim and the agent of a peer
+// pod: the proxy on the node, and the forwarder in the guest.
 package peerpods
 
 import (
@@ -78,9 +77,8 @@ const Namespace = "/run/netns/podns"
 // volumeDir is where the forwarder mounts disks.
 const volumeDir = "/run/cloud-volumes/"
 
-// Forward returns the request as it leaves the forwarder: a container is in the
-// pod's network namespace, and mounts of cloud volumes lead to where these are; a
-// sandbox has no name servers. The original stays as it is.
+// Forward returns the request as it leaves the forwarder: a container is in the pod's network namespace, and mounts of cloud
+// volumes lead to where these are; a sandbox has no name servers. The original stays as it is.
 func Forward(m proto.Message) (proto.Message, error) {
 	switch r := proto.Clone(m).(type) {
 	case *agentpb.CreateSandboxRequest:

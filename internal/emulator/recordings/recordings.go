@@ -34,9 +34,8 @@ type Pod struct {
 	Requests  []Request
 }
 
-// Folder finds the folder of recordings: the environment variable
-// PORTCULLIS_GENUINE, or ../shared/genuine beside the project. Without one the
-// test is skipped, or fails where CI=true.
+// Folder finds the folder of recordings: the environment variable PORTCULLIS_GENUINE, or ../shared/genuine beside the project.
+// Without one the test is skipped, or fails where CI=true.
 func Folder(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("PORTCULLIS_GENUINE")

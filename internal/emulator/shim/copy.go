@@ -13,8 +13,7 @@ import (
 // mostData is the most that one request copies, bytes.
 const mostData = 1 << 20
 
-// copy sends what is below a path of the host, directories before their entries.
-// Sockets and devices are left out.
+// copy sends what is below a path of the host, directories before their entries. Sockets and devices are left out.
 func (c *container) copy(source, to string) {
 	for _, p := range c.shim.Files.Walk(source) {
 		file := c.shim.Files[p]
@@ -25,8 +24,7 @@ func (c *container) copy(source, to string) {
 	}
 }
 
-// again are the copies that runtime-rs makes a second time, having watched the
-// directories meanwhile.
+// again are the copies that runtime-rs makes a second time, having watched the directories meanwhile.
 func (c *container) again() []message {
 	var out []message
 	for _, m := range c.copies {

@@ -218,8 +218,7 @@ func (c *container) watchable(source string) bool {
 	return plugin && c.count(source) <= mostWatched
 }
 
-// count counts files and links below a directory. Only runtime-rs follows links to
-// directories.
+// count counts files and links below a directory. Only runtime-rs follows links to directories.
 func (c *container) count(dir string) (n int) {
 	for _, name := range c.shim.Files.Entries(dir) {
 		at := path.Join(dir, name)

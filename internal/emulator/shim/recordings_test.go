@@ -23,10 +23,9 @@ import (
 	"portcullis/internal/emulator/shim"
 )
 
-// A specification that containerd wrote for a container of a pod gives the
-// CreateContainer that the Go shim sent for the same container, but for what the
-// two recordings had different: ids, names drawn at random, addresses, and the
-// accounts of images, which only the machine of the specifications knew.
+// A specification that containerd wrote for a container of a pod gives the CreateContainer that the Go shim sent for the same
+// container, but for what the two recordings had different: ids, names drawn at random, addresses, and the accounts of images,
+// which only the machine of the specifications knew.
 func TestSpecificationsGiveRecordedRequests(t *testing.T) {
 	folder := recordings.Folder(t)
 	compared := 0

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package shim makes the requests that Kata's shims send to the agent for a
-// container's specification: the Go shim and runtime-rs, with files shared over
-// virtio-fs or copied, with images pulled in the guest or shared. Everything here
-// was learned from recordings of Kata 4.1.0 and is held to them.
+// Package shim makes the requests that Kata's shims send to the agent for a container's specification: the Go shim and
+// runtime-rs, with files shared over virtio-fs or copied, with images pulled in the guest or shared. Everything here was learned
+// from recordings of Kata 4.1.0 and is held to them.
 package shim
 
 import (
@@ -41,8 +40,7 @@ type Config struct {
 // EmptyDirs is where volumes of emptyDir on disk are.
 type EmptyDirs string
 
-// Values of EmptyDirs. The block devices were not recorded: what is sent for them
-// follows from Kata's documentation.
+// Values of EmptyDirs. The block devices were not recorded: what is sent for them follows from Kata's documentation.
 const (
 	GuestDirs       EmptyDirs = ""                // a directory of the guest
 	HostDirs        EmptyDirs = "host"            // disable_guest_empty_dir: on the host
@@ -75,8 +73,7 @@ const (
 	ephemeralDir = kataDir + "sandbox/ephemeral/"
 )
 
-// Interface is the pod's network interface, as the shim finds it in the network
-// namespace.
+// Interface is the pod's network interface, as the shim finds it in the network namespace.
 type Interface struct{ IP, LinkLocal, MAC, Gateway string }
 
 // CreateSandbox returns the requests before the first container: the network, the
@@ -128,8 +125,7 @@ func networkNamespace(spec *specs.Spec) string {
 	return ""
 }
 
-// CreateContainer returns the requests that create a container: files that are
-// copied, then the container.
+// CreateContainer returns the requests that create a container: files that are copied, then the container.
 func (s *Shim) CreateContainer(id, bundle string, spec *specs.Spec) []proto.Message {
 	c := &container{shim: s, id: id, spec: spec, create: &agentpb.CreateContainerRequest{ContainerId: id}}
 	if s.Config.Kind == Go {
@@ -162,8 +158,7 @@ func (s *Shim) ExecID() string {
 	return s.Random.UUID()
 }
 
-// Exec runs a process in a container. Neither shim passes capabilities or
-// NoNewPrivileges on.
+// Exec runs a process in a container. Neither shim passes capabilities or NoNewPrivileges on.
 func (s *Shim) Exec(id, execID string, p *specs.Process) proto.Message {
 	process := convertProcess(p)
 	process.Capabilities, process.NoNewPrivileges = nil, false

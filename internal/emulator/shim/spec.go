@@ -24,8 +24,7 @@ type container struct {
 
 const kataKey = "io.katacontainers.pkg.oci."
 
-// convert is the specification without what means nothing in a guest, and with
-// the shim's annotations.
+// convert is the specification without what means nothing in a guest, and with the shim's annotations.
 func (c *container) convert(bundle string) *agentpb.Spec {
 	spec := c.spec
 	annotations := maps.Clone(spec.Annotations)

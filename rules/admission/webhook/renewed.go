@@ -18,8 +18,8 @@ const maxFile = 1 << 20
 // lookEvery is how often files are looked at, at most: a renewed one counts no later.
 const lookEvery = time.Second
 
-// renewed is what files hold, read again when they change. Files are compared by content: a mounted Secret changes by its links alone.
-// What cannot be read does not take the place of what could: the last one is kept, and the log says so.
+// renewed is what files hold, read again when they change. Files are compared by content: a mounted Secret changes by its links
+// alone. What cannot be read does not take the place of what could: the last one is kept, and the log says so.
 type renewed[T any] struct {
 	what  string
 	paths []string

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kata writes a policy in the shape of policy_data that upstream's rules
-// read, for users who bring their own rules. That shape says less: what it has no
-// word for is an error here, never left out, unless upstream's rules would not
-// have looked at it.
+// Package kata writes a policy in the shape of policy_data that upstream's rules read, for users who bring their own rules. That
+// shape says less: what it has no word for is an error here, never left out, unless upstream's rules would not have looked at it.
 package kata
 
 import (
@@ -22,8 +20,7 @@ import (
 // ErrNotExpressible is wrapped by errors about what upstream's shape cannot say.
 var ErrNotExpressible = errors.New("cannot be expressed in upstream's policy_data")
 
-// Data returns policy_data of a pod in upstream's shape, as JSON with two spaces
-// of indentation and no newline at the end.
+// Data returns policy_data of a pod in upstream's shape, as JSON with two spaces of indentation and no newline at the end.
 func Data(p *policydata.Policy, s *settings.Settings) ([]byte, error) {
 	c := converter{policy: p, settings: s}
 	out := document{

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// ErrTooLarge says that a question was given up: the automata have more than [MaxStates] combinations of states, more than [MaxSteps] lead
-// from one to another, or more than [MaxSpent] instructions of the patterns were looked at for them.
+// ErrTooLarge says that a question was given up: the automata have more than [MaxStates] combinations of states, more than
+// [MaxSteps] lead from one to another, or more than [MaxSpent] instructions of the patterns were looked at for them.
 var ErrTooLarge = errors.New("patterns are too large to be compared")
 
 // MaxStates bounds the combinations of states that one question looks at.

@@ -14,7 +14,8 @@ type node struct {
 	by   rune
 }
 
-// Example is a shortest string of the set; found is false if the set is empty. The error is [ErrTooLarge], or that of a set which could not be made.
+// Example is a shortest string of the set; found is false if the set is empty. The error is [ErrTooLarge], or that of a set which
+// could not be made.
 func (s Set) Example() (text string, found bool, err error) {
 	if s.err != nil {
 		return "", false, s.err

@@ -13,8 +13,8 @@ const (
 	updatesPath  = "/guesttest/update.jsonl"
 )
 
-// update sends the signed fragment that gives a container of the running pod another image, and what a host does then: the old one goes on
-// until it is ended, and is made anew with the new image alone.
+// update sends the signed fragment that gives a container of the running pod another image, and what a host does then: the old
+// one goes on until it is ended, and is made anew with the new image alone.
 func update(t *testing.T) {
 	h := dial(t)
 	before := pcr8(t)
