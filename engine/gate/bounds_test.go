@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -173,5 +174,54 @@ func TestRefusedConnectionsCostLittle(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if each := (after.TotalAlloc - before.TotalAlloc) / connections; each > 8<<10 {
 		t.Errorf("%d bytes for each, its client's among them", each)
+	}
+}
+
+// Processes that are waited for end when they like: of a host that waits for one a thousand times little stays meanwhile.
+func TestWhatWaitsForAProcessIsSmall(t *testing.T) {
+	r := newRig(t, rigOptions{policy: allowAll, noAgent: true})
+	l, err := net.Listen("unix", r.socket.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	const requests = 1000
+	asked, end := make(chan struct{}), make(chan struct{})
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for range requests {
+			if _, _, err := readFrame(conn); err != nil {
+				return
+			}
+		}
+		close(asked)
+		<-end
+		for i := range requests {
+			_, _ = conn.Write(frame(uint32(2*i+1), 2, 0, nil))
+		}
+	}()
+	conn := r.raw(t)
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	before := runtime.NumGoroutine()
+	for i := range requests {
+		if _, err := conn.Write(frame(uint32(2*i+1), frameRequest, 0, request(t, "WaitProcess", &agentpb.WaitProcessRequest{ContainerId: "app"}))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-asked
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before+100; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d requests have %d goroutines", requests, runtime.NumGoroutine()-before)
+		}
+	}
+	close(end)
+	for range requests {
+		if resp := readResponse(t, conn); resp.GetStatus().GetCode() != 0 {
+			t.Fatalf("the process has ended: %v", resp.GetStatus())
+		}
 	}
 }

@@ -23,9 +23,7 @@ func (c *call) send(ctx context.Context, v *engine.Verdict, over *agentConn) (*r
 	if err != nil {
 		return nil, err
 	}
-	if !c.observed() {
-		c.request = nil
-	}
+	c.request = nil
 	c.ticket.decoded.release()
 	r, err := over.call(ctx, j, c.giveBack)
 	c.doubtful = err != nil && !isAnswer(err) && !errors.Is(err, ErrAgentAbsent)
@@ -38,10 +36,6 @@ func (c *call) forward(ctx context.Context, v *engine.Verdict) (*reply, error) {
 	r, err := c.send(ctx, v, &c.session.agent)
 	if err != nil {
 		return nil, answer(ctx, err)
-	}
-	if c.observed() {
-		c.observe(context.WithoutCancel(ctx), v, r.payload)
-		c.recordEnd(ctx, r.payload)
 	}
 	return r, nil
 }

@@ -27,7 +27,8 @@ type Limits struct {
 	AnswerWait   time.Duration // how long a client may take to read an answer before it is closed
 }
 
-// DefaultLimits are the limits of a guest: 16 connections, 4,096 requests, and 15 MiB in the worst case.
+// DefaultLimits are the limits of a guest: 16 connections, 4,096 requests, and 15 MiB of what they are and become in the worst case,
+// beside 2 KiB for each that waits for the agent.
 func DefaultLimits() Limits {
 	return Limits{
 		Connections: 16, Requests: 4096, Bytes: 11 << 19, Decoded: 4 << 20, Answers: 11 << 19,

@@ -13,14 +13,16 @@ import (
 
 // Most requests change nothing that the gate keeps: once allowed they are the agent's, and its answer is the client's. They wait on no
 // goroutine of theirs, since handing them over between goroutines takes longer than all else that the gate does with them: the one
-// that reads the agent's answers writes to the client. It may wait for that client, as nobody else's answers come over its link.
+// that reads the agent's answers writes to the client. It may wait for that client, as nobody else's answers come over its link. A
+// process that is waited for has a goroutine from its end on, as the policy is told of that first, and may be busy: until then, which
+// may be as long as the pod lives, a host can have thousands of such requests.
 
 // errUnderWay says that a request is with the agent, whose answer concludes it.
 var errUnderWay = errors.New("request is under way")
 
-// plain reports whether nothing but passing on the agent's answer is left to do for a request allowed by v.
+// plain reports whether little but passing on the agent's answer is left to do for a request allowed by v.
 func (c *call) plain(v *engine.Verdict) bool {
-	return !v.Holds() && c.passes()
+	return !v.Holds() && (c.passes() || c.observed())
 }
 
 // passes reports whether the request, once allowed without ops, is of no further concern.
@@ -37,7 +39,8 @@ type plainCall struct {
 	*call
 	ctx     context.Context
 	over    func()
-	left    atomic.Int32 // that have to happen before it is concluded: it is sent, and there is an outcome
+	of      *engine.Verdict // whose policy is told of the answer; nil: none is
+	left    atomic.Int32    // that have to happen before it is concluded: it is sent, and there is an outcome
 	outcome outcome
 	passed  bool // the answer has gone to the client already, or what came of it
 	unwatch func() bool
@@ -52,16 +55,26 @@ func (c *call) forwardPlain(ctx context.Context, v *engine.Verdict, over func())
 		return err
 	}
 	c.knowAgain(j)
-	c.request = nil
+	p := &plainCall{call: c, ctx: ctx, over: over}
+	if c.observed() {
+		p.of = v
+	} else {
+		c.request = nil
+	}
 	c.ticket.decoded.release()
-	return c.sendPlain(ctx, j, over)
+	return p.start(j)
 }
 
-// sendPlain is forwardPlain for what is encoded.
-func (c *call) sendPlain(ctx context.Context, j judged, over func()) error {
-	p := &plainCall{call: c, ctx: ctx, over: over, unwatch: func() bool { return true }}
+// start sends the request and leaves the rest to its outcome.
+func (p *plainCall) start(j judged) error {
+	c, ctx := p.call, p.ctx
+	p.unwatch = func() bool { return true }
 	p.left.Store(2)
-	link, id, err := c.session.agent.send(ctx, j, waiter{p.settle, p.stream})
+	w := waiter{done: p.settle}
+	if p.of == nil {
+		w.stream = p.stream
+	}
+	link, id, err := c.session.agent.send(ctx, j, w)
 	c.giveBack()
 	if err != nil {
 		c.recordAnswer(err)
@@ -86,9 +99,16 @@ func (p *plainCall) settle(o outcome) {
 
 // step concludes the call when it was the last one.
 func (p *plainCall) step() {
-	if p.left.Add(-1) > 0 {
-		return
+	switch {
+	case p.left.Add(-1) > 0:
+	case p.of != nil && p.outcome.err == nil:
+		go p.conclude()
+	default:
+		p.conclude()
 	}
+}
+
+func (p *plainCall) conclude() {
 	defer p.over()
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -106,6 +126,10 @@ func (p *plainCall) step() {
 	case p.outcome.err != nil:
 		p.end(nil, answer(p.ctx, p.outcome.err))
 	default:
+		if p.of != nil {
+			p.observe(context.WithoutCancel(p.ctx), p.of, p.outcome.reply.payload)
+			p.recordEnd(p.ctx, p.outcome.reply.payload)
+		}
 		p.pass(p.outcome.reply)
 	}
 }

@@ -65,7 +65,8 @@ func (c *call) repeats() bool {
 // repeat sends a request as it came.
 func (c *call) repeat(ctx context.Context, over func()) error {
 	v := c.recalled
-	return c.sendPlain(ctx, judged{method: c.method, head: c.payload, stands: func() bool { return c.gate.policies.Stands(v) }}, over)
+	p := &plainCall{call: c, ctx: ctx, over: over}
+	return p.start(judged{method: c.method, head: c.payload, stands: func() bool { return c.gate.policies.Stands(v) }})
 }
 
 // recall returns the decision on the request that the policies remember, nil if none.
