@@ -63,7 +63,15 @@ func (o *kubectlOptions) explain() *cobra.Command {
   kubectl get pod web -o yaml | kubectl portcullis explain -f -`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.each(cmd, args, func(p *generate.Pod, text []byte) error { return explainPod(cmd.OutOrStdout(), p, text) })
+			manifest, err := o.read(cmd.Context(), args, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			err = each(manifest, func(p *generate.Pod, text []byte) error { return explainPod(cmd.OutOrStdout(), p, text) })
+			if err != nil {
+				return err
+			}
+			return denials(cmd.OutOrStdout(), manifest)
 		},
 	}
 }
@@ -79,8 +87,12 @@ func (o *kubectlOptions) report() *cobra.Command {
 			if err := wantsPage(out, cmd.OutOrStdout()); err != nil {
 				return err
 			}
+			manifest, err := o.read(cmd.Context(), args, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
 			written := false
-			return o.each(cmd, args, func(p *generate.Pod, text []byte) error {
+			return each(manifest, func(p *generate.Pod, text []byte) error {
 				if written {
 					return usageError(errors.New("there are several pods; name one"))
 				}
@@ -153,13 +165,9 @@ func (o *kubectlOptions) read(ctx context.Context, args []string, stdin io.Reade
 	return text, nil
 }
 
-// each does something with the policy of each pod.
-func (o *kubectlOptions) each(cmd *cobra.Command, args []string, do func(p *generate.Pod, policy []byte) error) error {
-	text, err := o.read(cmd.Context(), args, cmd.InOrStdin())
-	if err != nil {
-		return err
-	}
-	m, err := generate.Parse("the manifest", text, generate.ReadOptions{IgnoreUnknown: true})
+// each does something with the policy of each pod of a manifest.
+func each(manifest []byte, do func(p *generate.Pod, policy []byte) error) error {
+	m, err := generate.Parse("the manifest", manifest, generate.ReadOptions{IgnoreUnknown: true})
 	if err != nil {
 		return &exitError{exitNo, err}
 	}
@@ -178,7 +186,7 @@ func (o *kubectlOptions) each(cmd *cobra.Command, args []string, do func(p *gene
 			return err
 		}
 	}
-	return denials(cmd.OutOrStdout(), cmd.Name(), text)
+	return nil
 }
 
 func explainPod(out io.Writer, p *generate.Pod, text []byte) error {

@@ -22,13 +22,10 @@ const blocked = "is blocked by policy"
 // maxTold bounds what is shown of a status, which the cluster writes, in bytes.
 const maxTold = 1200
 
-// denials prints which denials the status of the pods tells of. Only explain does.
-func denials(out io.Writer, verb string, text []byte) error {
-	if verb != "explain" {
-		return nil
-	}
+// denials prints which denials the status of the pods tells of.
+func denials(out io.Writer, manifest []byte) error {
 	var told []string
-	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096); ; {
+	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
 		var list struct {
 			corev1.Pod `json:",inline"`
 			Items      []corev1.Pod `json:"items"`
