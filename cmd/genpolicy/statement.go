@@ -13,6 +13,7 @@ import (
 
 	"portcullis/hostdata/initdata"
 	"portcullis/images"
+	"portcullis/images/signature"
 	"portcullis/internal/version"
 	"portcullis/rules"
 	"portcullis/rules/generate"
@@ -74,12 +75,15 @@ func (j *job) writeStatement() error {
 	}
 	j.origins.read("settings in effect", inEffect)
 	j.origins.read("rules", []byte(held))
-	if j.flags.issuers != "" {
-		text, err := readFile(j.flags.issuers)
+	for _, path := range []string{j.flags.issuers, j.flags.images.trustedRoot} {
+		if path == "" {
+			continue
+		}
+		text, err := readFile(path)
 		if err != nil {
 			return fmt.Errorf("write statement: %w", err)
 		}
-		j.origins.read(j.flags.issuers, text)
+		j.origins.read(path, text)
 	}
 	parameters, err := j.flags.parameters()
 	if err != nil {
@@ -103,8 +107,12 @@ func (f *flags) parameters() (statement.Parameters, error) {
 			p.DropIns = append(p.DropIns, name)
 		}
 	}
-	for _, path := range f.images.keys {
-		key, err := os.ReadFile(path)
+	for _, signer := range f.images.keys {
+		if signature.IsIdentity(signer) {
+			p.SignedBy = append(p.SignedBy, signer)
+			continue
+		}
+		key, err := os.ReadFile(signer)
 		if err != nil {
 			return p, fmt.Errorf("write statement: %w", err)
 		}

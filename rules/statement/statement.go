@@ -68,7 +68,7 @@ type Parameters struct {
 	Platform string   `json:"platform"`           // "guest-pull"
 	DropIns  []string `json:"dropIns,omitempty"`  // settings that have a name, such as "logs"
 	Form     string   `json:"form"`               // "full" or "compact"
-	SignedBy []string `json:"signedBy,omitempty"` // SHA-256 of the public keys (PEM files) of which one signed each image
+	SignedBy []string `json:"signedBy,omitempty"` // one of them signed each image: SHA-256 of a public key's PEM file, or an identity
 }
 
 // RunDetails say who made it.
