@@ -37,9 +37,11 @@ func ordinary(change func(*agentpb.CreateContainerRequest)) *agentpb.CreateConta
 	r.Storages = []*agentpb.Storage{
 		{Driver: "image_guest_pull", Source: "docker.io/library/busybox:1.36", Fstype: "overlay", MountPoint: "/run/kata-containers/app/rootfs",
 			DriverOptions: []string{`image_guest_pull={"metadata":{"mounts":"/proc,/sys,/dev,/","x":"/etc"}}`}},
-		{Driver: "blk", Source: "02/03", Fstype: "ext4", MountPoint: "/run/kata-containers/sandbox/storage/MDIvMDM="},
+		{Driver: "blk", Source: "02/03", Fstype: "ext4", MountPoint: "/run/kata-containers/sandbox/storage/MDIvMDM=",
+			DriverOptions: []string{"encryption_key=ephemeral", "create_filesystem", "key=kbs:///default/keys/db", "hash=9/ab+c/d="}},
 		{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: "/run/kata-containers/sandbox/ephemeral/m", Options: []string{"fsgid=2000"}},
-		{Driver: "overlayfs", Source: "none", Fstype: "overlay", MountPoint: "/run/kata-containers/app/x", Options: []string{"lowerdir=/run/kata-containers/a:/run/kata-containers/b", "workdir=/run/kata-containers/w"}},
+		{Driver: "overlayfs", Source: "none", Fstype: "overlay", MountPoint: "/run/kata-containers/app/x", Options: []string{"lowerdir=/run/kata-containers/a:/run/kata-containers/b", "workdir=/run/kata-containers/w"},
+			DriverOptions: []string{"io.katacontainers.volume.overlayfs.create_directory=/run/kata-containers/shared/containers/app/fs"}},
 		{Driver: "watchable-bind", Source: "/run/kata-containers/shared/containers/a-1-cm", Fstype: "bind", MountPoint: "/run/kata-containers/shared/containers/watchable/a-1-cm", Options: []string{"rbind", "ro"}},
 	}
 	if change != nil {
@@ -69,6 +71,14 @@ type form struct {
 	method string
 	req    proto.Message
 	allow  string // the word of gate.allow that leaves it to the policy; empty: none
+}
+
+// driverOption has the agent make a directory for a storage.
+func driverOption(allow, dir string) form {
+	return container(allow, func(r *agentpb.CreateContainerRequest) {
+		r.Storages = []*agentpb.Storage{{Driver: "overlayfs", Source: "none", Fstype: "overlay", MountPoint: "/run/kata-containers/x",
+			DriverOptions: []string{"io.katacontainers.volume.overlayfs.create_directory=" + dir}}}
+	})
 }
 
 func bindOf(source, allow string) form {
@@ -137,15 +147,21 @@ func mountsAndStorages() map[string]form {
 		"shared mount": container("/proc/1/root", func(r *agentpb.CreateContainerRequest) {
 			r.SharedMounts = []*agentpb.SharedMount{{Name: "n", SrcPath: "/proc/1/root"}}
 		}),
-		"storage bind":             storageOf(&agentpb.Storage{Driver: "local", Source: "run/portcullis", Options: []string{"bind"}, MountPoint: "/run/kata-containers/x"}),
-		"storage bind of nothing":  storageOf(&agentpb.Storage{Driver: "bind", MountPoint: "/run/kata-containers/x"}),
-		"storage by driver":        storageOf(&agentpb.Storage{Driver: "watchable-bind", Source: "run", MountPoint: "/run/kata-containers/x"}),
-		"storage source":           storageOf(&agentpb.Storage{Driver: "nvdimm", Source: "dev/tpm0", Fstype: "ext4", MountPoint: "/run/kata-containers/x"}),
-		"storage source of a pull": storageOf(&agentpb.Storage{Driver: "image_guest_pull", Source: "/run/portcullis", MountPoint: "/run/kata-containers/x"}),
-		"storage climbing address": storageOf(&agentpb.Storage{Driver: "blk", Source: "02/../run", MountPoint: "/run/kata-containers/x"}),
-		"storage place":            storageOf(&agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: "run/portcullis"}),
-		"storage place by a link":  storageOf(&agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: "/var/run/portcullis/x"}),
-		"storage driver option":    storageOf(&agentpb.Storage{Driver: "image_guest_pull", Source: "x", DriverOptions: []string{`image_guest_pull={"metadata":{"k":"/run/portcullis"}}`}}),
+		"storage bind":                         storageOf(&agentpb.Storage{Driver: "local", Source: "run/portcullis", Options: []string{"bind"}, MountPoint: "/run/kata-containers/x"}),
+		"storage bind of nothing":              storageOf(&agentpb.Storage{Driver: "bind", MountPoint: "/run/kata-containers/x"}),
+		"storage by driver":                    storageOf(&agentpb.Storage{Driver: "watchable-bind", Source: "run", MountPoint: "/run/kata-containers/x"}),
+		"storage source":                       storageOf(&agentpb.Storage{Driver: "nvdimm", Source: "dev/tpm0", Fstype: "ext4", MountPoint: "/run/kata-containers/x"}),
+		"storage source of a pull":             storageOf(&agentpb.Storage{Driver: "image_guest_pull", Source: "/run/portcullis", MountPoint: "/run/kata-containers/x"}),
+		"storage climbing address":             storageOf(&agentpb.Storage{Driver: "blk", Source: "02/../run", MountPoint: "/run/kata-containers/x"}),
+		"storage place":                        storageOf(&agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: "run/portcullis"}),
+		"storage place by a link":              storageOf(&agentpb.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: "/var/run/portcullis/x"}),
+		"storage driver option":                storageOf(&agentpb.Storage{Driver: "image_guest_pull", Source: "x", DriverOptions: []string{`image_guest_pull={"metadata":{"k":"/run/portcullis"}}`}}),
+		"storage driver's directory":           driverOption("", "/run/portcullis/x"),
+		"storage driver's directory, relative": driverOption("", "run/portcullis/x"),
+		"storage driver's directory, above":    driverOption("", "/etc"),
+		"storage driver's directory, a word":   driverOption("", "run"),
+		"storage driver's directory, climbing": driverOption("", "run/x;/../portcullis/y"),
+		"storage driver's directory in /proc":  driverOption("/proc/1/root/run/x", "/proc/1/root/run/x"),
 		"storage type": {"CreateContainer", ordinary(func(r *agentpb.CreateContainerRequest) {
 			r.Storages = []*agentpb.Storage{{Driver: "ephemeral", Source: "none", Fstype: "devtmpfs", MountPoint: "/run/kata-containers/x"}}
 		}), "mount:devtmpfs"},

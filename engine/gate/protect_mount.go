@@ -108,7 +108,7 @@ func (c *inspection) storage(field string, s *agentpb.Storage) error {
 	if err := c.options(field+".options", s.GetOptions()); err != nil {
 		return err
 	}
-	return c.driverOptions(field+".driver_options", s.GetDriverOptions())
+	return c.driverOptions(field+".driver_options", s)
 }
 
 // directories are the options of mount(8) that name directories and devices of the guest.
@@ -152,18 +152,41 @@ func (c *inspection) option(field, option string) error {
 	return nil
 }
 
-// driverOptions checks options for the agent itself. They may hold a whole image's annotations, in which any path is harmless
-// but the protected ones.
-func (c *inspection) driverOptions(field string, options []string) error {
-	for _, o := range options {
+// driverOptions checks options for the agent itself, which makes directories by some, and mounts on them.
+func (c *inspection) driverOptions(field string, s *agentpb.Storage) error {
+	check := c.driverWord
+	if s.GetDriver() == guestPull {
+		check = c.annotation
+	}
+	for _, o := range s.GetDriverOptions() {
 		for _, token := range strings.FieldsFunc(o, isBetweenPaths) {
-			if !path.IsAbs(token) {
-				continue
-			}
-			if guarded := c.below(path.Clean(token)); guarded != "" {
-				return c.refusal(field, "", "names %s, which belongs to the policy gate", guarded)
+			if err := check(field, token); err != nil {
+				return err
 			}
 		}
+	}
+	return nil
+}
+
+// driverWord checks a word that may be a path, also one relative to the agent's directory, which is the root.
+func (c *inspection) driverWord(field, word string) error {
+	if path.IsAbs(word) {
+		return c.path(field, word)
+	}
+	if slices.Contains(strings.Split(word, "/"), "..") {
+		return c.refusal(field, "", "has a part that is ..")
+	}
+	return c.place(field, path.Clean("/"+word))
+}
+
+// annotation checks a word of a pull's options, which may hold a whole image's annotations: any path is harmless in them but the
+// protected ones.
+func (c *inspection) annotation(field, word string) error {
+	if !path.IsAbs(word) {
+		return nil
+	}
+	if guarded := c.below(path.Clean(word)); guarded != "" {
+		return c.refusal(field, "", "names %s, which belongs to the policy gate", guarded)
 	}
 	return nil
 }
