@@ -39,8 +39,12 @@ func checkConfig(ctx context.Context, o options, c config, out io.Writer) error 
 			return err
 		}
 		if a.TLS {
-			if _, err := c.Gate.TLS.files(); err != nil {
+			files, err := c.Gate.TLS.files()
+			if err != nil {
 				return err
+			}
+			if err := files.Check(); err != nil {
+				return fmt.Errorf("%s: %w", address, err)
 			}
 		}
 	}
@@ -62,6 +66,9 @@ func checkConfig(ctx context.Context, o options, c config, out io.Writer) error 
 	}
 	fmt.Fprintf(out, "%s: good\nlisten          %s\nagent           %s\nbinding         mode %s, backend %s\ndefault policy  %s, sha256 %x\nevents          %s\n",
 		from, strings.Join(c.Gate.Listen, ", "), c.Gate.Agent, c.Binding.Mode, c.Binding.Backend, first, p.Digest(), c.Log.Events)
+	if c.Measure.Pod != "off" {
+		fmt.Fprintf(out, "record          of the pod's life, where there is a TPM in PCR %d\n", c.Measure.PodPCR)
+	}
 	if c.Policy.DebugLog != "" {
 		fmt.Fprintf(out, "decision log    %s, with the workload's secrets\n", c.Policy.DebugLog)
 	}

@@ -98,3 +98,32 @@ func TestCheckConfig(t *testing.T) {
 		})
 	}
 }
+
+// TestCheckConfigTakesNoCertificatesThatAStartRefuses: it makes of them what a start would.
+func TestCheckConfigTakesNoCertificatesThatAStartRefuses(t *testing.T) {
+	binary, dir := buildPolicyd(t), t.TempDir()
+	cert, key := selfSigned(t)
+	_, other := selfSigned(t)
+	for name, text := range map[string][]byte{"cert": cert, "key": key, "other": other, "empty.json": []byte("{}")} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for tls, says := range map[string]string{
+		"certificate = 'DIR/cert'\nkey = 'DIR/key'\nclient_ca = 'DIR/cert'\n":   "record          of the pod's life, where there is a TPM in PCR 14\n",
+		"certificate = 'DIR/cert'\nkey = 'DIR/other'\nclient_ca = 'DIR/cert'\n": "private key does not match public key",
+		"certificate = 'DIR/cert'\nkey = 'DIR/key'\nclient_ca = 'DIR/key'\n":    "TLS cannot be set up",
+		"forwarder = 'DIR/empty.json'\n":                                        "empty.json: it has no tls-server-cert\n",
+	} {
+		path := filepath.Join(dir, "config.toml")
+		config := "policy.default = ''\nmeasure.pod = 'pcr'\ngate.listen = ['tls://127.0.0.1:15150']\n[gate.tls]\n" + strings.ReplaceAll(tls, "DIR", dir)
+		if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(binary, "--config", path, "--check-config")
+		out, err := cmd.CombinedOutput()
+		if good := strings.HasPrefix(says, "record"); (err == nil) != good || !strings.Contains(string(out), says) {
+			t.Errorf("%s%v %s", tls, err, out)
+		}
+	}
+}

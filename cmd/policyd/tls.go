@@ -58,12 +58,19 @@ func (c tlsConfig) files() (f gate.TLSFiles, err error) {
 		to   *[]byte
 		file string
 		text string
-	}{{&f.Certificate, c.Certificate, given.Certificate}, {&f.Key, c.Key, given.Key}, {&f.ClientCA, c.ClientCA, given.ClientCA}} {
+		name string
+	}{
+		{&f.Certificate, c.Certificate, given.Certificate, "tls-server-cert"}, {&f.Key, c.Key, given.Key, "tls-server-key"},
+		{&f.ClientCA, c.ClientCA, given.ClientCA, "tls-client-ca"},
+	} {
 		*part.to = []byte(part.text)
-		if part.file != "" {
+		switch {
+		case part.file != "":
 			if *part.to, err = readTLSFile(part.file); err != nil {
 				return f, err
 			}
+		case part.text == "":
+			return f, fmt.Errorf("read %s: it has no %s", c.Forwarder, part.name)
 		}
 	}
 	return f, nil

@@ -47,7 +47,7 @@ func ParseAddress(s string) (Address, error) {
 	rest, ok := strings.CutPrefix(s, "vsock://")
 	cid, port, found := strings.Cut(rest, ":")
 	if !ok || !found {
-		return Address{}, fmt.Errorf("address %q: want unix:///path or vsock://CID:PORT", s)
+		return Address{}, fmt.Errorf("address %q: want unix:///path, vsock://CID:PORT, tls://HOST:PORT or tcp://127.0.0.1:PORT", s)
 	}
 	p, err := strconv.ParseUint(port, 10, 32)
 	if err != nil {

@@ -25,6 +25,12 @@ type TLSFiles struct{ Certificate, Key, ClientCA []byte }
 // ErrTLS says that a certificate, a key or the clients' authority cannot be used.
 var ErrTLS = errors.New("TLS cannot be set up")
 
+// Check says whether a listener can be set up with them.
+func (f TLSFiles) Check() error {
+	_, err := f.config()
+	return err
+}
+
 // config demands TLS 1.3 and a certificate of the clients' authority. Nothing of a connection outlives it.
 func (f TLSFiles) config() (*tls.Config, error) {
 	pair, err := tls.X509KeyPair(f.Certificate, f.Key)
