@@ -84,6 +84,16 @@ func readBoundInitdata(path string) (boundText, error) {
 	return b, err
 }
 
+// beginsAsPolicy reports whether the first line that says something is that of a Rego module.
+func beginsAsPolicy(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return bytes.HasPrefix(line, []byte("package "))
+		}
+	}
+	return false
+}
+
 // readBound digests initdata or a policy, whichever a file or a manifest's annotation holds.
 func readBound(path string) (boundText, error) {
 	b, text, err := readAnnotated(path, "sha256")
@@ -181,6 +191,9 @@ func (s digestSource) policyAlg() string {
 
 func initdataOf(name string, text []byte) (boundText, error) {
 	doc, err := initdata.ParseFile(text)
+	if err != nil && beginsAsPolicy(text) {
+		return boundText{}, refusedText(name, errors.New("it is a policy, no initdata: leave out --initdata, or give it with --policy"))
+	}
 	return boundInitdata(name, doc, err)
 }
 
