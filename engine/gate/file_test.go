@@ -164,6 +164,40 @@ func TestAFileThatWaitedIsNotWrittenThroughALink(t *testing.T) {
 	}
 }
 
+// So can others while a container waits for the state.
+func TestAContainerThatWaitedIsNotMadeThroughALink(t *testing.T) {
+	r := newRig(t, rigOptions{policy: strings.Replace(allowAll, "default CreateContainerRequest := true",
+		`CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/created", "value": true}]}`, 1)})
+	r.client().must("CreateSandbox", sandbox())
+	dir := t.TempDir()
+	release := r.agent.Block("CreateContainer")
+	first, second := make(chan error, 1), make(chan error, 1)
+	send := func(request *agentpb.CreateContainerRequest, err chan<- error) {
+		_, failed := r.client().do(context.Background(), "CreateContainer", request)
+		err <- failed
+	}
+	go send(createContainer("app", "pause"), first)
+	await(t, r, "CreateContainer", 1)
+	mounts := createContainer("web", "pause")
+	mounts.OCI.Mounts = []*agentpb.Mount{{Destination: "/x", Source: dir + "/later/x", Type: "bind", Options: []string{"rbind"}}}
+	go send(mounts, second)
+	time.Sleep(200 * time.Millisecond) // it was allowed, and waits
+	if err := os.Symlink("/usr", dir+"/later"); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := <-second; status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "leads through the link") {
+		t.Errorf("a container whose volume has become a link: %v", err)
+	}
+	if n := r.agent.Calls("CreateContainer"); n != 1 {
+		t.Errorf("the agent got %d containers", n)
+	}
+	r.client().must("CreateContainer", createContainer("web", "pause")) // nothing of it is held, its id neither
+}
+
 // replaced is a policy that is replaced, unless it stays, whenever it has allowed something.
 type replaced struct {
 	gate.Policies

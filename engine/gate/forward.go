@@ -123,6 +123,14 @@ func (c *call) inTurn(ctx context.Context, v *engine.Verdict) (*engine.Verdict, 
 	return c.judge(ctx)
 }
 
+// lookAgain inspects a request again that may have waited for the state: links may have been made in its paths meanwhile.
+func (c *call) lookAgain(v *engine.Verdict) error {
+	if !v.Holds() {
+		return nil
+	}
+	return c.gate.protected.check(c.request)
+}
+
 // endTurn lets the next CopyFile go to the agent.
 func (c *call) endTurn() {
 	if c.copies {

@@ -232,6 +232,10 @@ func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
 	case !v.Allowed:
 		return c.denied(v.Reason)
 	}
+	if err := c.lookAgain(v); err != nil {
+		v.Discard()
+		return nil, c.refused(err.Error())
+	}
 	if err := c.takeID(ctx); err != nil {
 		v.Discard()
 		return nil, err
