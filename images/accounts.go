@@ -101,19 +101,6 @@ func (a *Accounts) Identity(user string) (Identity, error) {
 	return id, nil
 }
 
-// GroupOf is the group that /etc/passwd gives to uid, and whether it names that user at all.
-func (a *Accounts) GroupOf(uid uint32) (gid uint32, known bool) {
-	if a == nil {
-		return 0, false
-	}
-	for _, u := range a.users {
-		if u.uid == uid {
-			return u.gid, true
-		}
-	}
-	return 0, false
-}
-
 // user finds a user by number or name. A number is a number even if some user has it for a name.
 func (a *Accounts) user(s string) (account, error) {
 	uid, err := parseID(s)

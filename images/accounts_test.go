@@ -69,12 +69,6 @@ func TestUserResolution(t *testing.T) {
 	if _, err := (*images.Accounts)(nil).Identity("web"); !errors.Is(err, images.ErrUnknownUser) {
 		t.Errorf("a name without accounts: %v", err)
 	}
-	if gid, ok := a.GroupOf(1000); gid != 2000 || !ok {
-		t.Errorf("GroupOf(1000) = %d, %v", gid, ok)
-	}
-	if _, ok := a.GroupOf(4711); ok {
-		t.Error("GroupOf(4711) is known")
-	}
 }
 
 // open makes an image of layers and opens it.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,9 +90,7 @@ func (a *agentAPI) complete(kind string, request map[string]any) map[string]any 
 	out := a.zero("grpc."+kind, request)
 	if kind == "CopyFileRequest" {
 		out = map[string]any{"symlink_target": nil, "file_size": 0, "file_mode": 0, "dir_mode": 0, "uid": 0, "gid": 0, "offset": 0}
-		for k, v := range request {
-			out[k] = v
-		}
+		maps.Copy(out, request)
 	}
 	return out
 }

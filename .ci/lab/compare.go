@@ -7,10 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
-	"sort"
+	"slices"
 
 	"portcullis/ci/lab/recording"
 )
@@ -149,14 +150,7 @@ func short(v any) string {
 	return string(text)
 }
 
-func sorted(set map[string]bool) []string {
-	var all []string
-	for k := range set {
-		all = append(all, k)
-	}
-	sort.Strings(all)
-	return all
-}
+func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }
 
 // show prints recordings, one pod or all.
 func show(args []string) error {

@@ -5,6 +5,7 @@ package fragment
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -82,21 +83,12 @@ func (m *merger) open() error {
 }
 
 func (m *merger) apply(f Accepted) error {
-	for _, name := range sortedNames(f.Document.Containers) {
+	for _, name := range slices.Sorted(maps.Keys(f.Document.Containers)) {
 		if err := m.part(f.Issuer, name, f.Document.Containers[name]); err != nil {
 			return fmt.Errorf("%w: containers.%s: %w", ErrCeiling, name, err)
 		}
 	}
 	return nil
-}
-
-func sortedNames(parts map[string]*Part) []string {
-	names := make([]string, 0, len(parts))
-	for name := range parts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // part sets what one part says, within the ceiling.

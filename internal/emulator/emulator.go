@@ -8,6 +8,7 @@ package emulator
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -74,9 +75,7 @@ type Request struct {
 // New puts the first pod of a workload of the manifest on a node. Nothing is created yet.
 func New(ctx context.Context, m *controller.Manifest, at int, o Options) (*Pod, error) {
 	files := hostfs.FS{}
-	for p, f := range o.Node.Files {
-		files[p] = f
-	}
+	maps.Copy(files, o.Node.Files)
 	p := &Pod{options: o, pod: m.Pod(o.Node, at, o.Identity)}
 	if name := p.pod.Spec.NodeName; name != o.Node.Name { // the manifest says where the pod runs
 		there := *o.Node

@@ -5,6 +5,7 @@ package admission
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -157,12 +158,6 @@ func grave(l review.Level) int {
 
 // names are the containers of a policy but for the sandbox, sorted.
 func names(p *policydata.Policy) []string {
-	var out []string
-	for name := range p.Containers {
-		if name != policydata.SandboxContainer {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
+	all := slices.Sorted(maps.Keys(p.Containers))
+	return slices.DeleteFunc(all, func(name string) bool { return name == policydata.SandboxContainer })
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -42,7 +43,8 @@ func (e *Explainer) Unbound(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(containerNames(p), func(name string) bool { return p.Containers[name].ImageBound() }), nil
+	names := slices.Sorted(maps.Keys(p.Containers))
+	return slices.DeleteFunc(names, func(name string) bool { return p.Containers[name].ImageBound() }), nil
 }
 
 // Answers evaluates an entry point with an empty request in the initial state:

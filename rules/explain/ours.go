@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -160,15 +161,6 @@ func convert[T any](value any, into **T) error {
 
 func lowerFirst(s string) string { return strings.ToLower(s[:min(1, len(s))]) + s[min(1, len(s)):] }
 
-func containerNames(p *policydata.Policy) []string {
-	names := []string{}
-	for name := range p.Containers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // annotationPath writes the place of an annotation as findings do.
 func annotationPath(key string) string { return "OCI.Annotations[" + key + "]" }
 
@@ -178,7 +170,7 @@ func nearest(p *policydata.Policy, input any) string {
 	best, most := "", 0
 	process := at(input, "OCI", "Process")
 	env := texts(at(process, "Env"))
-	for _, name := range containerNames(p) {
+	for _, name := range slices.Sorted(maps.Keys(p.Containers)) {
 		c := p.Containers[name]
 		score := 4 * overlap(c.Args, texts(at(process, "Args")))
 		score += overlap(c.Env.Fixed, env)

@@ -86,7 +86,7 @@ func add(lessons []Lesson, lesson Lesson) ([]Lesson, error) {
 // needed leaves out each lesson without which the recording is allowed too.
 func (l *Learner) needed(ctx context.Context, lessons []Lesson) ([]Lesson, error) {
 	for i := len(lessons) - 1; i >= 0; i-- {
-		without := append(append([]Lesson{}, lessons[:i]...), lessons[i+1:]...)
+		without := slices.Delete(slices.Clone(lessons), i, i+1)
 		got, err := l.replay(ctx, without)
 		if err != nil {
 			return nil, err
@@ -138,13 +138,11 @@ func (l *Learner) replay(ctx context.Context, lessons []Lesson) (*replayed, erro
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case d.left():
-			got.left = append(got.left, d.sentence())
-		default:
+		if !d.left() {
 			got.denied = d
 			return got, nil
 		}
+		got.left = append(got.left, d.sentence())
 	}
 	return got, nil
 }
@@ -208,7 +206,7 @@ func (d *denial) left() bool {
 // sentence names the request and the first finding, without secrets.
 func (d *denial) sentence() string {
 	hidden := *d.why
-	hidden.Findings = append([]explain.Finding{}, d.why.Findings...)
+	hidden.Findings = slices.Clone(d.why.Findings)
 	hidden.Hide()
 	return engine.OneLine(fmt.Sprintf("line %d, %s: %s", d.record.Line, d.record.Kind, hidden.Sentence()), 400)
 }

@@ -5,6 +5,7 @@ package prove
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 
 	"portcullis/internal/rulestest"
 )
@@ -27,7 +28,7 @@ func list(input map[string]any, key string) []any {
 }
 
 func add(input map[string]any, key string, items ...any) {
-	input[key] = append(append([]any{}, list(input, key)...), items...)
+	input[key] = slices.Concat(list(input, key), items)
 }
 
 // drop leaves out the items of a list that a condition holds for.

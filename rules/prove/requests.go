@@ -4,6 +4,7 @@ package prove
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -175,9 +176,7 @@ func compareInterface(c *comparison) {
 	a, b := c.a.Requests.Interface, c.b.Requests.Interface
 	try := func(change map[string]any) attempt {
 		i := map[string]any{"name": "eth7", "device": "eth7", "hwAddr": "02:00:00:00:00:07", "raw_flags": 0, "mtu": 1500, "type_": "", "IPAddresses": []any{}, "devicePath": ""}
-		for key, value := range change {
-			i[key] = value
-		}
+		maps.Copy(i, change)
 		return requests(request("UpdateInterfaceRequest", map[string]any{"interface": i}))
 	}
 	if more := b.RawFlags &^ a.RawFlags; more != 0 {
@@ -216,9 +215,7 @@ func compareARP(c *comparison) {
 		if len(b.States) > 0 {
 			n["state"] = b.States[0]
 		}
-		for key, value := range change {
-			n[key] = value
-		}
+		maps.Copy(n, change)
 		return requests(request("AddARPNeighborsRequest", map[string]any{"neighbors": map[string]any{"ARPNeighbors": []any{n}}}))
 	}
 	if more := b.Flags &^ a.Flags; more != 0 {
