@@ -145,7 +145,8 @@ func (e *Engine) release() { <-e.holder }
 // install replaces the world. Only the holder may call it.
 func (e *Engine) install(p *Policy, generation uint64, states []document) {
 	w := &world{policy: p, generation: generation, states: states}
-	if old := e.world.Load(); old != nil {
+	old := e.world.Load()
+	if old != nil {
 		w.tick = old.tick + 1
 	}
 	if p != nil {
@@ -154,4 +155,7 @@ func (e *Engine) install(p *Policy, generation uint64, states []document) {
 		}
 	}
 	e.world.Store(w)
+	if old != nil && old.generation != generation {
+		e.cache.Clear() // decisions name their policy, and with it keep in memory what it was compiled to
+	}
 }

@@ -4,8 +4,12 @@ package engine_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -330,5 +334,29 @@ func TestTheCacheIsBounded(t *testing.T) {
 	}
 	if hits > 8 {
 		t.Errorf("%d of 100 requests remembered, want at most 8", hits)
+	}
+}
+
+// A policy that was replaced is forgotten, and so is what it was compiled to: remembered decisions keep none of it.
+func TestReplacedPoliciesAreForgotten(t *testing.T) {
+	const policies = 8
+	var gone atomic.Int32
+	e := engine.New(nil, engine.Options{})
+	defer e.Close()
+	for i := range policies {
+		p := compile(t, fmt.Sprintf("package agent_policy\n\ndefault X := false\n\ny := %d", i))
+		runtime.SetFinalizer(p, func(*engine.Policy) { gone.Add(1) })
+		if err := e.Activate(t.Context(), p, engine.FreshState); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := e.Judge(t.Context(), engine.Request{EntryPoint: "X", Key: [sha256.Size]byte{1}}); err != nil || v.Allowed {
+			t.Fatal(v, err)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); gone.Load() < policies-1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d policies that were replaced are forgotten", gone.Load(), policies-1)
+		}
+		runtime.GC()
 	}
 }

@@ -39,6 +39,13 @@ func (m *Map[K, V]) Put(k K, v V) {
 	m.insert(k, v)
 }
 
+// Clear forgets all entries.
+func (m *Map[K, V]) Clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.young, m.old = map[K]V{}, map[K]V{}
+}
+
 func (m *Map[K, V]) insert(k K, v V) {
 	if m.half == 0 {
 		return

@@ -31,3 +31,16 @@ func TestNoRoomKeepsNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestClearForgetsAll(t *testing.T) {
+	m := New[int, int](4)
+	for i := range 4 { // of both generations
+		m.Put(i, i)
+	}
+	m.Clear()
+	for i := range 4 {
+		if _, ok := m.Get(i); ok {
+			t.Errorf("%d is kept", i)
+		}
+	}
+}
