@@ -64,10 +64,9 @@ func (k container) command() []string {
 // exec is an attempt at running a command in the container.
 func (k container) exec(argv []string, change func(input map[string]any)) attempt {
 	return attempt{container: k.name, then: func(string) []rulestest.Request {
-		e := rulestest.Emulator{Policy: k.comparison.b, Pod: rulestest.DefaultPod(k.comparison.b)}
-		r := plain(e.ExecProcess(k.name, argv))
+		r := plain(emulator(k.comparison.b).ExecProcess(k.name, argv))
 		change(r.Input)
-		return []rulestest.Request{request("StartContainerRequest", map[string]any{"container_id": rulestest.ID(k.name)}), r}
+		return []rulestest.Request{r}
 	}}
 }
 

@@ -61,7 +61,7 @@ func (s *searcher) search(ctx context.Context, d difference) (*Witness, error) {
 
 // requests are those of an attempt.
 func (s *searcher) requests(t attempt) []rulestest.Request {
-	e := rulestest.Emulator{Policy: s.b.Data, Pod: rulestest.DefaultPod(s.b.Data)}
+	e := emulator(s.b.Data)
 	if t.pod != nil {
 		t.pod(&e.Pod)
 	}
@@ -88,10 +88,10 @@ func (t attempt) further() []rulestest.Request {
 		return nil
 	}
 	then := t.then(rulestest.ID(t.container))
-	if t.container == "" || len(then) > 0 && then[0].Kind == "StartContainerRequest" {
+	if t.container == "" {
 		return then
 	}
-	return append([]rulestest.Request{request("StartContainerRequest", map[string]any{"container_id": rulestest.ID(t.container)})}, then...)
+	return append([]rulestest.Request{started(rulestest.ID(t.container))}, then...)
 }
 
 // startOf is the start of a pod up to the creation of one container: the sandbox, and what that container waits for.
@@ -112,11 +112,9 @@ func startOf(e rulestest.Emulator, t attempt) []rulestest.Request {
 		if name == t.container {
 			return out
 		}
-		out = append(out, request("StartContainerRequest", map[string]any{"container_id": id}))
+		out = append(out, started(id))
 		if slices.Contains(waiting(e.Policy, name), policydata.Succeeded) {
-			out = append(out, request("WaitProcessResponse", map[string]any{
-				"request": map[string]any{"container_id": id, "exec_id": id}, "response": map[string]any{"status": 0},
-			}))
+			out = append(out, succeeded(id))
 		}
 	}
 	return nil
@@ -141,8 +139,24 @@ func before(p *policydata.Policy, name string) []string {
 	return out
 }
 
+// emulator asks for the pod of a policy.
+func emulator(p *policydata.Policy) rulestest.Emulator {
+	return rulestest.Emulator{Policy: p, Pod: rulestest.DefaultPod(p)}
+}
+
 func request(kind string, input map[string]any) rulestest.Request {
 	return rulestest.Request{Kind: kind, Input: input}
+}
+
+func started(id string) rulestest.Request {
+	return request("StartContainerRequest", map[string]any{"container_id": id})
+}
+
+// succeeded is the answer that a container has ended well.
+func succeeded(id string) rulestest.Request {
+	return request("WaitProcessResponse", map[string]any{
+		"request": map[string]any{"container_id": id, "exec_id": id}, "response": map[string]any{"status": 0},
+	})
 }
 
 // asJSON is a request in the types of JSON.
@@ -164,8 +178,8 @@ func plain(r rulestest.Request) rulestest.Request {
 	r = asJSON(r)
 	maps.DeleteFunc(annotations(r.Input), func(key string, value any) bool { return key == cri+"sandbox-cpu-shares" && value == "102" })
 	for _, s := range list(r.Input, "storages") {
-		if s, ok := s.(map[string]any); ok && s["driver"] == "image_guest_pull" {
-			s["driver_options"] = []any{}
+		if isPull(s) {
+			s.(map[string]any)["driver_options"] = []any{}
 		}
 	}
 	return r
