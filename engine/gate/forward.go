@@ -123,12 +123,18 @@ func (c *call) inTurn(ctx context.Context, v *engine.Verdict) (*engine.Verdict, 
 	return c.judge(ctx)
 }
 
-// lookAgain inspects a request again that may have waited for the state: links may have been made in its paths meanwhile.
+// lookAgain inspects a request again that may have waited for the state, and ends it where that says no: links may have been made in
+// its paths meanwhile.
 func (c *call) lookAgain(v *engine.Verdict) error {
 	if !v.Holds() {
 		return nil
 	}
-	return c.gate.protected.check(c.request)
+	err := c.gate.protected.check(c.request)
+	if err != nil {
+		v.Discard()
+		err = c.refused(err.Error())
+	}
+	return err
 }
 
 // endTurn lets the next CopyFile go to the agent.

@@ -233,8 +233,7 @@ func (c *call) authorize(ctx context.Context) (v *engine.Verdict, err error) {
 		return c.denied(v.Reason)
 	}
 	if err := c.lookAgain(v); err != nil {
-		v.Discard()
-		return nil, c.refused(err.Error())
+		return nil, err
 	}
 	if err := c.takeID(ctx); err != nil {
 		v.Discard()
