@@ -3,7 +3,7 @@
 // Package agentproto knows the requests that a host sends to a Kata agent.
 //
 // Everything comes from the protobuf descriptors in agentpb: the methods ([Methods], [Lookup]), the check that a request holds
-// nothing the project does not know ([Decode], [CheckUnknown]), and the policy input ([Input]), an OPA value in the JSON shape
+// nothing the project does not know ([Decode]), and the policy input ([Input]), an OPA value in the JSON shape
 // that the agent's own serializer gives:
 //
 //   - every field is present: zero values, [], {}, null for an absent message,
@@ -15,6 +15,6 @@
 //
 // CopyFileRequest is judged without its contents; see [Input].
 //
-// What a request meant when it was judged is what the agent gets: forward
-// [Encode] of the decoded message, never the host's bytes.
+// What a request meant when it was judged is what the agent gets: forward [EncodeShared] of the decoded message, never the host's
+// bytes.
 package agentproto

@@ -49,13 +49,8 @@ func HostChosenFields() []HostChosen {
 	return list
 }
 
-// Covers says whether a field is of this entry. Paths are written without indices: "OCI.Mounts[].source".
-func (h HostChosen) Covers(request, path string) bool {
-	_, ok := h.Domain(request, path)
-	return ok
-}
-
-// Domain is what a field of this entry may be, and false for a field that is of none.
+// Domain is what a field of this entry may be, and false for a field that is of none. Paths are written without indices:
+// "OCI.Mounts[].source".
 func (h HostChosen) Domain(request, path string) (Domain, bool) {
 	if h.Request != request {
 		return Domain{}, false
