@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/hex"
@@ -95,7 +96,19 @@ func (f *verifyFlags) claim(ctx context.Context) (b boundText, nonce []byte, o e
 	default:
 		_, b, err = f.pod.expected(ctx)
 	}
+	if err == nil {
+		err = f.samePolicy(ctx, b)
+	}
 	return b, nonce, o, err
+}
+
+// samePolicy refuses to hold the pod's life against another policy than the one that is to be bound.
+func (f *verifyFlags) samePolicy(ctx context.Context, b boundText) error {
+	pod, of, err := f.pod.expected(ctx)
+	if err != nil || pod == nil || b.policy == nil || bytes.Equal(b.policy, of.policy) {
+		return err
+	}
+	return usageError(fmt.Errorf("--pod %s has another policy than what is to be bound; give --pod alone, or that policy", f.pod.pod))
 }
 
 // required marks flags as required; cobra's own error has another exit code.

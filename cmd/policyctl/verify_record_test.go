@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
@@ -125,6 +127,28 @@ func TestVerifyARecordWithoutARegister(t *testing.T) {
 				t.Errorf("check %s: %s, want %s; all: %v", tt.check, got[tt.check], tt.verdict, got)
 			}
 		})
+	}
+}
+
+// TestThePodIsOfThePolicyThatIsBound: what is bound to the evidence and what the pod's life is held against are one policy.
+func TestThePodIsOfThePolicyThatIsBound(t *testing.T) {
+	d := desk{t, t.TempDir()}
+	signer, nonce := newSNPSigner(t), []byte{1, 2, 3, 4}
+	kept := d.keep("kept", false, nonce)
+	report := signer.report(record.ReportData(kept.answer.Key, nonce), func(r []byte) {
+		digest := sha256.Sum256([]byte(keptPolicy))
+		copy(r[0xC0:0xE0], digest[:])
+	})
+	policy, other := d.write("policy.rego", []byte(keptPolicy)), d.write("other.rego", []byte(keptPolicy+"\n"))
+	for pod, exit := range map[string]int{policy: 0, other: 2} {
+		var out, errs bytes.Buffer
+		code := run(context.Background(), []string{"verify", "snp", "--roots", d.write("roots", signer.roots()), "--product", "Milan",
+			"--certs", d.write("vcek", certificate(signer.Vcek.Raw)), "--measurement", hex.EncodeToString(snpMeasurement), "--nonce", hex.EncodeToString(nonce),
+			"--report", d.write("report", report), "--policy", policy, "--pod", pod, "--record", d.json("answer", kept.answer), "--log", kept.log},
+			stdio{strings.NewReader(""), &out, &errs})
+		if code != exit {
+			t.Errorf("the pod's policy is %s: exit code %d, want %d\n%s%s", filepath.Base(pod), code, exit, &out, &errs)
+		}
 	}
 }
 
