@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"portcullis/agentproto/agentpb"
+	"portcullis/internal/shareddata"
 )
 
 // table is the form of agent-api.json.
@@ -31,7 +32,7 @@ type tableField struct {
 }
 
 func TestDescriptorsEqualTheAgentsAPI(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join(wireDir(t), "agent-api.json"))
+	data, err := os.ReadFile(filepath.Join(shareddata.Dir(t, "wire"), "agent-api.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

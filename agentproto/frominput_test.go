@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"portcullis/agentproto/agentpb"
+	"portcullis/internal/shareddata"
 )
 
 func TestMessagesComeBackFromTheirInput(t *testing.T) {
@@ -123,7 +124,7 @@ func TestRequestsMayCarryTheirName(t *testing.T) {
 // Every request of the corpus has a message, and the input of that message is the request again where the request says something.
 func TestCorpusRequestsHaveMessages(t *testing.T) {
 	count := 0
-	err := filepath.WalkDir(corpusDir(t), func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(shareddata.Dir(t, "corpus"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Name() != "testcases.json" {
 			return err
 		}

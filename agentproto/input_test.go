@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"portcullis/agentproto/agentpb"
+	"portcullis/internal/shareddata"
 )
 
 // vector is one line of inputs.jsonl: an encoding and the input that the agent's own serializer gives for it.
@@ -32,7 +33,7 @@ const vectorCount = 84
 
 func vectors(t testing.TB) []vector {
 	t.Helper()
-	file, err := os.Open(filepath.Join(wireDir(t), "inputs.jsonl"))
+	file, err := os.Open(filepath.Join(shareddata.Dir(t, "wire"), "inputs.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}

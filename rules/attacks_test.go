@@ -45,7 +45,7 @@ func TestEveryKnownAttackHasItsTest(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{"rules/[0-9]*", "gate/genpolicy/*_test.go"} {
-		found, err := filepath.Glob(sharedFile(t, "PORTCULLIS_CASES", "cases", strings.Split(pattern, "/")...))
+		found, err := filepath.Glob(sharedFile(t, "cases", strings.Split(pattern, "/")...))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ import (
 // The requests of the shared corpus that need no generated policy, and those of
 // its two busybox containers, whose policy is simple enough to state here.
 func TestCorpus(t *testing.T) {
-	root := filepath.Dir(sharedFile(t, "PORTCULLIS_CORPUS", "corpus", "README.md"))
+	root := filepath.Dir(sharedFile(t, "corpus", "README.md"))
 	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) && os.Getenv("CI") != "true" {
 		t.Skip("SKIPPED: the shared corpus is absent")
 	}
@@ -146,7 +146,7 @@ func TestCorpusStrict(t *testing.T) {
 	if api == nil {
 		t.Skip("SKIPPED: agent-api.json is absent")
 	}
-	path := sharedFile(t, "PORTCULLIS_CORPUS", "corpus", "kata-4.1", "state", "execprocess", "testcases.json")
+	path := sharedFile(t, "corpus", "kata-4.1", "state", "execprocess", "testcases.json")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && os.Getenv("CI") != "true" {
 		t.Skip("SKIPPED: the shared corpus is absent")
 	}

@@ -20,6 +20,7 @@ import (
 	"portcullis/internal/emulator/emulatortest"
 	"portcullis/internal/generatetest"
 	"portcullis/internal/rulestest"
+	"portcullis/internal/shareddata"
 	"portcullis/rules"
 	"portcullis/rules/policydata"
 )
@@ -302,7 +303,7 @@ type apiMethod struct{ Method, Request string }
 
 func readAPI(t *testing.T) *agentAPI {
 	t.Helper()
-	raw, err := os.ReadFile(sharedFile(t, "PORTCULLIS_WIRE", "wire", "agent-api.json"))
+	raw, err := os.ReadFile(sharedFile(t, "wire", "agent-api.json"))
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("CI") != "true" {
 		t.Log("SKIPPED: field coverage, agent-api.json is absent")
 		return nil
@@ -337,21 +338,8 @@ func (a *agentAPI) leaves(message, at string, visit func(string)) {
 	}
 }
 
-// sharedFile finds test data that is not part of the project: in the directory
-// an environment variable names, or ../shared beside the project.
-func sharedFile(t *testing.T, variable, dir string, name ...string) string {
+// sharedFile is a file of [shareddata.Folder].
+func sharedFile(t *testing.T, folder string, name ...string) string {
 	t.Helper()
-	if root := os.Getenv(variable); root != "" {
-		return filepath.Join(append([]string{root}, name...)...)
-	}
-	at, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; at != "/"; at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
-			break
-		}
-	}
-	return filepath.Join(append([]string{at, "..", "shared", dir}, name...)...)
+	return filepath.Join(append([]string{shareddata.Folder(t, folder)}, name...)...)
 }

@@ -14,29 +14,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-// wireFile finds inputs.jsonl, which is not part of the project.
-func wireFile(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("PORTCULLIS_WIRE")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "wire")
-	}
-	path := filepath.Join(dir, "inputs.jsonl")
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("wire data is missing: %v", err)
-		}
-		t.Skipf("SKIPPED: wire data is missing, set PORTCULLIS_WIRE: %v", err)
-	}
-	return path
-}
+	"portcullis/internal/shareddata"
+)
 
 // Every recorded request gives the recorded input, by its full and its short name. The recorder shows a copied file's raw
 // message, the policy its judged shape.
 func TestInputOfEveryRecordedRequest(t *testing.T) {
-	f, err := os.Open(wireFile(t))
+	f, err := os.Open(filepath.Join(shareddata.Dir(t, "wire"), "inputs.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"portcullis/internal/shareddata"
 )
 
 // exchange is one request that OPA and this server must answer alike.
@@ -87,10 +89,7 @@ type recorded struct {
 // corpus reads the recorded requests, or skips.
 func corpus(t testing.TB) []recorded {
 	t.Helper()
-	dir := os.Getenv("PORTCULLIS_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
+	dir := shareddata.Dir(t, "corpus")
 	var all []recorded
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.Name() != "testcases.json" {
@@ -107,14 +106,10 @@ func corpus(t testing.TB) []recorded {
 		all = append(all, cases...)
 		return nil
 	})
-	switch {
-	case err == nil && len(all) > 0:
-		return all
-	case os.Getenv("CI") == "true":
-		t.Fatalf("no corpus at %s: %v", dir, err)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("no requests at %s: %v", dir, err)
 	}
-	t.Skipf("SKIPPED: no corpus at %s; set PORTCULLIS_CORPUS", dir)
-	return nil
+	return all
 }
 
 // mutate changes one leaf or member of a JSON document.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"portcullis/engine/trace"
+	"portcullis/internal/shareddata"
 )
 
 // summary reads a recording as one word for each record or broken line.
@@ -161,7 +161,7 @@ func TestReadingALongDumpTakesConstantMemory(t *testing.T) {
 
 func TestReaderReadsTheAgentsTestCases(t *testing.T) {
 	var files []string
-	err := filepath.WalkDir(corpus(t), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(shareddata.Dir(t, "corpus"), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "testcases.json" {
 			files = append(files, path)
 		}
@@ -176,29 +176,6 @@ func TestReaderReadsTheAgentsTestCases(t *testing.T) {
 			t.Errorf("%s: %d records", file, len(recs))
 		}
 	}
-}
-
-// corpus finds the shared test data, or skips.
-func corpus(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv("PORTCULLIS_CORPUS"); dir != "" {
-		return dir
-	}
-	dir, err := os.Getwd()
-	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-	}
-	dir = filepath.Join(dir, "..", "shared", "corpus")
-	if _, err := os.Stat(dir); err == nil {
-		return dir
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no corpus at %s", dir)
-	}
-	t.Skipf("SKIPPED: no corpus at %s; set PORTCULLIS_CORPUS", dir)
-	return ""
 }
 
 func FuzzReader(f *testing.F) {

@@ -11,13 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"portcullis/internal/shareddata"
 )
 
 // Request is one recorded request, as a policy sees it.
@@ -34,35 +35,10 @@ type Pod struct {
 	Requests  []Request
 }
 
-// Folder finds the folder of recordings: the environment variable PORTCULLIS_GENUINE, or ../shared/genuine beside the project.
-// Without one the test is skipped, or fails where CI=true.
+// Folder finds the folder of recordings, as [shareddata.Dir] does.
 func Folder(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("PORTCULLIS_GENUINE")
-	if dir == "" {
-		dir = filepath.Join(projectRoot(t), "..", "shared", "genuine")
-	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("the recordings of genuine requests are absent")
-		}
-		t.Skip("SKIPPED: the recordings of genuine requests are absent")
-	}
-	return dir
-}
-
-func projectRoot(t testing.TB) string {
-	t.Helper()
-	at, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; at != "/"; at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
-			break
-		}
-	}
-	return at
+	return shareddata.Dir(t, "genuine")
 }
 
 // Sets are the folders of a recordings folder that hold requests.
