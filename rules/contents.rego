@@ -171,6 +171,7 @@ contents_ok if {
 	# item: OCI.Mounts[{m.destination}]
 	every m in [m | container.mounts[at].contents; some m in other_mounts; m.destination == at] {
 		# wanted: all files of the volume, copied before
+		# got: incomplete, or has others
 		contents_there(m.source, container.mounts[m.destination].contents)
 	}
 }
