@@ -25,7 +25,7 @@ Prints a line for each, and at the end a summary. Where the record says what was
 mismatches are named first. Each FILE begins in the state of a guest that has just started, and so does what follows a second
 CreateSandbox that the record says was allowed: a guest has one sandbox, so the FILE holds what several guests were asked.
 
-FILE holds {"kind","request"[,"case","allowed","agent"]} lines, a JSON array of those, or the debug log of policyd or of an
+FILE holds {"kind","request"[,"case","allowed","agent"]} lines, a JSON array of those, or the decision log of policyd or of an
 agent (/tmp/policy.txt, policy.jsonl). It may be longer than memory: one request is held at a time. A line that is none of
 these ends the replay with its number; --skip-broken passes over such lines and counts them. How far a long recording is is
 printed to standard error.

@@ -42,7 +42,7 @@ func newEndless(tb testing.TB, size int) *endless {
 	return &endless{size: size, cycle: dumped(tb, requests...), rest: dumped(tb, e.CreateSandbox())}
 }
 
-// dumped are requests as an agent's debug log has them.
+// dumped are requests as an agent's decision log has them.
 func dumped(tb testing.TB, requests ...rulestest.Request) []byte {
 	tb.Helper()
 	var out bytes.Buffer

@@ -72,7 +72,7 @@ func life(p *policydata.Policy) []rulestest.Request {
 		rulestest.Request{Kind: "ReadStreamRequest", Input: map[string]any{"container_id": rulestest.ID("web"), "exec_id": "", "len": 4096}})
 }
 
-// writeRecording writes requests as the debug log of an agent has them.
+// writeRecording writes requests as the decision log of an agent has them.
 func writeRecording(tb testing.TB, requests []rulestest.Request, file string) {
 	tb.Helper()
 	var out bytes.Buffer

@@ -318,12 +318,12 @@ func TestKernelCommandLineOnlyTightens(t *testing.T) {
 		c.Policy.DebugLog = "/log"
 		err := c.tighten(tt.cmdline)
 		if (err != nil) != tt.refused || err == nil && (c.Binding.Mode != tt.mode || c.Policy.DebugLog != tt.debugLog) {
-			t.Errorf("%q: mode %s, debug log %q, %v", tt.cmdline, c.Binding.Mode, c.Policy.DebugLog, err)
+			t.Errorf("%q: mode %s, decision log %q, %v", tt.cmdline, c.Binding.Mode, c.Policy.DebugLog, err)
 		}
 	}
 }
 
-// TestLogsHoldNoPolicy: neither a policy that is taken nor one that is refused is in the log; the debug log is announced.
+// TestLogsHoldNoPolicy: neither a policy that is taken nor one that is refused is in the log; the decision log is announced.
 func TestLogsHoldNoPolicy(t *testing.T) {
 	m := newMachine(t, hostdatatest.Guest{SNP: &hostdatatest.SNP{HostData: [32]byte(sum256(podPolicy))}})
 	m.conf.Policy.DebugLog = m.path("debug.log")

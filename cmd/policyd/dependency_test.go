@@ -22,7 +22,7 @@ var foreign = []string{
 	"github.com/open-policy-agent/opa/v1/rego", // which links OPA's compiler to WebAssembly, planner and bundles
 }
 
-// allowedYAML is what OPA itself links.
+// linkedByOPA is what OPA itself links.
 var linkedByOPA = map[string]bool{"sigs.k8s.io/yaml": true, "go.yaml.in/yaml/v2": true, "go.yaml.in/yaml/v3": true}
 
 func TestPolicydLinksOnlyWhatTheGuestNeeds(t *testing.T) {

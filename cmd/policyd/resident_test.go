@@ -38,7 +38,7 @@ func TestResidentAfterThePodOfTheDemo(t *testing.T) {
 	p.must("StartContainer", &agentpb.StartContainerRequest{ContainerId: "app-1"})
 	for i := range 200 {
 		probe := &agentpb.ExecProcessRequest{ContainerId: "app-1", ExecId: fmt.Sprintf("probe-%d", i),
-			Process: &agentpb.Process{Args: []string{"/probe", "--live"}, Cwd: "/"}}
+			Process: &agentpb.Process{Args: []string{"/bin/probe", "--live"}, Cwd: "/"}}
 		p.must("ExecProcess", probe)
 		p.must("StatsContainer", &agentpb.StatsContainerRequest{ContainerId: "app-1"})
 		probe.Process.Terminal = true

@@ -332,10 +332,10 @@ func (d *policyDaemon) close() {
 	}
 	if d.trace != nil {
 		if n := d.trace.Dropped(); n > 0 {
-			d.log.Warn("decisions are missing in the debug log", "dropped", n)
+			d.log.Warn("decisions are missing in the decision log", "dropped", n)
 		}
 		if err := d.trace.Close(); err != nil {
-			d.log.Error("debug log", "error", err)
+			d.log.Error("decision log", "error", err)
 		}
 	}
 }

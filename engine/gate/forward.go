@@ -216,7 +216,7 @@ func (c *call) recordObservation(kind string, shown ast.Value) {
 	}
 	text, err := plainJSON(shown)
 	if err != nil {
-		c.gate.log.Warn("answer is not in the debug log", "request", c.method.EntryPoint(), "error", err)
+		c.gate.log.Warn("answer is not in the decision log", "request", c.method.EntryPoint(), "error", err)
 		return
 	}
 	c.gate.trace.Observe(kind, text)

@@ -335,7 +335,7 @@ func (c *call) record(allowed bool, reason string) {
 	event := trace.Event{Kind: c.method.EntryPoint(), Allowed: allowed, Reason: reason, Time: time.Now()}
 	request, err := inputJSON(c.request)
 	if err != nil {
-		c.gate.log.Warn("request is not in the debug log", "request", event.Kind, "error", err)
+		c.gate.log.Warn("request is not in the decision log", "request", event.Kind, "error", err)
 		return
 	}
 	event.Request = request
