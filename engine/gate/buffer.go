@@ -7,12 +7,14 @@ import (
 	"io"
 	"math/bits"
 	"sync"
+	"time"
 )
 
 // buffers keeps memory for frames, by powers of two from 1 KiB on: megabytes that come and go by the second would keep the
 // collector busy.
 type buffers struct {
 	classes           [maxBufferBits - minBufferBits + 1]sync.Pool
+	largest           spare // of the last class, beside its pool
 	requests, answers readers
 }
 
@@ -38,6 +40,11 @@ func (p *buffers) get(n int) []byte {
 	if class >= len(p.classes) {
 		return make([]byte, n)
 	}
+	if class == len(p.classes)-1 {
+		if b := p.largest.take(); b != nil {
+			return b[:n]
+		}
+	}
 	if b, ok := p.classes[class].Get().(*[]byte); ok {
 		return (*b)[:n]
 	}
@@ -51,7 +58,43 @@ func (p *buffers) put(b []byte) {
 		return
 	}
 	b = b[:0]
+	if class == len(p.classes)-1 && p.largest.keep(b) {
+		return
+	}
 	p.classes[class].Put(&b)
+}
+
+// spare is one buffer that is kept while it is used again within a second. One in a [sync.Pool] is gone after two collections, and
+// with the next of this size in its place there are two soon.
+type spare struct {
+	mu   sync.Mutex
+	b    []byte
+	drop *time.Timer
+}
+
+// take returns the buffer, nil if there is none.
+func (s *spare) take() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.b
+	s.b = nil
+	return b
+}
+
+// keep reports whether it keeps b: it does if it has none.
+func (s *spare) keep(b []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.b != nil {
+		return false
+	}
+	s.b = b
+	if s.drop == nil {
+		s.drop = time.AfterFunc(time.Second, func() { s.take() })
+	} else {
+		s.drop.Reset(time.Second)
+	}
+	return true
 }
 
 // readers keeps readers of connections that have ended, at most keptReaders of them: of a host that connects over and over
