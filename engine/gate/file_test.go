@@ -139,29 +139,8 @@ func TestAFileThatWaitedIsNotWrittenThroughALink(t *testing.T) {
 	r := newRig(t, rigOptions{policy: allowAll})
 	r.client().must("CreateSandbox", sandbox())
 	dir := t.TempDir()
-	release := r.agent.Block("CopyFile")
-	first, second := make(chan error, 1), make(chan error, 1)
-	send := func(path string, err chan<- error) {
-		_, failed := r.client().do(context.Background(), "CopyFile", &agentpb.CopyFileRequest{Path: path, FileMode: 0o100644})
-		err <- failed
-	}
-	go send(shared+"a", first)
-	await(t, r, "CopyFile", 1)
-	go send(dir+"/later/file", second)
-	time.Sleep(100 * time.Millisecond) // it was allowed, and waits
-	if err := os.Symlink("/usr", dir+"/later"); err != nil {
-		t.Fatal(err)
-	}
-	release()
-	if err := <-first; err != nil {
-		t.Error(err)
-	}
-	if err := <-second; status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "leads through the link") {
-		t.Errorf("a file whose directory has become a link: %v", err)
-	}
-	if n := r.agent.Calls("CopyFile"); n != 1 {
-		t.Errorf("the agent got %d files", n)
-	}
+	file := func(path string) proto.Message { return &agentpb.CopyFileRequest{Path: path, FileMode: 0o100644} }
+	isNotSentThroughALink(t, r, "CopyFile", file(shared+"a"), file(dir+"/later/file"), dir+"/later")
 }
 
 // So can others while a container waits for the state.
@@ -170,32 +149,39 @@ func TestAContainerThatWaitedIsNotMadeThroughALink(t *testing.T) {
 		`CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/created", "value": true}]}`, 1)})
 	r.client().must("CreateSandbox", sandbox())
 	dir := t.TempDir()
-	release := r.agent.Block("CreateContainer")
-	first, second := make(chan error, 1), make(chan error, 1)
-	send := func(request *agentpb.CreateContainerRequest, err chan<- error) {
-		_, failed := r.client().do(context.Background(), "CreateContainer", request)
-		err <- failed
-	}
-	go send(createContainer("app", "pause"), first)
-	await(t, r, "CreateContainer", 1)
 	mounts := createContainer("web", "pause")
 	mounts.OCI.Mounts = []*agentpb.Mount{{Destination: "/x", Source: dir + "/later/x", Type: "bind", Options: []string{"rbind"}}}
-	go send(mounts, second)
+	isNotSentThroughALink(t, r, "CreateContainer", createContainer("app", "pause"), mounts, dir+"/later")
+	r.client().must("CreateContainer", createContainer("web", "pause")) // nothing of it is held, its id neither
+}
+
+// isNotSentThroughALink has the agent work on the first of two requests for so long that the second, allowed already, waits until a
+// path in it leads through a link.
+func isNotSentThroughALink(t *testing.T, r *rig, method string, first, second proto.Message, link string) {
+	t.Helper()
+	release := r.agent.Block(method)
+	errs := []chan error{make(chan error, 1), make(chan error, 1)}
+	send := func(n int, request proto.Message) {
+		_, err := r.client().do(context.Background(), method, request)
+		errs[n] <- err
+	}
+	go send(0, first)
+	await(t, r, method, 1)
+	go send(1, second)
 	time.Sleep(200 * time.Millisecond) // it was allowed, and waits
-	if err := os.Symlink("/usr", dir+"/later"); err != nil {
+	if err := os.Symlink("/usr", link); err != nil {
 		t.Fatal(err)
 	}
 	release()
-	if err := <-first; err != nil {
+	if err := <-errs[0]; err != nil {
 		t.Error(err)
 	}
-	if err := <-second; status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "leads through the link") {
-		t.Errorf("a container whose volume has become a link: %v", err)
+	if err := <-errs[1]; status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "leads through the link") {
+		t.Errorf("a %s with a path that has become a link: %v", method, err)
 	}
-	if n := r.agent.Calls("CreateContainer"); n != 1 {
-		t.Errorf("the agent got %d containers", n)
+	if n := r.agent.Calls(method); n != 1 {
+		t.Errorf("the agent got %d of %s", n, method)
 	}
-	r.client().must("CreateContainer", createContainer("web", "pause")) // nothing of it is held, its id neither
 }
 
 // replaced is a policy that is replaced, unless it stays, whenever it has allowed something.
